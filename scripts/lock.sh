@@ -1,0 +1,9 @@
+#!/bin/sh
+# Pins every dependency with hashes, for all systems and Pythons from 3.11; the files name no package index.
+set -eu
+cd "$(dirname "$0")/.."
+lock() { uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url "$@"; }
+export UV_SYSTEM_CERTS=1
+printf 'uv\n' | lock - -o requirements-uv.lock
+lock pyproject.toml --extra setup -o requirements.lock
+lock pyproject.toml --extra setup --extra dev -c requirements.lock -o requirements-dev.lock

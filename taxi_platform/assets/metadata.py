@@ -1,0 +1,142 @@
+"""What the UI shows of a month: numbers to plot, a small chart, a preview of rows, the columns and what they mean."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any, BinaryIO
+
+import dagster as dg
+
+from taxi_platform.assets.steps import Cleaned, Fetched, Loaded
+from taxi_platform.trips.contract import Column
+from taxi_platform.trips.report import Report
+
+Metadata = dict[str, Any]
+PREVIEW_ROWS = 8
+BIGQUERY_NAMES = {"D": "datetime", "I": "int64", "F": "float64", "M": "decimal(10,2)", "S": "string", "DATE": "date"}
+
+
+def raw_metadata(fetched: Fetched, seconds: float) -> Metadata:
+    raw = fetched.raw
+    found: Metadata = {
+        "rows_read": raw.rows,
+        "dagster/partition_row_count": raw.rows,
+        "bytes": raw.size,
+        "dagster/uri": fetched.uri,
+        "source_url": raw.url,
+        "source_version": raw.source_version,
+        "sha256": raw.sha256,
+        "fetched_at": raw.time,
+        "unchanged": fetched.unchanged,
+        "seconds": round(seconds, 2),
+    }
+    if fetched.previous and fetched.previous.sha256 != raw.sha256:
+        found["rows_before"] = fetched.previous.rows
+        found["rows_difference"] = raw.rows - fetched.previous.rows
+    if fetched.warning:
+        found["warning"] = fetched.warning
+    return found
+
+
+def clean_metadata(cleaned: Cleaned, preview: BinaryIO, columns: Sequence[Column], seconds: float) -> Metadata:
+    report, footer = cleaned.report, cleaned.footer
+    return {
+        **_counts(report),
+        "dagster/partition_row_count": footer.rows,
+        "bytes": footer.size,
+        "dagster/uri": cleaned.uri,
+        "dagster/column_schema": column_schema(columns),
+        "file_version": footer.file_version,
+        "contract_version": footer.contract_version,
+        "raw_sha256": footer.raw_sha256,
+        "trips_per_day": dg.MetadataValue.md(_chart(report)),
+        "preview": dg.MetadataValue.md(_preview(preview)),
+        **{f"suspicious/{rule}": rows for rule, rows in report.suspicious.items()},
+        "unknown_columns": ", ".join(report.unknown_columns) or "none",
+        "missing_columns": ", ".join(report.missing_columns) or "none",
+        "unchanged": cleaned.unchanged,
+        "seconds": round(seconds, 2),
+    }
+
+
+def rejected_metadata(cleaned: Cleaned, preview: BinaryIO, columns: Sequence[Column]) -> Metadata:
+    report = cleaned.report
+    return {
+        "rows_rejected": report.rows_rejected,
+        "share_rejected": round(report.share_rejected, 6),
+        "dagster/partition_row_count": report.rows_rejected,
+        "dagster/uri": cleaned.rejected_uri,
+        "dagster/column_schema": column_schema(columns),
+        "file_version": report.file_version,
+        "reasons": _table(report.rejected_by_reason, "reason", "rows"),
+        "preview": dg.MetadataValue.md(_preview(preview)),
+        "unchanged": cleaned.unchanged,
+    }
+
+
+def table_metadata(loaded: Loaded, table: str, columns: Sequence[Column], seconds: float) -> Metadata:
+    result = loaded.result
+    return {
+        "rows": result.rows,
+        "rows_rejected": result.rejected_rows,
+        "dagster/partition_row_count": result.rows,
+        "dagster/table_name": table,
+        "dagster/uri": loaded.uri,
+        "dagster/column_schema": column_schema(columns),
+        "file_version": loaded.file_version,
+        "fingerprint": str(result.fingerprint),
+        **{label: dg.MetadataValue.url(url) for label, url in result.links.items()},
+        "unchanged": loaded.unchanged,
+        "seconds": round(seconds, 2),
+    }
+
+
+def column_schema(columns: Sequence[Column]) -> dg.TableSchema:
+    """The contract's columns as the UI shows and searches them."""
+    return dg.TableSchema(
+        columns=[dg.TableColumn(c.name, BIGQUERY_NAMES[c.type], description=c.description) for c in columns]
+    )
+
+
+def _counts(report: Report) -> Metadata:
+    return {
+        "rows_read": report.rows_read,
+        "rows_clean": report.rows_clean,
+        "rows_rejected": report.rows_rejected,
+        "share_rejected": round(report.share_rejected, 6),
+        "reasons": _table(report.rejected_by_reason, "reason", "rows"),
+    }
+
+
+def _table(counts: Mapping[str, int], name: str, number: str) -> dg.MetadataValue:
+    rows = "".join(f"| {key} | {value:,} |\n" for key, value in counts.items())
+    return dg.MetadataValue.md(f"| {name} | {number} |\n|---|---:|\n{rows}" if rows else "none")
+
+
+def _chart(report: Report) -> str:
+    """Trips per day as a picture of about 6 kB: it is stored in the event log, once a materialization."""
+    from matplotlib.figure import Figure
+
+    days = [int(day[-2:]) for day in report.trips_per_day]
+    figure = Figure(figsize=(5, 1.8), dpi=80, layout="constrained")
+    axes = figure.subplots()
+    axes.bar(days, list(report.trips_per_day.values()), color="#2b6cb0")
+    axes.set_title(f"{report.dataset} {report.month}: trips per day", fontsize=9)
+    axes.tick_params(labelsize=7)
+    axes.spines[["top", "right"]].set_visible(False)
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", metadata={"Software": None})
+    return f"![trips per day](data:image/png;base64,{base64.b64encode(picture.getvalue()).decode()})"
+
+
+def _preview(file: BinaryIO) -> str:
+    """The first rows of a Parquet file as a table, without the columns that are empty there."""
+    import pyarrow.parquet as pq
+
+    batch = next(pq.ParquetFile(file).iter_batches(batch_size=PREVIEW_ROWS), None)
+    if batch is None or not batch.num_rows:
+        return "no rows"
+    frame = batch.to_pandas().dropna(axis="columns", how="all").astype(str)
+    return str(frame.to_markdown(index=False))

@@ -1,0 +1,239 @@
+"""The three steps of a month: fetch, clean, load. Each finds out what is there, and does only what is missing.
+
+What decides is the lake and the warehouse, never Dagster's history; so nothing here knows Dagster.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random
+
+from taxi_platform.lake.base import Lake
+from taxi_platform.lake.months import CleanFooter, MonthInLake, RawVersion
+from taxi_platform.lake.work import work_folder
+from taxi_platform.sources.base import Progress, Source
+from taxi_platform.trips.cleaning import Cleaner, Engine, RawMonth
+from taxi_platform.trips.contract import contract_of
+from taxi_platform.trips.errors import (
+    Conflict,
+    IntegrityError,
+    LakeError,
+    NotPublished,
+    SourceUnavailable,
+    TaxiError,
+)
+from taxi_platform.trips.months import Partition
+from taxi_platform.trips.report import Report
+from taxi_platform.warehouse.base import LoadResult, MonthFiles, Warehouse, rejected_table, trips_table
+
+Result = TypeVar("Result")
+Say = Callable[[str], None]
+"""Told one sentence for people about what happens."""
+
+starting_over: Callable[[Callable[..., Result]], Callable[..., Result]] = retry(
+    retry=retry_if_exception_type(Conflict), stop=stop_after_attempt(5), wait=wait_random(0, 1), reraise=True
+)
+"""Where another run published first, look again: usually there is nothing left to do."""
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """The month's current raw file. `warning` says why an older one had to do."""
+
+    raw: RawVersion
+    uri: str
+    previous: RawVersion | None
+    unchanged: bool
+    warning: str | None = None
+
+
+@dataclass(frozen=True)
+class Cleaned:
+    """The month's clean file and what its cleaning found."""
+
+    footer: CleanFooter
+    report: Report
+    uri: str
+    rejected_uri: str
+    unchanged: bool
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """The month as its tables hold it."""
+
+    result: LoadResult
+    file_version: str
+    uri: str
+    unchanged: bool
+
+
+@starting_over
+def fetch(
+    source: Source,
+    lake: Lake,
+    partition: Partition,
+    home: Path,
+    force: bool = False,
+    progress: Progress = lambda done, total: None,
+    say: Say = lambda sentence: None,
+) -> Fetched:
+    """Make the lake's raw file the one the source has now.
+
+    Raises `NotPublished`, or what the source raises; where the source is out of reach and a raw file is kept, that one
+    does, with a warning.
+    """
+    with lake.lock(partition):
+        month = MonthInLake(lake, partition)
+        before = month.current_raw()
+        held = before is not None and lake.stat(before.key) is not None
+        try:
+            publication = source.stat(partition)
+            if publication is None:
+                raise NotPublished(f"{partition} is not published.", "Try again later, or take an earlier month.")
+            if before and held and not force and month.is_current(publication):
+                say(f"{partition}: the source still has the file that was fetched on {before.time[:10]}.")
+                return Fetched(before, lake.uri(before.key), before, unchanged=True)
+            with work_folder(home, partition) as folder:
+                raw = month.publish_raw(source.fetch(partition, folder, progress))
+        except (SourceUnavailable, NotPublished) as error:
+            if not before or not held or force:
+                raise
+            return Fetched(before, lake.uri(before.key), before, unchanged=True, warning=str(error))
+        unchanged = before is not None and before.sha256 == raw.sha256
+        say(f"{partition}: fetched {raw.size:,} bytes, {raw.rows:,} rows{', the same as before' * unchanged}.")
+        return Fetched(raw, lake.uri(raw.key), before, unchanged)
+
+
+@starting_over
+def clean(
+    lake: Lake,
+    partition: Partition,
+    home: Path,
+    engine: Engine,
+    reject: Sequence[str] = (),
+    force: bool = False,
+    say: Say = lambda sentence: None,
+) -> Cleaned:
+    """Make the lake's clean file the one that current raw file, contract and reject rules give."""
+    contract = contract_of(partition.dataset)
+    rules = contract.check_rules(reject)
+    with lake.lock(partition):
+        month = MonthInLake(lake, partition)
+        raw = month.current_raw()
+        if raw is None:
+            raise LakeError(f"The lake has no raw file of {partition}.", "Materialize its raw_file first.")
+        version = contract.file_version(raw.sha256, rules)
+        footer = month.footer()
+        unchanged = month.is_whole(footer, version) and not force
+        if unchanged:
+            say(f"{partition}: the clean file is already version {version}.")
+        else:
+            with work_folder(home, partition) as folder, lake.local_copy(raw.key, folder) as path:
+                cleaner = Cleaner(RawMonth(partition, path, raw.sha256, raw.rows), folder, rules, engine)
+                month.publish_clean(cleaner.clean(force), footer)
+        footer, report = month.footer(), month.report(version)
+        if footer is None or report is None or footer.file_version != version:
+            raise Conflict(f"{partition} was cleaned by another run meanwhile.", "Run the month again.")
+        say(f"{partition}: {report.rows_clean:,} rows clean, {report.rows_rejected:,} rejected.")
+        return Cleaned(footer, report, lake.uri(month.clean_key), lake.uri(month.rejected_key(version)), unchanged)
+
+
+@starting_over
+def load(
+    lake: Lake,
+    warehouse: Warehouse,
+    partition: Partition,
+    home: Path,
+    force: bool = False,
+    say: Say = lambda sentence: None,
+) -> Loaded:
+    """Make the warehouse's month the one that the lake's clean file holds."""
+    with lake.lock(partition):
+        footer, report = published(lake, partition)
+        version = footer.file_version
+        month = MonthInLake(lake, partition)
+        trips = trips_table(partition.dataset)
+        unchanged = not force and warehouse.is_loaded(partition, version, footer.rows, report.rows_rejected)
+        if unchanged:
+            say(f"{partition}: {trips.name} already holds version {version}.")
+            result = LoadResult(footer.rows, report.rows_rejected, warehouse.fingerprint(trips, partition))
+        else:
+            rejected_key = month.rejected_key(version)
+            with (
+                work_folder(home, partition) as folder,
+                lake.local_copy(month.clean_key, folder) as clean_path,
+                lake.local_copy(rejected_key, folder) as rejected_path,
+            ):
+                files = MonthFiles(
+                    partition, version, clean_path, rejected_path, lake.uri(month.clean_key), lake.uri(rejected_key)
+                )
+                result = warehouse.replace_month(files)
+            after = month.footer()
+            if after is None or after.file_version != version:
+                raise Conflict(f"{partition} was cleaned again while it was loaded.", "Run the month again.")
+            say(f"{partition}: {result.rows:,} rows in {trips.name}, {result.rejected_rows:,} in the rejected table.")
+        return Loaded(result, version, warehouse.uri(trips.name), unchanged)
+
+
+def published(lake: Lake, partition: Partition) -> tuple[CleanFooter, Report]:
+    """The clean month as the lake holds it; raises `LakeError` where it is not whole."""
+    month = MonthInLake(lake, partition)
+    footer = month.footer()
+    report = month.report(footer.file_version) if footer else None
+    if footer is None or report is None:
+        raise LakeError(f"The lake has no clean file of {partition}.", "Materialize its clean_trips first.")
+    return footer, report
+
+
+def check_accounted_for(lake: Lake, partition: Partition) -> tuple[int, int, int]:
+    """Rows read, clean and rejected, each from where it is stored; raises `IntegrityError` where they do not add up."""
+    import pyarrow.parquet as pq
+
+    footer, _ = published(lake, partition)
+    month = MonthInLake(lake, partition)
+    versions, _ = month.versions()
+    read = next((raw.rows for raw in reversed(versions) if raw.sha256 == footer.raw_sha256), None)
+    with lake.open(month.rejected_key(footer.file_version)) as file:
+        rejected = pq.read_metadata(file).num_rows
+    if read is None or read != footer.rows + rejected:
+        raise IntegrityError(
+            f"{partition}: {read} rows were read, but {footer.rows} are clean and {rejected} rejected.",
+            "Materialize the month again with force.",
+        )
+    return read, footer.rows, rejected
+
+
+def check_table(lake: Lake, warehouse: Warehouse, partition: Partition, home: Path) -> tuple[str, str]:
+    """The fingerprints of clean file and table, read again; raises `IntegrityError` where they differ."""
+    from taxi_platform.warehouse.base import check_arrived
+    from taxi_platform.warehouse.fingerprint import parquet_fingerprint
+
+    table = trips_table(partition.dataset)
+    with (
+        work_folder(home, partition) as folder,
+        lake.local_copy(MonthInLake(lake, partition).clean_key, folder) as path,
+    ):
+        expected = parquet_fingerprint(table.columns, path)
+    arrived = warehouse.fingerprint(table, partition)
+    check_arrived(table, expected, arrived)
+    _, report = published(lake, partition)
+    loaded = warehouse.loaded_month(rejected_table(partition.dataset).name, partition)
+    if (loaded.rows if loaded else 0) != report.rows_rejected:
+        raise IntegrityError(
+            f"{partition}: {loaded.rows if loaded else 0} rejected rows are in the table, not {report.rows_rejected}.",
+            "Materialize the month again with force.",
+        )
+    return str(expected), str(arrived)
+
+
+def outcome(error: BaseException) -> TaxiError | None:
+    """The `TaxiError` behind an exception, however deep the framework has wrapped it."""
+    seen: BaseException | None = error
+    while seen is not None and not isinstance(seen, TaxiError):
+        seen = seen.__cause__ or seen.__context__
+    return seen

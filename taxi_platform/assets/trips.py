@@ -1,0 +1,292 @@
+"""The assets of one dataset, from one factory: raw_file → clean_trips and rejected_trips → trips (→ serving_trips).
+
+Assets ask a resource, call a step and tell metadata. What is done, and whether there is anything to do, is decided in
+`steps.py`; what it means is in the contract.
+
+Dagster reads the annotations of these functions when it decorates them, so they are not postponed here.
+"""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import dagster as dg
+from pydantic import Field
+
+from taxi_platform.assets import metadata, steps
+from taxi_platform.assets.resources import LakeResource, SourceResource, WarehouseResource
+from taxi_platform.lake.months import MonthInLake
+from taxi_platform.sources.base import Progress
+from taxi_platform.trips.contract import REJECTED_COLUMNS, contract_of
+from taxi_platform.trips.errors import NotPublished, TaxiError, TransientError
+from taxi_platform.trips.months import Dataset, Month, Partition
+from taxi_platform.warehouse.base import trips_table
+
+OWNER = "team:taxi-platform"
+TELL_SECONDS = 5
+MAX_SHARE_REJECTED = 0.01
+"""A warning above this; real months of 2018 to 2024 reject no row at all, 2010-02 and 2010-03 hold broken ones."""
+
+
+class FetchConfig(dg.Config):
+    force: bool = Field(default=False, description="Fetch the file again, even if the lake has this version.")
+
+
+class CleanConfig(dg.Config):
+    force: bool = Field(
+        default=False, description="Clean again, and publish even an empty month or one that is mostly rejected."
+    )
+    reject: list[str] = Field(
+        default_factory=list, description="Suspicious rules that reject in this run, such as zero_passengers."
+    )
+
+
+class LoadConfig(dg.Config):
+    force: bool = Field(default=False, description="Load again, even if the table has this version.")
+
+
+def partitions_of(dataset: Dataset) -> dg.MonthlyPartitionsDefinition:
+    """All months of a dataset; the newest is the one before last, because the TLC publishes with that lag."""
+    return dg.MonthlyPartitionsDefinition(str(dataset.first_month), fmt="%Y-%m", end_offset=-1)
+
+
+def build_dataset(
+    dataset: Dataset, reject: tuple[str, ...], serving: bool
+) -> tuple[list[dg.AssetsDefinition], list[dg.AssetChecksDefinition]]:
+    """The assets and checks of one dataset; `reject` is what TAXI_REJECT says."""
+    contract = contract_of(dataset)
+    table = trips_table(dataset)
+    partitions = partitions_of(dataset)
+    raw_key, clean_key, rejected_key = (
+        dg.AssetKey([dataset.value, name]) for name in ("raw_file", "clean_trips", "rejected_trips")
+    )
+    one_month_a_run = dg.BackfillPolicy.multi_run(1)
+    tags = {"dataset": dataset.value}
+
+    @dg.asset(
+        key=raw_key,
+        group_name=dataset.value,
+        description=f"{contract.description}: the month's file as published. Every version is kept for ever.",
+        kinds={"file"},
+        owners=[OWNER],
+        output_required=False,
+        tags=tags,
+        partitions_def=partitions,
+        backfill_policy=one_month_a_run,
+    )
+    def raw_file(
+        context: dg.AssetExecutionContext, config: FetchConfig, source: SourceResource, lake: LakeResource
+    ) -> Iterator[dg.MaterializeResult]:
+        partition, started = _partition(context, dataset), time.monotonic()
+        try:
+            with explained(passing=NotPublished):
+                fetched = steps.fetch(
+                    source.open(),
+                    lake.open(),
+                    partition,
+                    lake.work_home,
+                    config.force,
+                    progress=_telling(context.log.info),
+                    say=context.log.info,
+                )
+        except NotPublished as error:
+            context.log.warning(f"{error} Nothing to do: the partition stays missing, and no later step runs.")
+            return
+        if fetched.warning:
+            context.log.warning(f"The kept file is used: {fetched.warning}")
+        yield dg.MaterializeResult(
+            metadata=metadata.raw_metadata(fetched, time.monotonic() - started),
+            data_version=dg.DataVersion(fetched.raw.sha256[:12]),
+        )
+
+    @dg.multi_asset(
+        name=f"{dataset}_cleaning",
+        specs=[
+            dg.AssetSpec(
+                clean_key,
+                deps=[raw_key],
+                description=f"{contract.description}: the month in the canonical schema, one Parquet file.",
+                kinds={"parquet", "duckdb"},
+                group_name=dataset.value,
+                owners=[OWNER],
+                tags=tags,
+            ),
+            dg.AssetSpec(
+                rejected_key,
+                deps=[raw_key],
+                description=f"{contract.description}: rows that cannot be stored truthfully, and why.",
+                kinds={"parquet", "duckdb"},
+                group_name=dataset.value,
+                owners=[OWNER],
+                tags=tags,
+            ),
+        ],
+        check_specs=[
+            dg.AssetCheckSpec(
+                "few_rows_rejected",
+                asset=rejected_key,
+                partitions_def=partitions,
+                description=f"At most {MAX_SHARE_REJECTED:.0%} of the rows read were rejected.",
+            ),
+            dg.AssetCheckSpec(
+                "no_unknown_columns",
+                asset=clean_key,
+                partitions_def=partitions,
+                description="Every published column has its place in the contract; others are in extra_columns.",
+            ),
+        ],
+        partitions_def=partitions,
+        backfill_policy=one_month_a_run,
+    )
+    def cleaning(
+        context: dg.AssetExecutionContext, config: CleanConfig, lake: LakeResource
+    ) -> Iterator[dg.MaterializeResult]:
+        partition, started = _partition(context, dataset), time.monotonic()
+        store = lake.open()
+        rules = {*reject, *config.reject}
+        with explained():
+            cleaned = steps.clean(
+                store, partition, lake.work_home, lake.engine, sorted(rules), config.force, context.log.info
+            )
+            version = dg.DataVersion(cleaned.footer.file_version)
+            with store.open(MonthInLake(store, partition).clean_key) as file:
+                told = metadata.clean_metadata(cleaned, file, contract.table_columns, time.monotonic() - started)
+            yield dg.MaterializeResult(
+                clean_key, metadata=told, data_version=version, check_results=[_unknown_columns(cleaned)]
+            )
+            with store.open(MonthInLake(store, partition).rejected_key(cleaned.footer.file_version)) as file:
+                told = metadata.rejected_metadata(cleaned, file, REJECTED_COLUMNS)
+            yield dg.MaterializeResult(
+                rejected_key, metadata=told, data_version=version, check_results=[_few_rejected(cleaned)]
+            )
+
+    def table_asset(name: str, resource: str, description: str) -> dg.AssetsDefinition:
+        @dg.asset(
+            key=dg.AssetKey([dataset.value, name]),
+            deps=[clean_key, rejected_key],
+            group_name=dataset.value,
+            description=description,
+            kinds={"table"},
+            owners=[OWNER],
+            tags=tags,
+            required_resource_keys={"lake", resource},
+            partitions_def=partitions,
+            backfill_policy=one_month_a_run,
+        )
+        def load(context: dg.AssetExecutionContext, config: LoadConfig) -> dg.MaterializeResult:
+            partition, started = _partition(context, dataset), time.monotonic()
+            lake: LakeResource = context.resources.lake
+            warehouse: WarehouseResource = getattr(context.resources, resource)
+            with explained():
+                loaded = steps.load(
+                    lake.open(), warehouse.open(), partition, lake.work_home, config.force, context.log.info
+                )
+            return dg.MaterializeResult(
+                metadata=metadata.table_metadata(loaded, table.name, table.columns, time.monotonic() - started),
+                data_version=dg.DataVersion(loaded.file_version),
+            )
+
+        return load
+
+    @dg.asset_check(
+        asset=clean_key,
+        name="rows_accounted_for",
+        blocking=True,
+        partitions_def=partitions,
+        description="Rows read = rows clean + rows rejected, each counted where it is stored.",
+    )
+    def rows_accounted_for(context: dg.AssetCheckExecutionContext, lake: LakeResource) -> dg.AssetCheckResult:
+        try:
+            read, clean, rejected = steps.check_accounted_for(lake.open(), _partition(context, dataset))
+        except TaxiError as error:
+            return dg.AssetCheckResult(passed=False, description=str(error))
+        found = {"rows_read": read, "rows_clean": clean, "rows_rejected": rejected}
+        return dg.AssetCheckResult(passed=True, description=f"{read:,} = {clean:,} + {rejected:,}", metadata=found)
+
+    def table_check(name: str, resource: str) -> dg.AssetChecksDefinition:
+        @dg.asset_check(
+            asset=dg.AssetKey([dataset.value, name]),
+            name="table_matches_clean_trips",
+            blocking=True,
+            partitions_def=partitions,
+            description="The table's month holds exactly what the clean file does: rows, sums, extremes, nulls.",
+            required_resource_keys={"lake", resource},
+        )
+        def matches(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
+            lake: LakeResource = context.resources.lake
+            warehouse: WarehouseResource = getattr(context.resources, resource)
+            try:
+                expected, arrived = steps.check_table(
+                    lake.open(), warehouse.open(), _partition(context, dataset), lake.work_home
+                )
+            except TaxiError as error:
+                return dg.AssetCheckResult(passed=False, description=str(error))
+            found = {"fingerprint_of_file": expected, "fingerprint_of_table": arrived}
+            return dg.AssetCheckResult(passed=expected == arrived, metadata=found)
+
+        return matches
+
+    tables = [("trips", "warehouse", f"{contract.description}: the table {table.name}, by month.")]
+    if serving:
+        tables.append(("serving_trips", "serving", f"{contract.description}: a copy of {table.name} for applications."))
+    assets = [raw_file, cleaning, *(table_asset(*entry) for entry in tables)]
+    return assets, [rows_accounted_for, *(table_check(name, resource) for name, resource, _ in tables)]
+
+
+def _partition(context: dg.AssetExecutionContext | dg.AssetCheckExecutionContext, dataset: Dataset) -> Partition:
+    return Partition(dataset, Month.parse(context.partition_key))
+
+
+@contextmanager
+def explained(passing: type[TaxiError] | tuple[()] = ()) -> Iterator[None]:
+    """Turn our errors into Dagster failures: what, where and what to do, first in the run's log."""
+    try:
+        yield
+    except passing:
+        raise
+    except TaxiError as error:
+        raise dg.Failure(
+            description=str(error),
+            metadata={"error": type(error).__name__, "problem": error.problem, "remedy": error.remedy or "none"},
+            allow_retries=isinstance(error, TransientError),
+        ) from error
+
+
+def _telling(say: steps.Say) -> Progress:
+    """Say how far a fetch is, at most every `TELL_SECONDS`."""
+    told = time.monotonic()
+
+    def progress(done: int, total: int | None) -> None:
+        nonlocal told
+        if time.monotonic() - told > TELL_SECONDS:
+            told = time.monotonic()
+            say(f"{done / 1e6:,.0f} MB{f' of {total / 1e6:,.0f} MB' if total else ''} fetched.")
+
+    return progress
+
+
+def _few_rejected(cleaned: steps.Cleaned) -> dg.AssetCheckResult:
+    report = cleaned.report
+    return dg.AssetCheckResult(
+        check_name="few_rows_rejected",
+        asset_key=dg.AssetKey([report.dataset, "rejected_trips"]),
+        passed=report.share_rejected <= MAX_SHARE_REJECTED,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=f"{report.rows_rejected:,} of {report.rows_read:,} rows rejected ({report.share_rejected:.3%}).",
+        metadata={"share_rejected": round(report.share_rejected, 6), **report.rejected_by_reason},
+    )
+
+
+def _unknown_columns(cleaned: steps.Cleaned) -> dg.AssetCheckResult:
+    report = cleaned.report
+    unknown = ", ".join(report.unknown_columns)
+    return dg.AssetCheckResult(
+        check_name="no_unknown_columns",
+        asset_key=dg.AssetKey([report.dataset, "clean_trips"]),
+        passed=not unknown,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=f"Kept in extra_columns: {unknown}. One line in the contract gives it a place."
+        if unknown
+        else "Every published column has its place.",
+        metadata={"unknown_columns": len(report.unknown_columns)},
+    )

@@ -1,0 +1,1 @@
+"""What starts work: jobs, and runs from the command line."""

@@ -1,0 +1,167 @@
+"""Dagster runs started from a command line, which look and behave as if launched in the UI."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib import resources
+from typing import Any
+
+import dagster as dg
+import psutil
+
+from taxi_platform.settings import Settings
+from taxi_platform.trips.errors import LakeError
+from taxi_platform.trips.months import Partition
+
+LOCATION = "taxi_platform"
+PROCESS_TAG = "taxi/process"
+"""Process id and start time of a run's process: a run that says it is running while that process is gone, is dead."""
+
+
+INTERRUPTIONS = ("DagsterExecutionInterruptedError", "KeyboardInterrupt")
+
+
+@dataclass(frozen=True)
+class IngestOptions:
+    """What one ingestion shall do differently."""
+
+    force: bool = False
+    reject: tuple[str, ...] = ()
+
+
+@dataclass
+class RunOutcome:
+    """How a run ended: its metadata by asset name, and what failed."""
+
+    partition: Partition
+    run_id: str
+    succeeded: bool = False
+    interrupted: bool = False
+    problem: str = ""
+    metadata: dict[str, dict[str, Any]] = field(default_factory=dict)
+    failed_checks: list[str] = field(default_factory=list)
+
+
+@contextmanager
+def open_instance(settings: Settings) -> Iterator[dg.DagsterInstance]:
+    """Dagster's instance in its home, made with our settings if it is new; dead runs are reported first."""
+    home = settings.dagster_home
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        if not (home / "dagster.yaml").exists():
+            text = resources.files("taxi_platform.automation").joinpath("dagster.yaml").read_text("utf-8")
+            (home / "dagster.yaml").write_text(text)
+    except OSError as error:
+        raise LakeError(
+            f"Cannot write {home}: {error.strerror}.", "Set TAXI_HOME (or DAGSTER_HOME) to a folder that you own."
+        ) from error
+    os.environ["DAGSTER_HOME"] = str(home)
+    os.environ["TAXI_HOME"] = str(settings.home)
+    with dg.DagsterInstance.get() as instance:
+        report_dead_runs(instance)
+        yield instance
+
+
+def this_process() -> str:
+    return f"{os.getpid()}@{psutil.Process().create_time():.2f}"
+
+
+def is_alive(process: str) -> bool:
+    pid, _, created = process.partition("@")
+    try:
+        return f"{psutil.Process(int(pid)).create_time():.2f}" == created
+    except (psutil.NoSuchProcess, ValueError):
+        return False
+
+
+def report_dead_runs(instance: dg.DagsterInstance) -> int:
+    """Report runs of killed processes as failed: nobody else would, and they count against the concurrency limit."""
+    unfinished = [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING]
+    dead = [
+        run
+        for run in instance.get_runs(dg.RunsFilter(statuses=unfinished))
+        if PROCESS_TAG in run.tags and not is_alive(run.tags[PROCESS_TAG])
+    ]
+    for run in dead:
+        instance.report_run_failed(
+            run, "The process of this run was killed. Run the month again: it does what is missing."
+        )
+    return len(dead)
+
+
+def run_config(partition: Partition, options: IngestOptions) -> dict[str, Any]:
+    """The config of one ingestion, as the launchpad would take it; quiet on the console, complete in the UI."""
+    dataset = partition.dataset
+    ops: dict[str, Any] = {}
+    if options.force:
+        ops = {name: {"config": {"force": True}} for name in (f"{dataset}__raw_file", f"{dataset}__trips")}
+    if options.force or options.reject:
+        ops[f"{dataset}_cleaning"] = {"config": {"force": options.force, "reject": list(options.reject)}}
+    return {"ops": ops, "loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+
+
+def ingest_month(
+    instance: dg.DagsterInstance,
+    definitions: dg.Definitions,
+    partition: Partition,
+    options: IngestOptions | None = None,
+    step_done: Callable[[str], None] = lambda step: None,
+) -> RunOutcome:
+    """Run one month's job here and now; never raises for a failed run.
+
+    `create_run_for_job` with a remote origin and `execute_run_iterator` are Dagster's internals: only so do status
+    sensors fire, the job's page lists the run, and Re-execute works. `test_runs.py` holds them to that.
+    """
+    from dagster._core.definitions.job_base import InMemoryJob
+    from dagster._core.execution.api import execute_run_iterator
+
+    job = definitions.resolve_job_def(f"{partition.dataset}_ingest")
+    run = instance.create_run_for_job(
+        job,
+        run_config=run_config(partition, options or IngestOptions()),
+        tags={**job.tags, "dagster/partition": str(partition.month), PROCESS_TAG: this_process()},
+        remote_job_origin=_origin(job.name),
+    )
+    outcome = RunOutcome(partition, run.run_id)
+    for event in execute_run_iterator(InMemoryJob(job), run, instance):
+        _note(outcome, event, step_done)
+    return outcome
+
+
+def _note(outcome: RunOutcome, event: dg.DagsterEvent, step_done: Callable[[str], None]) -> None:
+    if event.is_step_materialization:
+        found = event.step_materialization_data.materialization
+        outcome.metadata[found.asset_key.path[-1]] = {key: value.value for key, value in found.metadata.items()}
+    elif event.is_step_failure:
+        data = event.step_failure_data
+        outcome.interrupted |= bool(data.error and data.error.cls_name in INTERRUPTIONS)
+        told = data.user_failure_data.description if data.user_failure_data else None
+        outcome.problem = outcome.problem or told or (data.error.message.strip() if data.error else "failed")
+    elif event.event_type == dg.DagsterEventType.ASSET_CHECK_EVALUATION:
+        check = event.asset_check_evaluation_data
+        if not check.passed:
+            outcome.failed_checks.append(f"{check.check_name}: {check.description or 'failed'}")
+    elif event.event_type == dg.DagsterEventType.RUN_SUCCESS:
+        outcome.succeeded = True
+    elif event.event_type == dg.DagsterEventType.RUN_FAILURE and not outcome.problem:
+        outcome.problem = event.message or "failed"
+    if event.event_type in (dg.DagsterEventType.STEP_SUCCESS, dg.DagsterEventType.STEP_SKIPPED):
+        step_done(event.step_key or "")
+
+
+def _origin(job_name: str) -> Any:
+    """Where the job lives, by the names that workspace.yaml and pyproject.toml give."""
+    from dagster._core.remote_origin import (
+        ManagedGrpcPythonEnvCodeLocationOrigin,
+        RemoteJobOrigin,
+        RemoteRepositoryOrigin,
+    )
+    from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
+
+    target = LoadableTargetOrigin(executable_path=sys.executable, module_name="taxi_platform.definitions")
+    location = ManagedGrpcPythonEnvCodeLocationOrigin(target, LOCATION)
+    return RemoteJobOrigin(RemoteRepositoryOrigin(location, "__repository__"), job_name)

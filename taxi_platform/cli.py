@@ -1,0 +1,250 @@
+"""The command line, `taxi`: everything the UI can start, for terminals and scripts.
+
+Exit status: 0 loaded or unchanged, 1 failed, 2 the user's mistake, 3 not published, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from taxi_platform.settings import Settings, listed, load_settings
+from taxi_platform.trips.contract import all_rules, contract_of
+from taxi_platform.trips.errors import TaxiError, UserError
+from taxi_platform.trips.months import Month, Partition
+
+if TYPE_CHECKING:
+    from taxi_platform.automation.runs import RunOutcome
+
+FAILED, MISTAKE, NOT_PUBLISHED, INTERRUPTED = 1, 2, 3, 130
+DEMO_MONTHS = 3
+STEPS = ("raw_file", "cleaning", "rows_accounted_for", "trips", "table_matches_clean_trips")
+
+errors = Console(stderr=True, highlight=False)
+out = Console(highlight=False)
+
+
+@dataclass(frozen=True)
+class MonthResult:
+    """One line of what an ingestion tells at its end."""
+
+    partition: Partition
+    status: str
+    seconds: float
+    rows_read: int | None = None
+    rows_clean: int | None = None
+    rows_rejected: int | None = None
+    rows_in_table: int | None = None
+    run_id: str | None = None
+    problem: str = ""
+
+    def as_json(self) -> dict[str, Any]:
+        counts = ("rows_read", "rows_clean", "rows_rejected", "rows_in_table")
+        return {
+            "dataset": str(self.partition.dataset),
+            "month": str(self.partition.month),
+            "status": self.status,
+            **{name: getattr(self, name) for name in counts},
+            "seconds": round(self.seconds, 2),
+            "run_id": self.run_id,
+            "problem": self.problem or None,
+        }
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def cli() -> None:
+    """New York's taxi trips, month by month, from the TLC's files into a lake and a warehouse."""
+
+
+@cli.command()
+def demo() -> None:
+    """Run three recent months of every dataset end to end, and say what came out and where."""
+    settings = load_settings()
+    newest = _newest_month()
+    wanted = [
+        Partition(dataset, newest.plus(-back)) for dataset in settings.datasets for back in reversed(range(DEMO_MONTHS))
+    ]
+    results = _ingest(settings, wanted)
+    _print_table(results)
+    _print_places(settings)
+    sys.exit(_exit_status(results))
+
+
+@cli.command()
+@click.argument("dataset")
+@click.argument("month")
+@click.argument("last_month", required=False)
+@click.option("--force", is_flag=True, help="Fetch, clean and load again, even what has not changed.")
+@click.option("--reject", default="", metavar="RULES", help=f"Suspicious rules that reject: {', '.join(all_rules())}.")
+@click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
+def ingest(dataset: str, month: str, last_month: str | None, force: bool, reject: str, as_json: bool) -> None:
+    """Bring a month, or all from MONTH to LAST_MONTH, into lake and warehouse."""
+    settings = load_settings()
+    first = Partition.parse(dataset, month)
+    last = Partition.parse(dataset, last_month or month)
+    if last < first:
+        raise UserError(f"{last.month} comes before {first.month}.", "Give the first month first.")
+    if last.month > Month.of(_today()):
+        raise UserError(f"{last.month} lies in the future.", f"The newest month there can be is {_newest_month()}.")
+    if first.dataset not in settings.datasets:
+        raise UserError(f"TAXI_DATASETS leaves {dataset} out.", "Add it there, or unset TAXI_DATASETS.")
+    rules = contract_of(first.dataset).check_rules(listed(reject))
+    wanted = [Partition(first.dataset, m) for m in first.month.until(last.month)]
+    results = _ingest(settings, wanted, force, rules, quiet=as_json)
+    if as_json:
+        click.echo(json.dumps([result.as_json() for result in results], indent=1))
+    else:
+        _print_table(results)
+    sys.exit(_exit_status(results))
+
+
+@cli.command()
+@click.option("--port", default=3000, show_default=True, type=click.IntRange(1, 65535), help="Port on loopback.")
+def dev(port: int) -> None:
+    """Open Dagster's UI on this machine: code server, daemon and webserver, ended together by Ctrl-C."""
+    from taxi_platform.automation.runs import open_instance
+    from taxi_platform.automation.supervisor import serve
+    from taxi_platform.definitions import check_urls
+
+    settings = load_settings()
+    check_urls(settings)
+    with open_instance(settings):
+        pass
+    serve(settings, port, out.print)
+
+
+def _ingest(
+    settings: Settings,
+    wanted: Sequence[Partition],
+    force: bool = False,
+    reject: Sequence[str] = (),
+    quiet: bool = False,
+) -> list[MonthResult]:
+    """Run the months one after the other, telling how far it is; an interruption ends the list where it struck."""
+    results: list[MonthResult] = []
+    bar = Progress(
+        TextColumn("{task.description:<16}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=errors,
+        transient=True,
+        disable=quiet or not errors.is_terminal,
+    )
+    with bar:
+        task = bar.add_task("starting", total=len(wanted) * len(STEPS))
+        # Imported here: Dagster costs a second or two, which --help and a mistyped month need not pay.
+        from taxi_platform.automation.runs import IngestOptions, ingest_month, open_instance
+        from taxi_platform.definitions import check_urls, defs
+
+        logging.getLogger("dagster").setLevel(logging.ERROR)  # what a run has to say is in its own log
+        check_urls(settings)
+        options = IngestOptions(force, tuple(reject))
+        with open_instance(settings) as instance:
+            for number, partition in enumerate(wanted):
+                bar.update(task, description=str(partition), completed=number * len(STEPS))
+                started = time.monotonic()
+                outcome = ingest_month(instance, defs, partition, options, lambda step: bar.advance(task))
+                result = _result(outcome, time.monotonic() - started)
+                results.append(result)
+                if bar.disable and not quiet:
+                    errors.print(f"{partition}: {result.status}, {number + 1} of {len(wanted)}")
+                if result.status == "interrupted":
+                    break
+    return results
+
+
+def _result(outcome: RunOutcome, seconds: float) -> MonthResult:
+    raw, clean, table = (outcome.metadata.get(name, {}) for name in ("raw_file", "clean_trips", "trips"))
+    problem = outcome.problem or "; ".join(outcome.failed_checks)
+    if outcome.interrupted:
+        status = "interrupted"
+    elif not outcome.succeeded:
+        status = "failed"
+    elif not raw:
+        status, problem = "not published", f"{outcome.partition} is not published (yet)."
+    else:
+        unchanged = all(entry.get("unchanged") for entry in (raw, clean, table))
+        status = "unchanged" if unchanged else "loaded"
+    return MonthResult(
+        outcome.partition,
+        status,
+        seconds,
+        clean.get("rows_read", raw.get("rows_read")),
+        clean.get("rows_clean"),
+        clean.get("rows_rejected"),
+        table.get("rows"),
+        outcome.run_id,
+        problem,
+    )
+
+
+def _exit_status(results: Sequence[MonthResult]) -> int:
+    statuses = {result.status for result in results}
+    for status, code in (("interrupted", INTERRUPTED), ("failed", FAILED), ("not published", NOT_PUBLISHED)):
+        if status in statuses:
+            return code
+    return 0
+
+
+def _print_table(results: Sequence[MonthResult]) -> None:
+    table = Table(box=None, header_style="bold")
+    for name in ("dataset", "month", "status"):
+        table.add_column(name, no_wrap=True)
+    for name in ("rows read", "clean", "rejected", "in table", "seconds"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for result in results:
+        counts = (result.rows_read, result.rows_clean, result.rows_rejected, result.rows_in_table)
+        numbers = ["" if count is None else f"{count:,}" for count in counts]
+        month = result.partition
+        table.add_row(str(month.dataset), str(month.month), result.status, *numbers, f"{result.seconds:.1f}")
+    out.print(table)
+    for result in results:
+        if result.problem:
+            errors.print(f"{result.partition}: {result.problem}", style=None if result.status == "loaded" else "red")
+
+
+def _print_places(settings: Settings) -> None:
+    from taxi_platform.lake import open_lake
+    from taxi_platform.warehouse import open_warehouse
+
+    lake, warehouse = open_lake(settings.lake_url), open_warehouse(settings.warehouse_url)
+    out.print(f"\nLake       {lake.url}\nWarehouse  {warehouse.url}\nUI         taxi dev, then http://127.0.0.1:3000")
+    out.print(f"\nAsk it something:\n  {warehouse.example_query(f'{settings.datasets[0]}_trips')}", soft_wrap=True)
+
+
+def _today() -> date:
+    return datetime.now().date()
+
+
+def _newest_month() -> Month:
+    """The newest month that can be published: the TLC is about two months behind."""
+    return Month.of(_today()).plus(-2)
+
+
+def main() -> None:
+    """Run the command line; a user's mistake ends in a sentence, never in a traceback."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        cli.main(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(MISTAKE)
+    except (click.Abort, KeyboardInterrupt):
+        errors.print("Interrupted.")
+        sys.exit(INTERRUPTED)
+    except TaxiError as error:
+        errors.print(str(error), style="red", soft_wrap=True)
+        sys.exit(MISTAKE if isinstance(error, UserError) else FAILED)

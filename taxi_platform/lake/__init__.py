@@ -1,0 +1,19 @@
+"""Where files live: a local folder or a GCS bucket behind one small interface (`base.Lake`)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from taxi_platform.lake.base import Lake
+from taxi_platform.trips.errors import SettingError
+
+
+def open_lake(url: str) -> Lake:
+    """The lake that TAXI_LAKE_URL names; raises `SettingError` where it takes no such URL."""
+    parts = urlsplit(url)
+    if parts.scheme == "file" and parts.netloc in ("", "localhost") and len(parts.path) > 1:
+        from taxi_platform.lake.local import LocalLake
+
+        return LocalLake(Path(unquote(parts.path)))
+    raise SettingError(f"TAXI_LAKE_URL is {parts.scheme or url[:20]}…, no lake.", "It takes file:///absolute/folder.")

@@ -1,0 +1,159 @@
+"""The lake as a folder: write to a temporary file, fsync, rename; one lock per dataset and month."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from filelock import FileLock, Timeout
+
+from taxi_platform.lake.base import ANY_VERSION, NEW, Lake, StoredObject
+from taxi_platform.trips.errors import Conflict, LakeError, TransientError
+from taxi_platform.trips.months import Partition
+
+LOCK_WAIT_SECONDS = 3 * 3600
+"""The largest month takes minutes; whoever holds a lock this long is stuck."""
+
+
+class LocalLake(Lake):
+    """Objects as files under `root`. Temporary files live in `.tmp`, locks in `.locks`, both under the root."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.absolute()
+        self.url = self.root.as_uri()
+
+    def _path(self, key: str) -> Path:
+        path = (self.root / key).resolve()
+        if not path.is_relative_to(self.root.resolve()) or "\0" in key:
+            raise LakeError(f"The key {key!r} leads out of the lake.", "Keys are made of dataset and month only.")
+        return path
+
+    def stat(self, key: str) -> StoredObject | None:
+        try:
+            status = self._path(key).stat()
+        except FileNotFoundError:
+            return None
+        return StoredObject(key, status.st_size, f"{status.st_mtime_ns}-{status.st_ino}-{status.st_size}")
+
+    def read(self, key: str) -> tuple[bytes, StoredObject] | None:
+        with self._explained("read", key):
+            # The version is taken first: if the file is replaced in between, a later write notices.
+            if (stored := self.stat(key)) is None:
+                return None
+            return self._path(key).read_bytes(), stored
+        return None
+
+    def open(self, key: str) -> BinaryIO:
+        with self._explained("read", key):
+            return self._path(key).open("rb")
+
+    def write(self, key: str, data: bytes, if_version: str = ANY_VERSION) -> StoredObject:
+        with self._explained("write", key):
+            temporary = self._temporary(key)
+            temporary.write_bytes(data)
+            return self._commit(key, temporary, if_version)
+
+    def upload(self, key: str, path: Path, if_version: str = ANY_VERSION) -> StoredObject:
+        with self._explained("write", key):
+            temporary = self._temporary(key)
+            try:
+                path.replace(temporary)
+            except OSError as error:
+                if error.errno != errno.EXDEV:  # another file system
+                    raise
+                shutil.copyfile(path, temporary)
+            return self._commit(key, temporary, if_version)
+
+    def delete(self, key: str) -> None:
+        with self._explained("delete", key):
+            self._path(key).unlink(missing_ok=True)
+
+    def list(self, prefix: str) -> list[str]:
+        folder = self._path(prefix)
+        files = [path for path in folder.rglob("*") if path.is_file()] if folder.is_dir() else []
+        return sorted(path.relative_to(self.root.resolve()).as_posix() for path in files)
+
+    @contextmanager
+    def local_copy(self, key: str, folder: Path) -> Iterator[Path]:
+        path = self._path(key)
+        if not path.is_file():
+            raise LakeError(f"{self.uri(key)} is missing.", "Materialize the asset that makes it again.")
+        yield path
+
+    @contextmanager
+    def lock(self, partition: Partition) -> Iterator[None]:
+        """Wait for the month's lock; held, everything temporary that names this month is litter of a killed run."""
+        with self._explained("write", ".locks"):
+            (self.root / ".locks").mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.root / ".locks" / f"{partition.stem}.lock")
+            try:
+                lock.acquire(timeout=LOCK_WAIT_SECONDS)
+            except Timeout:
+                raise TransientError(
+                    f"Another run has been working on {partition} for {LOCK_WAIT_SECONDS // 3600} hours.",
+                    "End it if it is stuck.",
+                ) from None
+        try:
+            for orphan in (self.root / ".tmp").glob(f"*~{partition.dataset}~*{partition.month}~*"):
+                orphan.unlink(missing_ok=True)
+            yield
+        finally:
+            lock.release()
+
+    def _temporary(self, key: str) -> Path:
+        path = self.root / ".tmp" / f"{key.replace('/', '~')}.{uuid.uuid4().hex[:8]}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def _commit(self, key: str, temporary: Path, if_version: str) -> StoredObject:
+        """Make a temporary file the object, durably, if the object still has the expected version."""
+        target = self._path(key)
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            _sync(temporary)
+            (self.root / ".locks").mkdir(exist_ok=True)
+            with FileLock(self.root / ".locks" / "commit.lock"):
+                current = self.stat(key)
+                if if_version != ANY_VERSION and if_version != (current.version if current else NEW):
+                    raise Conflict(f"{self.uri(key)} was replaced by another run.", "Run the month again.")
+                temporary.replace(target)
+                _sync(target.parent)
+                stored = self.stat(key)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        if stored is None:
+            raise LakeError(f"{self.uri(key)} vanished while it was written.", "Does something else clean that folder?")
+        return stored
+
+    @contextmanager
+    def _explained(self, action: str, key: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            remedy = {
+                errno.ENOSPC: "The disk is full: free some space and run again.",
+                errno.EDQUOT: "The disk quota is used up: free some space and run again.",
+                errno.EROFS: "The file system is read-only: set TAXI_LAKE_URL to a folder that can be written.",
+                errno.EACCES: "Permission is missing: set TAXI_LAKE_URL to a folder that you own.",
+                errno.ENOENT: "Materialize the asset that makes it again.",
+                errno.ENOTDIR: "A file stands where a folder should be: check TAXI_LAKE_URL.",
+            }.get(error.errno or 0, "Check the folder that TAXI_LAKE_URL names.")
+            raise LakeError(f"Cannot {action} {self.uri(key)}: {error.strerror or error}.", remedy) from error
+
+
+def _sync(path: Path) -> None:
+    """Force a file's bytes, or a folder's entries, to the disk."""
+    if os.name == "nt" and path.is_dir():
+        return  # Windows has no handle on a folder to sync
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

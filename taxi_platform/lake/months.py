@@ -1,0 +1,182 @@
+"""What a lake holds of one month, and the order in which it is published.
+
+Raw files are immutable and listed in a manifest; the clean file is the commit point, whose footer names everything that
+belongs to it. Nothing here knows which lake it is.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from taxi_platform.lake.base import ANY_VERSION, NEW, Lake
+from taxi_platform.trips.cleaning import CleanMonth
+from taxi_platform.trips.errors import Conflict, LakeError
+from taxi_platform.trips.months import Partition
+from taxi_platform.trips.publication import FetchedFile, Publication
+from taxi_platform.trips.report import Report
+
+
+@dataclass(frozen=True)
+class RawVersion:
+    """One published version of a month's raw file. `time` is when it was fetched, UTC; `size` is in bytes."""
+
+    key: str
+    url: str
+    source_version: str
+    etag: str | None
+    last_modified: str | None
+    size: int
+    sha256: str
+    rows: int
+    time: str
+
+
+@dataclass(frozen=True)
+class CleanFooter:
+    """What the clean file says of itself; `rows` is the Parquet footer's own count, `size` in bytes."""
+
+    file_version: str
+    raw_sha256: str
+    contract_version: str
+    rows: int
+    size: int
+    object_version: str
+
+
+class MonthInLake:
+    """The objects of one dataset and month in a lake."""
+
+    def __init__(self, lake: Lake, partition: Partition) -> None:
+        self.lake = lake
+        self.partition = partition
+        dataset, month = partition.dataset, partition.month
+        self.raw_prefix = f"raw/{dataset}/{month}/"
+        self.manifest_key = f"{self.raw_prefix}manifest.json"
+        self.clean_key = f"clean/{dataset}/month={month}/trips.parquet"
+        self.rejected_prefix = f"rejected/{dataset}/month={month}/"
+        self.reports_prefix = f"reports/{dataset}/month={month}/"
+
+    def rejected_key(self, file_version: str) -> str:
+        return f"{self.rejected_prefix}{file_version}.parquet"
+
+    def report_key(self, file_version: str) -> str:
+        return f"{self.reports_prefix}{file_version}.json"
+
+    def versions(self) -> tuple[list[RawVersion], str]:
+        """The raw versions in order, the last being current, and the manifest's own version for compare-and-swap."""
+        found = self.lake.read(self.manifest_key)
+        if found is None:
+            return [], NEW
+        data, stored = found
+        try:
+            return [RawVersion(**entry) for entry in json.loads(data)["versions"]], stored.version
+        except (ValueError, KeyError, TypeError) as error:
+            raise LakeError(
+                f"{self.lake.uri(self.manifest_key)} is not a manifest: {error}.",
+                "Remove it and fetch the month again; the raw files beside it stay.",
+            ) from error
+
+    def current_raw(self) -> RawVersion | None:
+        versions, _ = self.versions()
+        return versions[-1] if versions else None
+
+    def is_current(self, publication: Publication) -> bool:
+        """Whether what the source offers is what the lake has, without fetching it."""
+        raw = self.current_raw()
+        return raw is not None and (raw.url, raw.source_version) == (publication.url, publication.version)
+
+    def publish_raw(self, fetched: FetchedFile) -> RawVersion:
+        """Keep a fetched file for ever, and make it the current one; the same content twice is one version."""
+        offered = fetched.publication
+        raw = RawVersion(
+            key=f"{self.raw_prefix}{fetched.sha256[:12]}/{fetched.path.name}",
+            url=offered.url,
+            source_version=offered.version,
+            etag=offered.etag,
+            last_modified=offered.last_modified,
+            size=fetched.size,
+            sha256=fetched.sha256,
+            rows=fetched.rows,
+            time=datetime.now(UTC).isoformat(timespec="seconds"),
+        )
+        versions, manifest_version = self.versions()
+        stored = self.lake.stat(raw.key)
+        if stored is None or stored.size != raw.size:
+            self.lake.upload(raw.key, fetched.path, ANY_VERSION)
+        # Same content under a new ETag or date: the entry learns the new name, so that it is not fetched again.
+        kept = versions[:-1] if versions and versions[-1].sha256 == raw.sha256 else versions
+        self._write_manifest([*kept, raw], manifest_version)
+        return raw
+
+    def _write_manifest(self, versions: Sequence[RawVersion], if_version: str) -> None:
+        text = json.dumps({"versions": [asdict(version) for version in versions]}, indent=1)
+        self.lake.write(self.manifest_key, text.encode(), if_version)
+
+    def footer(self) -> CleanFooter | None:
+        """The clean file's footer; None where the month is not clean yet, or not by us."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        stored = self.lake.stat(self.clean_key)
+        if stored is None:
+            return None
+        try:
+            with self.lake.open(self.clean_key) as file:
+                metadata = pq.read_metadata(file)
+        except (pa.ArrowException, OSError):
+            return None  # damaged: as good as absent, and replaced by the next cleaning
+        pairs = {
+            key.decode(): value.decode() for key, value in (metadata.metadata or {}).items() if key != b"ARROW:schema"
+        }
+        try:
+            return CleanFooter(
+                pairs["file_version"],
+                pairs["raw_sha256"],
+                pairs["contract_version"],
+                metadata.num_rows,
+                stored.size,
+                stored.version,
+            )
+        except KeyError:
+            return None
+
+    def report(self, file_version: str) -> Report | None:
+        found = self.lake.read(self.report_key(file_version))
+        return Report.from_json(found[0]) if found else None
+
+    def is_whole(self, footer: CleanFooter | None, file_version: str) -> bool:
+        """Whether the month is published in exactly this version, side files included."""
+        return (
+            footer is not None
+            and footer.file_version == file_version
+            and self.lake.stat(self.rejected_key(file_version)) is not None
+            and self.lake.stat(self.report_key(file_version)) is not None
+        )
+
+    def publish_clean(self, clean: CleanMonth, replaces: CleanFooter | None) -> None:
+        """Publish side files, then the clean file in one step, then remove what no reader follows any more.
+
+        Raises `Conflict` when the raw file or the clean file changed since they were read.
+        """
+        report = clean.report
+        self.lake.upload(self.rejected_key(report.file_version), clean.rejected)
+        self.lake.write(self.report_key(report.file_version), report.to_json().encode())
+        raw = self.current_raw()
+        if raw is None or raw.sha256 != report.raw_sha256:
+            raise Conflict(f"A newer raw file of {self.partition} was published meanwhile.", "Run the month again.")
+        stored = self.lake.stat(self.clean_key)
+        expected = replaces.object_version if replaces else (stored.version if stored else NEW)
+        self.lake.upload(self.clean_key, clean.trips, expected)
+        kept = {self.rejected_key(report.file_version), self.report_key(report.file_version)}
+        for prefix in (self.rejected_prefix, self.reports_prefix):
+            for key in self.lake.list(prefix):
+                if key not in kept:
+                    self.lake.delete(key)
+
+    def local_clean(self, folder: Path) -> AbstractContextManager[Path]:
+        return self.lake.local_copy(self.clean_key, folder)

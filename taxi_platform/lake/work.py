@@ -1,0 +1,41 @@
+"""Folders for work in progress under `TAXI_HOME`, gone when the work is, also after a kill."""
+
+from __future__ import annotations
+
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from taxi_platform.trips.errors import LakeError
+from taxi_platform.trips.months import Partition
+
+
+@contextmanager
+def work_folder(home: Path, partition: Partition) -> Iterator[Path]:
+    """An empty folder under `home/tmp`. A lock beside it tells that its owner lives; ownerless ones go first."""
+    root = home / "tmp"
+    name = f"{partition.stem}-{uuid.uuid4().hex[:8]}"
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        _sweep(root)
+        with FileLock(root / f"{name}.lock"):
+            (root / name).mkdir()
+            try:
+                yield root / name
+            finally:
+                shutil.rmtree(root / name, ignore_errors=True)
+                (root / f"{name}.lock").unlink(missing_ok=True)
+    except PermissionError as error:
+        raise LakeError(f"Cannot write {root}: {error.strerror}.", "Set TAXI_HOME to a folder that you own.") from error
+
+
+def _sweep(root: Path) -> None:
+    """Remove what killed owners left. A lock is taken before its folder is made, so a free lock means a dead owner."""
+    for lock_file in root.glob("*.lock"):
+        with suppress(Timeout, OSError), FileLock(lock_file, timeout=0):
+            shutil.rmtree(lock_file.with_suffix(""), ignore_errors=True)
+            lock_file.unlink(missing_ok=True)

@@ -1,0 +1,63 @@
+"""Months in a folder: published by hand, by another program, or by a copy of the web's files."""
+
+from __future__ import annotations
+
+import stat as modes
+from dataclasses import dataclass
+from pathlib import Path
+
+from taxi_platform.sources.base import FetchedFile, Progress, Publication, Source
+from taxi_platform.sources.http import file_name
+from taxi_platform.trips.errors import NotData, NotPublished, SourceRefused, SourceUnavailable
+from taxi_platform.trips.files import Inspector, chunks_of, received
+from taxi_platform.trips.months import Partition
+
+
+@dataclass(frozen=True)
+class FileSource(Source):
+    """Months at `template`, an absolute path with `{dataset}` and `{month}`."""
+
+    template: str
+
+    def path(self, partition: Partition) -> Path:
+        return Path(self.template.replace("{dataset}", partition.dataset).replace("{month}", str(partition.month)))
+
+    def stat(self, partition: Partition) -> Publication | None:
+        path = self.path(partition)
+        try:
+            found = path.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise _refused(path, error) from error
+        if not modes.S_ISREG(found.st_mode):
+            raise SourceRefused(f"{path} is not a file.", "Check TAXI_SOURCE_URL.")
+        return Publication(f"file://{path}", f"{found.st_mtime_ns} {found.st_size}", found.st_size)
+
+    def fetch(self, partition: Partition, folder: Path, progress: Progress = lambda done, total: None) -> FetchedFile:
+        if not (publication := self.stat(partition)):
+            raise NotPublished(f"{partition} is not at {self.path(partition)}.", "Put the file there.")
+        path = self.path(partition)
+        name = file_name(path.as_uri(), partition.stem)
+        inspector = Inspector()
+        try:
+            original = path.open("rb")
+        except OSError as error:
+            raise _refused(path, error) from error
+        with original, received(folder, name) as part:
+            try:
+                with part.open("wb") as copy:
+                    for chunk in chunks_of(original):
+                        inspector.feed(chunk)
+                        copy.write(chunk)
+                        progress(inspector.size, publication.size)
+                if self.stat(partition) != publication:
+                    raise SourceUnavailable(f"{path} changed while it was copied.", "Wait until it is written.")
+                found = inspector.finish(part)
+            except NotData as error:
+                raise NotData(f"{path}: {error.problem}", error.remedy) from error
+        return FetchedFile(folder / name, publication, found.size, found.sha256, found.rows)
+
+
+def _refused(path: Path, error: OSError) -> SourceRefused:
+    return SourceRefused(f"{path} cannot be read: {error.strerror}.", "Make it readable for the user running this.")

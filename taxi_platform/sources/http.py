@@ -1,0 +1,335 @@
+"""Months published on the web: the TLC's own files, the course's mirror, or any address with a month in it.
+
+Servers fail in many ways, so every answer is put into one of four classes: not published, busy (tried again), final,
+or bytes that are no trips. What is fetched is hashed, recognised and counted while it arrives.
+"""
+
+from __future__ import annotations
+
+import email.utils
+import ipaddress
+import re
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO, TypeVar
+from urllib.parse import unquote, urljoin, urlsplit, urlunsplit
+
+import requests
+import tenacity
+import urllib3
+
+from taxi_platform import __version__
+from taxi_platform.sources.base import FetchedFile, Progress, Publication, Source
+from taxi_platform.trips.errors import NotData, NotPublished, SourceRefused, SourceUnavailable
+from taxi_platform.trips.files import Inspector, received
+from taxi_platform.trips.months import Partition
+
+T = TypeVar("T")
+CHUNK_BYTES = 256 << 10
+ERROR_BODY_BYTES = 4 << 10
+LATER = "Try again later."
+
+
+class Busy(SourceUnavailable):
+    """The source asks for patience, possibly for a time it names."""
+
+    def __init__(self, problem: str, wait: float = 0) -> None:
+        super().__init__(problem, LATER)
+        self.wait = wait
+
+
+class _NotThere(Exception):
+    """The server says that it has no such file."""
+
+
+class _Session(requests.Session):
+    def get_redirect_target(self, resp: requests.Response) -> None:
+        """Never: requests would read the whole body of a redirect, and follow it unchecked."""
+
+
+def redact(url: str) -> str:
+    """The address without what may be secret: user, password, query and fragment."""
+    try:
+        parts = urlsplit(url)
+        return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+    except ValueError:
+        return "(an address that cannot be read)"
+
+
+def file_name(url: str, otherwise: str) -> str:
+    """The last part of the address as a safe name of at most 128 characters, its ending kept."""
+    name = re.sub(r"[^A-Za-z0-9._-]", "_", unquote(urlsplit(url).path.rpartition("/")[2]))
+    return name[-128:].lstrip(".") or otherwise
+
+
+def network_kinds(host: str) -> set[str]:
+    """What is not public about the host's addresses: `loopback`, `link_local`, `private` and so on.
+
+    Empty where all are public, and where the name is unknown here: then only a proxy can reach it.
+    """
+    try:
+        found = {ipaddress.ip_address(str(info[4][0]).partition("%")[0]) for info in socket.getaddrinfo(host, None)}
+    except (OSError, UnicodeError):
+        return set()
+    kinds = ("loopback", "link_local", "unspecified", "multicast", "private", "reserved")
+    addresses = {getattr(address, "ipv4_mapped", None) or address for address in found}
+    return {
+        next((kind for kind in kinds if getattr(address, f"is_{kind}")), "shared")
+        for address in addresses
+        if not address.is_global or address.is_multicast
+    }
+
+
+@dataclass(frozen=True)
+class HttpSource(Source):
+    """Months at `template`, an http(s) address with `{dataset}` and `{month}`. Times in seconds, sizes in bytes."""
+
+    template: str
+    connect_timeout: float = 10
+    read_timeout: float = 30
+    deadline: float = 2 * 3600
+    """For one month in all, waiting between attempts included."""
+    min_rate: float = 1024
+    """Bytes per second, averaged over each `rate_window`."""
+    rate_window: float = 60
+    max_bytes: int = 8 << 30
+    max_redirects: int = 5
+    attempts: int = 5
+    stat_attempts: int = 3
+    backoff: float = 2
+    """The wait before the second attempt; each further one is three times as long, and jittered."""
+    max_wait: float = 120
+    """The longest wait between attempts, also where the server asks for more."""
+    session: requests.Session = field(default_factory=_Session, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        self.session.headers.update({"User-Agent": f"taxi_platform/{__version__}", "Accept-Encoding": "identity"})
+
+    def __repr__(self) -> str:
+        return f"HttpSource({redact(self.template)!r})"
+
+    def url(self, partition: Partition) -> str:
+        return self.template.replace("{dataset}", partition.dataset).replace("{month}", str(partition.month))
+
+    def stat(self, partition: Partition) -> Publication | None:
+        try:
+            return self._tried(self.stat_attempts, lambda: self._stat(self.url(partition)))
+        except _NotThere:
+            return None
+
+    def fetch(self, partition: Partition, folder: Path, progress: Progress = lambda done, total: None) -> FetchedFile:
+        url = self.url(partition)
+        name = file_name(url, partition.stem)
+        with received(folder, name) as part:
+            try:
+                with part.open("wb") as file:
+                    transfer = _Transfer(self, url, file, progress)
+                    self._tried(self.attempts, transfer.run)
+                found = transfer.inspector.finish(part)
+            except _NotThere:
+                raise NotPublished(f"{partition} is not published at {redact(url)}.", LATER) from None
+            except NotData as error:
+                raise NotData(f"{redact(url)}: {error.problem}", error.remedy) from error
+        assert transfer.publication is not None
+        return FetchedFile(folder / name, transfer.publication, found.size, found.sha256, found.rows)
+
+    def _stat(self, url: str) -> Publication:
+        with self.answer("HEAD", url, {}) as head:
+            if head.status_code not in (403, 405, 501):
+                self.check(head, url)
+                return publication(head, url)
+        # No body tells why it is forbidden, and an address signed for GET forbids HEAD: ask for the first byte.
+        with self.answer("GET", url, {"Range": "bytes=0-0"}) as first_byte:
+            self.check(first_byte, url)
+            return publication(first_byte, url)
+
+    def _tried(self, attempts: int, work: Callable[[], T]) -> T:
+        back_off = tenacity.wait_exponential(self.backoff, exp_base=3, max=self.max_wait)
+        jitter = tenacity.wait_random(0, self.backoff)
+
+        def wait(state: tenacity.RetryCallState) -> float:
+            error = state.outcome.exception() if state.outcome else None
+            asked = error.wait if isinstance(error, Busy) else 0
+            return min(self.max_wait, max(asked, back_off(state)) + jitter(state))
+
+        return tenacity.Retrying(
+            retry=tenacity.retry_if_exception_type(SourceUnavailable),
+            stop=tenacity.stop_after_attempt(attempts) | tenacity.stop_before_delay(self.deadline),
+            wait=wait,
+            reraise=True,
+        )(work)
+
+    @contextmanager
+    def answer(self, method: str, url: str, headers: dict[str, str]) -> Iterator[requests.Response]:
+        """The server's answer after all redirects, its body still to be read; every hop is checked."""
+        for _ in range(self.max_redirects + 1):
+            with (
+                network_errors(url),
+                self.session.request(
+                    method,
+                    url,
+                    headers=headers,
+                    stream=True,
+                    allow_redirects=False,
+                    timeout=(self.connect_timeout, self.read_timeout),
+                ) as response,
+            ):
+                if response.status_code not in (301, 302, 303, 307, 308):
+                    yield response
+                    return
+                url = self._next_hop(url, response.headers.get("Location", ""))
+        raise SourceRefused(f"{redact(url)} is redirected more than {self.max_redirects} times.")
+
+    def _next_hop(self, url: str, location: str) -> str:
+        try:
+            target = urlsplit(urljoin(url, location))
+            host, before = target.hostname, urlsplit(url)
+        except ValueError:
+            host = None
+        if not location or not host:
+            raise SourceRefused(f"{redact(url)} redirects to no readable address.")
+        shown = f"{redact(url)} redirects to {redact(target.geturl())}"
+        if target.scheme not in ("http", "https") or (before.scheme == "https" and target.scheme == "http"):
+            raise SourceRefused(f"{shown}: only https may follow https, and http or https http.")
+        # Inside a private network redirects may stay in it, but a link-local address never follows a loopback one.
+        allowed = network_kinds(urlsplit(self.template).hostname or "")
+        if found := network_kinds(host) - allowed:
+            raise SourceRefused(f"{shown}, a {' and '.join(sorted(found))} address, which is blocked.")
+        return target.geturl()
+
+    def check(self, response: requests.Response, url: str) -> None:
+        """Return for a success; raises `_NotThere`, `Busy` or `SourceRefused` for the other answers."""
+        status = response.status_code
+        if status in (200, 206):
+            return
+        problem = f"{redact(url)} answered {status} {response.reason}."
+        if status == 404:
+            raise _NotThere
+        if status == 403:
+            # S3 answers 403 and XML for what is not there; a rate limit answers 403 and HTML.
+            body = b"".join(self.body(response, ERROR_BODY_BYTES))[:ERROR_BODY_BYTES].lower()
+            if b"accessdenied" in body or b"nosuchkey" in body:
+                raise _NotThere
+        if status in (403, 429) or status >= 500:
+            raise Busy(problem, retry_after(response))
+        raise SourceRefused(problem, "Check TAXI_SOURCE_URL.")
+
+    def body(self, response: requests.Response, at_most: int, deadline: float | None = None) -> Iterator[bytes]:
+        """The body as published (undecoded), as it arrives, until `at_most` bytes; raises `SourceUnavailable`."""
+        started = window_start = time.monotonic()
+        deadline = deadline or started + self.deadline
+        done = in_window = 0
+        # `read1` returns what has arrived, so that a drip of bytes comes back here to be measured.
+        while done < at_most and (chunk := response.raw.read1(CHUNK_BYTES, decode_content=False)):
+            done += len(chunk)
+            in_window += len(chunk)
+            yield chunk
+            now = time.monotonic()
+            if now > deadline:
+                raise Busy(f"{redact(response.url)} did not send all within the deadline.")
+            if now - window_start > self.rate_window:
+                if in_window < self.min_rate * (now - window_start):
+                    raise Busy(f"{redact(response.url)} sends less than {self.min_rate:g} bytes per second.")
+                window_start, in_window = now, 0
+
+
+class _Transfer:
+    """One file on its way, over as many attempts as it takes; each goes on where the last one broke off."""
+
+    def __init__(self, source: HttpSource, url: str, file: BinaryIO, progress: Progress) -> None:
+        self.source, self.url, self.file, self.progress = source, url, file, progress
+        self.deadline = time.monotonic() + source.deadline
+        self.publication: Publication | None = None
+        self._start_afresh()
+
+    def _start_afresh(self) -> None:
+        self.file.seek(0)
+        self.file.truncate()
+        self.inspector = Inspector()
+
+    def run(self) -> None:
+        done = self.inspector.size
+        headers = {}
+        if done and self.publication and (validator := resume_validator(self.publication)):
+            headers = {"Range": f"bytes={done}-", "If-Range": validator}
+        with self.source.answer("GET", self.url, headers) as response:
+            resumed = response.headers.get("Content-Range", "").startswith(f"bytes {done}-")
+            if headers and response.status_code == 416:
+                self._start_afresh()
+                raise Busy(f"{redact(self.url)} became shorter while it was fetched.")
+            self.source.check(response, self.url)
+            now, before = publication(response, self.url), self.publication
+            if response.status_code == 206 and not (headers and resumed and before and now.version == before.version):
+                self._start_afresh()
+                raise Busy(f"{redact(self.url)} changed while it was fetched.")
+            if response.status_code == 200:
+                self._start_afresh()
+            self.publication = now
+            self._receive(response, now.size)
+
+    def _receive(self, response: requests.Response, expected: int | None) -> None:
+        limit = self.source.max_bytes
+        if (expected or 0) > limit:
+            raise NotData(f"The file has {expected:,} bytes.", f"At most {limit:,} are fetched.")
+        for chunk in self.source.body(response, limit + 1, self.deadline):
+            self.inspector.feed(chunk)
+            self.file.write(chunk)
+            self.progress(self.inspector.size, expected)
+            if self.inspector.size > limit:
+                raise NotData(f"The file has more than {limit:,} bytes.", "No more are fetched.")
+        if expected is not None and self.inspector.size != expected:
+            raise Busy(f"{redact(self.url)} sent {self.inspector.size:,} of {expected:,} bytes.")
+
+
+def publication(response: requests.Response, url: str) -> Publication:
+    """What the headers of a successful answer say about the whole file."""
+    headers = response.headers
+    length = headers.get("Content-Length", "")
+    if response.status_code == 206:
+        length = headers.get("Content-Range", "").rpartition("/")[2]
+    etag, modified = headers.get("ETag"), headers.get("Last-Modified")
+    version = etag or " ".join(filter(None, (modified, length))) or "unknown"
+    return Publication(redact(url), version, int(length) if length.isdecimal() else None, etag, modified)
+
+
+def resume_validator(publication: Publication) -> str | None:
+    """What `If-Range` may carry; a weak ETag may not (RFC 9110, 13.1.5)."""
+    etag = publication.etag
+    return etag if etag and not etag.startswith("W/") else publication.last_modified
+
+
+def retry_after(response: requests.Response) -> float:
+    """The seconds the server asks to wait, 0 where it does not."""
+    text = response.headers.get("Retry-After", "").strip()
+    if text.isdecimal():
+        return float(text)
+    try:
+        return max(0.0, email.utils.parsedate_to_datetime(text).timestamp() - time.time())
+    except (TypeError, ValueError, OverflowError):
+        return 0.0
+
+
+@contextmanager
+def network_errors(url: str) -> Iterator[None]:
+    """Turn what requests and urllib3 raise into our errors; their own texts hold the query and are left out."""
+    try:
+        yield
+    except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema) as error:
+        raise SourceRefused(
+            f"{redact(url)} is no address ({type(error).__name__}).", "Check TAXI_SOURCE_URL."
+        ) from None
+    except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
+        raise SourceUnavailable(f"{redact(url)} did not answer or broke off: {_reason(error)}.", LATER) from None
+
+
+def _reason(error: BaseException) -> str:
+    cause: BaseException | None = error
+    while cause:
+        if isinstance(cause, OSError) and cause.strerror:
+            return cause.strerror
+        cause = cause.__cause__ or cause.__context__
+    return type(error).__name__

@@ -1,0 +1,168 @@
+"""Contracts: what each dataset's clean trips look like, and how published columns find their place in them.
+
+A contract is data (`contracts/*.toml`). Columns are found by name through aliases, never by date, so an era that nobody
+has listed works too. Everything that needs a schema (Parquet, tables, docs, the UI) asks here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+
+from taxi_platform.trips.errors import ContractError, UserError
+from taxi_platform.trips.months import Dataset
+
+CLEANING_VERSION = 1
+"""Part of every contract version: raise it when cleaning gives other rows for the same contract."""
+
+PICKUP = "pickup_datetime"
+
+DUCKDB_TYPES = {
+    "D": "TIMESTAMP",
+    "I": "BIGINT",
+    "F": "DOUBLE",
+    "M": "DECIMAL(10,2)",
+    "S": "VARCHAR",
+    "DATE": "DATE",
+}
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a published table. `type` is one of D, I, F, M, S (see DUCKDB_TYPES) or DATE."""
+
+    name: str
+    type: str
+    description: str
+    aliases: tuple[str, ...] = ()
+    codes: str | None = None
+
+    @property
+    def duckdb_type(self) -> str:
+        return DUCKDB_TYPES[self.type]
+
+
+EXTRA = Column("extra_columns", "S", "JSON of what the file held beyond the contract; null when nothing.")
+PROVENANCE = (
+    Column("file_month", "DATE", "First day of the month the file was published for."),
+    Column("file_version", "S", "12 hex digits naming raw file, contract and reject rules of this row."),
+)
+REJECTED_COLUMNS = (
+    *PROVENANCE,
+    Column("reason", "S", "Why the row was rejected."),
+    Column("column_name", "S", "The canonical column at fault; null when the whole row is."),
+    Column("line", "I", "Line in the published file, the header being 1; null for Parquet."),
+    Column("text", "S", "The line as published, or the fields as JSON under their published names."),
+)
+
+
+@dataclass(frozen=True)
+class ColumnMapping:
+    """How one file's columns map onto a contract: positions into its list of names."""
+
+    sources: Mapping[str, tuple[int, ...]]
+    """Canonical name → the source columns that may fill it, the first non-empty one winning."""
+    unknown: tuple[int, ...]
+    missing: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Contract:
+    """The columns, code maps and rules of one dataset."""
+
+    dataset: Dataset
+    description: str
+    columns: tuple[Column, ...]
+    codes: Mapping[str, Mapping[str, str | int]]
+    suspicious: Mapping[str, str]
+    ignored: tuple[str, ...]
+    version: str
+
+    @property
+    def table_columns(self) -> tuple[Column, ...]:
+        """All columns of a clean row, in order."""
+        return (*self.columns, EXTRA, *PROVENANCE)
+
+    def map_columns(self, names: Sequence[str]) -> ColumnMapping:
+        """Find the place of each published name.
+
+        Raises `ContractError`, listing what was expected and found, when there is no pick-up time column.
+        """
+        canonical = {alias: column.name for column in self.columns for alias in (column.name, *column.aliases)}
+        by_alias = {normalized(alias): name for alias, name in canonical.items()}
+        ignored = {normalized(name) for name in self.ignored}
+        sources: dict[str, tuple[int, ...]] = {}
+        unknown = []
+        for position, name in enumerate(names):
+            if target := by_alias.get(normalized(name)):
+                sources[target] = (*sources.get(target, ()), position)
+            elif normalized(name) not in ignored:
+                unknown.append(position)
+        if PICKUP not in sources:
+            accepted = [alias for alias, name in canonical.items() if name == PICKUP]
+            raise ContractError(
+                f"No pick-up time column for {self.dataset}: expected one of {', '.join(accepted)}, "
+                f"found {', '.join(map(repr, names[:40]))}.",
+                "Check that this is the file of that dataset; a new name is one alias in "
+                f"taxi_platform/trips/contracts/{self.dataset}.toml.",
+            )
+        missing = tuple(column.name for column in self.columns if column.name not in sources)
+        return ColumnMapping(sources, tuple(unknown), missing)
+
+    def check_rules(self, rules: Sequence[str]) -> tuple[str, ...]:
+        """The rules that exist for this dataset, sorted; raises `UserError` for one that no dataset knows."""
+        for rule in rules:
+            if rule not in all_rules():
+                raise UserError(f"{rule!r} is not a suspicious rule.", f"Take some of {', '.join(all_rules())}.")
+        return tuple(sorted({rule for rule in rules if rule in self.suspicious}))
+
+    def file_version(self, raw_sha256: str, reject: Sequence[str] = ()) -> str:
+        """Identity of a cleaned month: 12 hex digits over raw content, contract version and reject rules."""
+        return _digest([raw_sha256, self.version, sorted(reject)])
+
+
+def normalized(name: str) -> str:
+    """A published column name as it is compared: without case and surrounding space."""
+    return name.strip().lower()
+
+
+@cache
+def contract_of(dataset: Dataset) -> Contract:
+    """The shipped contract of a dataset."""
+    text = resources.files("taxi_platform.trips").joinpath("contracts", f"{dataset}.toml").read_text("utf-8")
+    return parse_contract(dataset, text)
+
+
+def parse_contract(dataset: Dataset, text: str) -> Contract:
+    """Read a contract from TOML; its version covers everything that decides on values, not the descriptions."""
+    data = tomllib.loads(text)
+    columns = tuple(
+        Column(c["name"], c["type"], c["description"], tuple(c.get("aliases", ())), c.get("codes"))
+        for c in data["columns"]
+    )
+    shape = [(c.name, c.type, c.aliases, c.codes) for c in columns]
+    decisive = [CLEANING_VERSION, shape, data.get("codes", {}), data["suspicious"], data["ignored"]]
+    return Contract(
+        dataset=dataset,
+        description=data["description"],
+        columns=columns,
+        codes=data.get("codes", {}),
+        suspicious=data["suspicious"],
+        ignored=tuple(data["ignored"]),
+        version=_digest(decisive),
+    )
+
+
+@cache
+def all_rules() -> tuple[str, ...]:
+    """Every suspicious rule that some dataset has."""
+    return tuple(dict.fromkeys(rule for dataset in Dataset for rule in contract_of(dataset).suspicious))
+
+
+def _digest(value: object) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]

@@ -1,0 +1,36 @@
+"""A month as its source publishes it, and as it was fetched."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Publication:
+    """A published month, as its source describes it without sending it.
+
+    `version` changes whenever the file may have changed: its ETag, else Last-Modified and size; of a file, its size
+    and modification time. `size` is in bytes, None where the source does not tell.
+    """
+
+    url: str
+    version: str
+    size: int | None = None
+    etag: str | None = None
+    last_modified: str | None = None
+
+
+@dataclass(frozen=True)
+class FetchedFile:
+    """A month fetched to `path` and verified: complete, and CSV, gzipped CSV or Parquet by its bytes.
+
+    `rows` is counted while fetching, independently of the cleaner: CSV records without the header, or the Parquet
+    footer's count.
+    """
+
+    path: Path
+    publication: Publication
+    size: int
+    sha256: str
+    rows: int

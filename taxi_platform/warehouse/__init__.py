@@ -1,0 +1,18 @@
+"""Where tables live: DuckDB, BigQuery or PostgreSQL behind one small interface (`base.Warehouse`)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from taxi_platform.trips.errors import SettingError
+from taxi_platform.warehouse.base import Warehouse
+
+
+def open_warehouse(url: str, variable: str = "TAXI_WAREHOUSE_URL", memory_limit: str = "512MB") -> Warehouse:
+    """The warehouse that `variable` names; raises `SettingError` where it takes no such URL."""
+    scheme, separator, rest = url.partition("://")
+    if scheme == "duckdb" and separator and rest.startswith("/") and not rest.endswith("/"):
+        from taxi_platform.warehouse.duckdb import DuckDBWarehouse
+
+        return DuckDBWarehouse(Path(rest), memory_limit)
+    raise SettingError(f"{variable} names no warehouse.", "It takes duckdb:///absolute/file.duckdb.")

@@ -1,0 +1,179 @@
+"""The warehouse as one DuckDB file: opened for one transaction, never held, because an open writer locks all out."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import duckdb
+from filelock import FileLock, Timeout
+from tenacity import Retrying, retry_if_exception_message, stop_after_delay, wait_random_exponential
+
+from taxi_platform.trips.casting import identifier, literal
+from taxi_platform.trips.errors import WarehouseBusy, WarehouseError
+from taxi_platform.trips.months import Partition
+from taxi_platform.warehouse.base import (
+    LoadedMonth,
+    LoadResult,
+    MonthFiles,
+    Table,
+    Warehouse,
+    check_arrived,
+    rejected_table,
+    trips_table,
+)
+from taxi_platform.warehouse.fingerprint import Fingerprint, fingerprint_of, fingerprint_select, parquet_fingerprint
+
+OUR_WAIT_SECONDS = 1800
+"""For other runs of ours: they take turns at a lock file, the largest load takes about a minute."""
+
+OTHERS_WAIT_SECONDS = 20.0
+"""For other programs, which may hold the file for as long as somebody looks at it."""
+
+
+class DuckDBWarehouse(Warehouse):
+    """Tables in a DuckDB database file."""
+
+    def __init__(
+        self, path: Path, memory_limit: str = "512MB", threads: int = 2, wait_seconds: float = OTHERS_WAIT_SECONDS
+    ) -> None:
+        self.path = path.absolute()
+        self.url = f"duckdb://{self.path}"
+        self.memory_limit = memory_limit
+        self.threads = threads
+        self.wait_seconds = wait_seconds
+
+    def example_query(self, table: str) -> str:
+        query = f"SELECT file_month, count(*) AS trips FROM {table} GROUP BY 1 ORDER BY 1"
+        program = f"import duckdb; duckdb.connect('{self.path}', read_only=True).sql('{query}').show()"
+        return f'{sys.executable} -c "{program}"'
+
+    def replace_month(self, files: MonthFiles) -> LoadResult:
+        partition = files.partition
+        pairs = ((trips_table(partition.dataset), files.trips), (rejected_table(partition.dataset), files.rejected))
+        expected = [parquet_fingerprint(table.columns, path) for table, path in pairs]
+        with self._connect() as con:
+            con.execute("BEGIN")
+            for (table, path), fingerprint in zip(pairs, expected, strict=True):
+                self._ensure(con, table)
+                names = ", ".join(column.name for column in table.columns)
+                con.execute(f"DELETE FROM {table.name} WHERE file_month = ?", [partition.month.first_day])
+                con.execute(
+                    f"INSERT INTO {table.name} ({names}) SELECT {names} FROM read_parquet({literal(str(path))})"
+                )
+                # Leaving before COMMIT, by an exception, rolls back: the old month stays.
+                check_arrived(table, fingerprint, self._fingerprint(con, table, partition))
+            con.execute("COMMIT")
+        return LoadResult(expected[0].rows, expected[1].rows, expected[0])
+
+    def loaded_months(self, table: str) -> dict[str, LoadedMonth]:
+        if not self.path.exists():
+            return {}
+        with self._connect(read_only=True) as con:
+            return self._loaded(con, table, "TRUE", [])
+
+    def loaded_month(self, table: str, partition: Partition) -> LoadedMonth | None:
+        if not self.path.exists():
+            return None
+        with self._connect(read_only=True) as con:
+            where = "file_month = ?"
+            return self._loaded(con, table, where, [partition.month.first_day]).get(str(partition.month))
+
+    def fingerprint(self, table: Table, partition: Partition) -> Fingerprint:
+        with self._connect(read_only=True) as con:
+            return self._fingerprint(con, table, partition)
+
+    def _fingerprint(self, con: duckdb.DuckDBPyConnection, table: Table, partition: Partition) -> Fingerprint:
+        relation = f"{table.name} WHERE file_month = DATE {literal(str(partition.month.first_day))}"
+        return fingerprint_of(table.columns, con.execute(fingerprint_select(table.columns, relation)).fetchone() or ())
+
+    def _loaded(
+        self, con: duckdb.DuckDBPyConnection, table: str, where: str, parameters: Sequence[object]
+    ) -> dict[str, LoadedMonth]:
+        if not self._columns(con, table):
+            return {}
+        rows = con.execute(
+            f"SELECT strftime(file_month, '%Y-%m'), count(*), list(DISTINCT file_version ORDER BY file_version) "
+            f"FROM {identifier(table)} WHERE {where} GROUP BY 1 ORDER BY 1",
+            parameters,
+        ).fetchall()
+        return {month: LoadedMonth(count, tuple(versions)) for month, count, versions in rows}
+
+    def _columns(self, con: duckdb.DuckDBPyConnection, table: str) -> dict[str, str]:
+        rows = con.execute(
+            "SELECT column_name, data_type FROM duckdb_columns() WHERE table_name = ?", [table]
+        ).fetchall()
+        return dict(rows)
+
+    def _ensure(self, con: duckdb.DuckDBPyConnection, table: Table) -> None:
+        """Create the table, or add the columns the contract has gained; raises where a column has another type."""
+        existing = self._columns(con, table.name)
+        if not existing:
+            columns = ", ".join(f"{column.name} {column.duckdb_type}" for column in table.columns)
+            con.execute(f"CREATE TABLE {table.name} ({columns})")
+            con.execute(f"COMMENT ON TABLE {table.name} IS {literal(table.description)}")
+        for column in table.columns:
+            if existing and column.name not in existing:
+                con.execute(f"ALTER TABLE {table.name} ADD COLUMN {column.name} {column.duckdb_type}")
+            elif existing and existing[column.name] != column.duckdb_type:
+                raise WarehouseError(
+                    f"{table.name}.{column.name} in {self.url} is {existing[column.name]}, not {column.duckdb_type}.",
+                    "Rename or drop that table; its months are loaded again from the lake.",
+                )
+            if column.name not in existing:
+                con.execute(f"COMMENT ON COLUMN {table.name}.{column.name} IS {literal(column.description)}")
+
+    @contextmanager
+    def _connect(self, read_only: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
+        """Open the file for one short use, waiting for whoever has it; an uncommitted transaction is rolled back."""
+        turn = FileLock(self.path.with_name(self.path.name + ".lock"))
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with turn.acquire(timeout=OUR_WAIT_SECONDS):
+                con = self._open(read_only)
+                try:
+                    yield con
+                finally:
+                    con.close()
+        except Timeout:
+            raise WarehouseBusy(
+                f"Another run has held {self.path} for half an hour.", "End it if it is stuck."
+            ) from None
+        except PermissionError as error:
+            raise WarehouseError(
+                f"Cannot write {self.path}: {error.strerror}.", "Set TAXI_WAREHOUSE_URL to a file that you own."
+            ) from error
+        except (duckdb.Error, OSError) as error:
+            raise WarehouseError(
+                f"{self.path} failed: {str(error).splitlines()[0]}",
+                "Check the disk and the file; a table that is dropped is loaded again from the lake.",
+            ) from error
+
+    def _open(self, read_only: bool) -> duckdb.DuckDBPyConnection:
+        config: dict[str, str | bool | int | float | list[str]] = {
+            "memory_limit": self.memory_limit,
+            "threads": self.threads,
+            "autoinstall_known_extensions": False,
+            "autoload_known_extensions": False,
+        }
+        try:
+            for attempt in Retrying(
+                retry=retry_if_exception_message(match=r"(?s).*Could not set lock"),
+                stop=stop_after_delay(self.wait_seconds),
+                wait=wait_random_exponential(0.05, 1),
+                reraise=True,
+            ):
+                with attempt:
+                    con = duckdb.connect(str(self.path), read_only=read_only, config=config)
+        except duckdb.IOException as error:
+            if "Could not set lock" in str(error):
+                holder = str(error).partition("held in")[2].partition(".")[0].strip()
+                raise WarehouseBusy(
+                    f"Another program holds {self.path} open{f' ({holder})' if holder else ''}.",
+                    "Close it there, or let it open the file read-only for a moment, and run again.",
+                ) from error
+            raise
+        con.execute("SET enable_progress_bar = false")
+        return con

@@ -1,0 +1,118 @@
+"""A small web server on this machine that misbehaves as told, for testing sources."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+
+S3_DENIED = b'<?xml version="1.0"?><Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>'
+
+
+@dataclass
+class Page:
+    """What one path answers. `first` holds answers given before this one, each once and to any method."""
+
+    body: bytes = b""
+    status: int = 200
+    headers: dict[str, str] = field(default_factory=dict)
+    etag: str | None = None
+    modified: str | None = None
+    cut: list[int] = field(default_factory=list)
+    """Body bytes after which the connection breaks, for one GET after the other; then no more."""
+    drip: float = 0
+    """Seconds between single bytes."""
+    ranges: bool = True
+    length: int | None = None
+    """A wrong Content-Length; -1 for none at all."""
+    chunked: bool = False
+    no_head: int = 0
+    """The status a HEAD gets instead."""
+    first: list["Page"] = field(default_factory=list)
+
+
+@dataclass
+class Web:
+    url: str
+    pages: dict[str, Page] = field(default_factory=dict)
+    requests: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)
+
+    def methods(self) -> list[str]:
+        return [method for method, _, _ in self.requests]
+
+
+@contextmanager
+def serving() -> Iterator[Web]:
+    """Serve `web.pages` (by path, without query) on a free port; `web.requests` logs what was asked."""
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def log_message(self, *_):
+            pass
+
+        def do_HEAD(self):
+            self.answer(with_body=False)
+
+        def do_GET(self):
+            self.answer(with_body=True)
+
+        def answer(self, with_body):
+            path = self.path.partition("?")[0]
+            web.requests.append((self.command, self.path, dict(self.headers)))
+            page = web.pages.get(path, Page(b"Not Found", 404))
+            if page.first:
+                page = page.first.pop(0)
+            status = page.status if with_body or not page.no_head else page.no_head
+            body, start = page.body, 0
+            headers = {"ETag": page.etag, "Last-Modified": page.modified, **page.headers}
+            wanted = self.headers.get("Range")
+            fresh = self.headers.get("If-Range") in (None, page.etag, page.modified)
+            if wanted and page.ranges and fresh and status == 200:
+                first, _, last = wanted.removeprefix("bytes=").partition("-")
+                start, stop = int(first), int(last) + 1 if last else len(body)
+                headers["Content-Range"] = f"bytes {start}-{min(stop, len(body)) - 1}/{len(body)}"
+                status, body = 206, body[start:stop]
+            self.send_response(status)
+            if page.chunked:
+                headers["Transfer-Encoding"] = "chunked"
+            elif page.length != -1:
+                headers["Content-Length"] = str(len(body) if page.length is None else page.length)
+            for name, value in headers.items():
+                if value is not None:
+                    self.send_header(name, value)
+            self.end_headers()
+            if not with_body:
+                return
+            cut = page.cut.pop(0) if page.cut else None
+            try:
+                self.send(body if cut is None else body[:cut], page)
+                if page.chunked and cut is None:
+                    self.wfile.write(b"0\r\n\r\n")
+                self.wfile.flush()
+            except OSError:
+                pass
+            if cut is not None or page.length is not None:
+                self.close_connection = True
+
+        def send(self, body, page):
+            step = 1 if page.drip else max(1, len(body) // 3)
+            for at in range(0, len(body), step):
+                piece = body[at : at + step]
+                self.wfile.write(b"%x\r\n%b\r\n" % (len(piece), piece) if page.chunked else piece)
+                if page.drip:
+                    self.wfile.flush()
+                    time.sleep(page.drip)
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    server.block_on_close = False
+    web = Web(f"http://127.0.0.1:{server.server_port}")
+    thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+    thread.start()
+    try:
+        yield web
+    finally:
+        server.shutdown()
+        server.server_close()
