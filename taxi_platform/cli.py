@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from taxi_platform.settings import Settings, listed, load_settings
+from taxi_platform.settings import Settings, check_urls, listed, load_settings
 from taxi_platform.trips.contract import all_rules, contract_of
 from taxi_platform.trips.errors import TaxiError, UserError
 from taxi_platform.trips.months import Month, Partition
@@ -116,7 +116,6 @@ def dev(port: int) -> None:
     """Open Dagster's UI on this machine: code server, daemon and webserver, ended together by Ctrl-C."""
     from taxi_platform.automation.runs import open_instance
     from taxi_platform.automation.supervisor import serve
-    from taxi_platform.definitions import check_urls
 
     settings = load_settings()
     check_urls(settings)
@@ -133,6 +132,7 @@ def _ingest(
     quiet: bool = False,
 ) -> list[MonthResult]:
     """Run the months one after the other, telling how far it is; an interruption ends the list where it struck."""
+    check_urls(settings)
     results: list[MonthResult] = []
     bar = Progress(
         TextColumn("{task.description:<16}"),
@@ -147,10 +147,9 @@ def _ingest(
         task = bar.add_task("starting", total=len(wanted) * len(STEPS))
         # Imported here: Dagster costs a second or two, which --help and a mistyped month need not pay.
         from taxi_platform.automation.runs import IngestOptions, ingest_month, open_instance
-        from taxi_platform.definitions import check_urls, defs
+        from taxi_platform.definitions import defs
 
         logging.getLogger("dagster").setLevel(logging.ERROR)  # what a run has to say is in its own log
-        check_urls(settings)
         options = IngestOptions(force, tuple(reject))
         with open_instance(settings) as instance:
             for number, partition in enumerate(wanted):
@@ -236,7 +235,8 @@ def _newest_month() -> Month:
 
 def main() -> None:
     """Run the command line; a user's mistake ends in a sentence, never in a traceback."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM):  # a shell's background job passes on "ignore" for the first
+        signal.signal(number, signal.default_int_handler)
     try:
         cli.main(standalone_mode=False)
     except click.ClickException as error:

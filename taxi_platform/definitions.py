@@ -14,10 +14,7 @@ warnings.filterwarnings("ignore", category=dg.PreviewWarning)
 from taxi_platform.assets.resources import LakeResource, SourceResource, WarehouseResource  # noqa: E402
 from taxi_platform.assets.trips import build_dataset  # noqa: E402
 from taxi_platform.automation.jobs import ingest_job  # noqa: E402
-from taxi_platform.lake import open_lake  # noqa: E402
-from taxi_platform.settings import Settings, load_settings  # noqa: E402
-from taxi_platform.sources import open_source  # noqa: E402
-from taxi_platform.warehouse import open_warehouse  # noqa: E402
+from taxi_platform.settings import Settings, check_urls, load_settings  # noqa: E402
 
 
 def build_resources(settings: Settings) -> dict[str, object]:
@@ -41,15 +38,6 @@ def build_resources(settings: Settings) -> dict[str, object]:
     if settings.serving_url:
         resources["serving"] = WarehouseResource(url=dg.EnvVar("TAXI_SERVING_URL"), variable="TAXI_SERVING_URL")
     return resources
-
-
-def check_urls(settings: Settings) -> None:
-    """Raise `SettingError` for a URL that names nothing, before anything runs."""
-    open_source(settings.source_url, settings.datasets)
-    open_lake(settings.lake_url)
-    open_warehouse(settings.warehouse_url)
-    if settings.serving_url:
-        open_warehouse(settings.serving_url, "TAXI_SERVING_URL")
 
 
 def build_definitions(settings: Settings) -> dg.Definitions:

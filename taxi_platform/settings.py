@@ -8,9 +8,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from taxi_platform.lake import open_lake
+from taxi_platform.sources import open_source
 from taxi_platform.trips.contract import all_rules
 from taxi_platform.trips.errors import SettingError, UserError
 from taxi_platform.trips.months import Dataset
+from taxi_platform.warehouse import open_warehouse
 
 MEMORY_PATTERN = re.compile(r"(\d+(?:\.\d+)?)\s*(MB|GB|MiB|GiB)", re.IGNORECASE)
 
@@ -54,6 +57,15 @@ def load_settings(environment: Mapping[str, str] = os.environ) -> Settings:
         memory_limit=_memory(value("TAXI_MEMORY_LIMIT", "512MB")),
         threads=_threads(value("TAXI_THREADS", str(os.cpu_count() or 1))),
     )
+
+
+def check_urls(settings: Settings) -> None:
+    """Raise `SettingError` for a URL that names nothing, before anything runs."""
+    open_source(settings.source_url, settings.datasets)
+    open_lake(settings.lake_url)
+    open_warehouse(settings.warehouse_url)
+    if settings.serving_url:
+        open_warehouse(settings.serving_url, "TAXI_SERVING_URL")
 
 
 def listed(text: str) -> list[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dagster as dg
 
-from taxi_platform.assets.trips import partitions_of
 from taxi_platform.trips.months import Dataset
 
 
@@ -16,7 +15,6 @@ def ingest_job(dataset: Dataset) -> dg.UnresolvedAssetJobDefinition:
     return dg.define_asset_job(
         name=f"{dataset}_ingest",
         selection=dg.AssetSelection.groups(dataset.value),
-        partitions_def=partitions_of(dataset),
         executor_def=dg.in_process_executor,
         description=f"Bring one month of {dataset} trips from the source into lake and warehouse.",
         tags={"dataset": dataset.value},

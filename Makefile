@@ -1,0 +1,33 @@
+# Every target sets up what it needs, once. `make` only wraps: .venv/bin/taxi and .venv/bin/pytest work without it.
+.DEFAULT_GOAL := help
+.PHONY: help demo dev test lint bench setup setup-dev clean
+
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
+
+demo: setup ## Run three recent months of every dataset end to end, on this machine alone
+	@.venv/bin/taxi demo
+
+dev: setup ## Open Dagster's UI on http://127.0.0.1:3000 (Ctrl-C ends it)
+	@.venv/bin/taxi dev
+
+test: setup-dev ## Run the tests
+	@.venv/bin/pytest
+
+lint: setup-dev ## Check style, types and layers
+	@.venv/bin/ruff format --check .
+	@.venv/bin/ruff check .
+	@.venv/bin/mypy
+	@.venv/bin/lint-imports
+
+bench: setup-dev ## Measure cleaning against DuckDB's bare COPY, side by side
+	@.venv/bin/python benchmarks/cleaning.py
+
+setup:
+	@sh scripts/setup.sh
+
+setup-dev:
+	@sh scripts/setup.sh dev
+
+clean: ## Remove the environment and caches; data stays
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -1,0 +1,39 @@
+#!/bin/sh
+# Makes .venv with the locked dependencies: `setup.sh` for running, `setup.sh dev` for tests and linters too.
+# Does nothing where that is done already.
+set -eu
+cd "$(dirname "$0")/.."
+kind=${1:-run}
+lock=requirements.lock
+[ "$kind" = dev ] && lock=requirements-dev.lock
+stamp="$(cat requirements-uv.lock requirements.lock requirements-dev.lock pyproject.toml | cksum) $(pwd)"
+if [ -x .venv/bin/taxi ]; then
+    for done in "$kind" dev; do
+        [ "$(cat ".venv/.installed-$done" 2>/dev/null)" = "$stamp" ] && exit 0
+    done
+fi
+
+python=
+for candidate in "${PYTHON:-python3}" python3.13 python3.12 python3.11; do
+    if "$candidate" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+        python=$candidate
+        break
+    fi
+done
+if [ -z "$python" ]; then
+    echo "No Python 3.11 or newer with venv was found. Install one (on Debian: python3 and python3-venv), or set PYTHON." >&2
+    exit 1
+fi
+
+echo "Setting up .venv for $kind ..." >&2
+# A folder that was moved or made by another Python has a .venv that does not run.
+.venv/bin/python -c 'import sys; sys.exit(sys.prefix == sys.base_prefix)' 2>/dev/null || rm -rf .venv
+[ -x .venv/bin/python ] || "$python" -m venv .venv
+.venv/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-uv.lock
+index=$(.venv/bin/pip config get global.index-url 2>/dev/null || true)
+[ -z "$index" ] || export UV_DEFAULT_INDEX="$index"
+export UV_COMPILE_BYTECODE=1 UV_SYSTEM_CERTS=1 VIRTUAL_ENV="$(pwd)/.venv"
+install() { .venv/bin/uv pip install --quiet "$@" || .venv/bin/pip install --quiet --disable-pip-version-check "$@"; }
+install --require-hashes -r "$lock"
+install --no-deps --no-build-isolation -e .
+printf '%s' "$stamp" > ".venv/.installed-$kind"

@@ -1,0 +1,14 @@
+"""What every test starts from: no setting of the machine reaches it, and nothing is written outside its folder."""
+
+import os
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def no_settings(monkeypatch, tmp_path):
+    """No TAXI_ or Google variable of the machine, and a home of its own."""
+    for name in list(os.environ):
+        if name.startswith(("TAXI_", "DAGSTER_", "GOOGLE_", "STORAGE_EMULATOR", "BIGQUERY_EMULATOR")):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("TAXI_HOME", str(tmp_path / "home"))

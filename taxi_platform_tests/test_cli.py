@@ -1,0 +1,177 @@
+"""`taxi` as people and scripts use it: exit statuses, one clear sentence for a mistake, and no traceback."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import duckdb
+import pytest
+import requests
+
+TAXI = Path(sys.executable).with_name("taxi")
+
+
+def taxi(*arguments, **environment):
+    """Run the real command; its status, what it printed, and what it said on stderr."""
+    done = subprocess.run(
+        [TAXI, *arguments],
+        env={**os.environ, "TAXI_SOURCE_URL": "sample://?rows=1000", **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert "Traceback" not in done.stdout + done.stderr
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_a_range_is_loaded_then_unchanged(tmp_path):
+    status, out, _ = taxi("ingest", "green", "2020-04", "2020-05", "--json")
+    assert status == 0
+    results = json.loads(out)
+    assert [(r["month"], r["status"], r["rows_read"]) for r in results] == [
+        ("2020-04", "loaded", 1000),
+        ("2020-05", "loaded", 1000),
+    ]
+    assert all(r["rows_clean"] + r["rows_rejected"] == 1000 and r["rows_in_table"] == r["rows_clean"] for r in results)
+    status, out, _ = taxi("ingest", "green", "2020-04", "2020-05", "--json")
+    assert [r["status"] for r in json.loads(out)] == ["unchanged", "unchanged"]
+    with duckdb.connect(str(tmp_path / "home/warehouse.duckdb"), read_only=True) as con:
+        assert con.execute("SELECT count(*) FROM green_trips").fetchone()[0] == sum(r["rows_clean"] for r in results)
+
+
+def test_a_month_that_is_not_published_is_one_sentence_and_status_three(tmp_path):
+    status, _, err = taxi("ingest", "green", "2020-04", TAXI_SOURCE_URL=f"file://{tmp_path}/{{dataset}}_{{month}}.csv")
+    assert status == 3
+    assert "green 2020-04 is not published" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("ingest", "purple", "2020-04"), "yellow, green, fhv, fhvhv"),
+        (("ingest", "green", "2020-13"), "YYYY-MM"),
+        (("ingest", "green", "../../etc"), "YYYY-MM"),
+        (("ingest", "green", "2013-07"), "2013-08"),
+        (("ingest", "green", "2020-05", "2020-04"), "first month first"),
+        (("ingest", "green", "2999-01"), "future"),
+        (("ingest", "green", "2020-04", "--reject", "ugly"), "zero_passengers"),
+        (("ingest", "green"), "MONTH"),
+        (("dance",), "dance"),
+    ],
+)
+def test_a_mistake_is_told_with_its_remedy_and_status_two(arguments, told):
+    status, _, err = taxi(*arguments)
+    assert status == 2
+    assert told in err
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("TAXI_SOURCE_URL", "https://example.org/green.csv"),
+        ("TAXI_SOURCE_URL", "carrier-pigeon://"),
+        ("TAXI_LAKE_URL", "s3://bucket"),
+        ("TAXI_WAREHOUSE_URL", "mysql://somewhere/db"),
+        ("TAXI_SERVING_URL", "nothing"),
+        ("TAXI_DATASETS", "purple"),
+        ("TAXI_REJECT", "ugly"),
+        ("TAXI_THREADS", "many"),
+    ],
+)
+def test_a_wrong_setting_is_named_before_anything_runs(name, value, tmp_path):
+    status, _, err = taxi("ingest", "green", "2020-04", **{name: value})
+    assert status == 2
+    assert name in err
+    assert not (tmp_path / "home" / "lake").exists()
+
+
+def test_bad_data_is_status_one_with_what_to_do(tmp_path):
+    (tmp_path / "green_2020-04.csv").write_bytes(b"<html>busy</html>")
+    status, _, err = taxi("ingest", "green", "2020-04", TAXI_SOURCE_URL=f"file://{tmp_path}/{{dataset}}_{{month}}.csv")
+    assert status == 1
+    assert "HTML" in err
+
+
+@pytest.mark.skipif(os.geteuid() == 0 and not Path("/proc/version").exists(), reason="root may write anywhere")
+def test_a_home_that_cannot_be_made_is_told(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    status, _, err = taxi("ingest", "green", "2020-04", TAXI_HOME=str(tmp_path / "file" / "home"))
+    assert status == 1
+    assert "TAXI_HOME" in err
+
+
+def test_a_database_held_open_is_told(tmp_path):
+    home = tmp_path / "home"
+    home.mkdir()
+    hold = "import duckdb, sys, time; c = duckdb.connect(sys.argv[1]); print('held', flush=True); time.sleep(90)"
+    holder = subprocess.Popen(
+        [sys.executable, "-c", hold, str(home / "warehouse.duckdb")], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert holder.stdout.readline() == "held\n"
+        status, _, err = taxi("ingest", "green", "2020-04")
+    finally:
+        holder.kill()
+        holder.wait()
+    assert status == 1
+    assert "Another program holds" in err
+    assert "Close it there" in err.replace("\n", " ")
+
+
+def test_an_interruption_is_status_130_and_the_next_run_finishes(tmp_path):
+    child = subprocess.Popen(
+        [TAXI, "ingest", "green", "2020-01", "2020-12"],
+        env={**os.environ, "TAXI_SOURCE_URL": "sample://?rows=1000"},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert "green 2020-01: loaded" in child.stderr.readline()
+    child.send_signal(signal.SIGINT)
+    _, rest = child.communicate(timeout=60)
+    assert child.returncode == 130
+    assert "Traceback" not in rest
+    status, out, _ = taxi("ingest", "green", "2020-01", "2020-02", "--json")
+    assert status == 0
+    assert json.loads(out)[0]["status"] == "unchanged"
+    assert not list((tmp_path / "home/tmp").glob("*"))
+
+
+def test_dev_serves_the_graph_on_loopback_and_ends_within_seconds():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    child = subprocess.Popen([TAXI, "dev", "--port", str(port)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert f"http://127.0.0.1:{port}" in child.stdout.readline()
+        query = "{workspaceOrError{...on Workspace{locationEntries{name locationOrLoadError{__typename}}}}}"
+        answer = requests.post(f"http://127.0.0.1:{port}/graphql", json={"query": query}, timeout=30).json()
+        (entry,) = answer["data"]["workspaceOrError"]["locationEntries"]
+        assert entry["name"] == "taxi_platform"
+        assert entry["locationOrLoadError"]["__typename"] == "RepositoryLocation"
+        import psutil
+
+        family = psutil.Process(child.pid).children(recursive=True)
+        assert len(family) >= 3
+        connections = [c for process in family for c in process.net_connections("inet") if c.status == "LISTEN"]
+        assert {c.laddr.ip for c in connections} == {"127.0.0.1"}
+    finally:
+        child.send_signal(signal.SIGINT)
+        started = time.monotonic()
+        child.wait(timeout=60)
+    assert child.returncode == 130
+    assert time.monotonic() - started < 40
+    assert not [process for process in family if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
+
+
+def test_dev_names_a_port_that_is_taken():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        status, _, err = taxi("dev", "--port", str(taken.getsockname()[1]))
+    assert status == 2
+    assert "is taken" in err

@@ -1,0 +1,44 @@
+"""Settings: defaults, and one clear message for every wrong value."""
+
+import pytest
+
+from taxi_platform.settings import load_settings
+from taxi_platform.trips.errors import SettingError
+from taxi_platform.trips.months import Dataset
+
+
+def test_the_defaults_need_no_account_and_no_network(tmp_path):
+    settings = load_settings({"TAXI_HOME": str(tmp_path)})
+    assert settings.source_url == "sample://"
+    assert settings.lake_url == (tmp_path / "lake").as_uri()
+    assert settings.warehouse_url == f"duckdb://{tmp_path}/warehouse.duckdb"
+    assert settings.serving_url is None
+    assert settings.datasets == tuple(Dataset)
+    assert settings.dagster_home == tmp_path / "dagster"
+
+
+def test_a_relative_home_becomes_absolute(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert load_settings({"TAXI_HOME": "mine"}).home == tmp_path / "mine"
+
+
+def test_datasets_keep_their_order_and_count_once():
+    assert load_settings({"TAXI_DATASETS": "fhv, green,fhv"}).datasets == (Dataset.GREEN, Dataset.FHV)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("TAXI_DATASETS", "purple", "yellow, green, fhv, fhvhv"),
+        ("TAXI_REJECT", "ugly", "zero_passengers"),
+        ("TAXI_MEMORY_LIMIT", "much", "512MB"),
+        ("TAXI_MEMORY_LIMIT", "1MB", "128MB or more"),
+        ("TAXI_THREADS", "0", "1 to 256"),
+        ("TAXI_THREADS", "two", "1 to 256"),
+    ],
+)
+def test_a_wrong_value_is_named_with_what_the_variable_takes(name, value, told):
+    with pytest.raises(SettingError) as caught:
+        load_settings({name: value})
+    assert name in str(caught.value)
+    assert told in str(caught.value)
