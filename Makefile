@@ -1,6 +1,6 @@
 # Every target sets up what it needs, once. `make` only wraps: .venv/bin/taxi and .venv/bin/pytest work without it.
 .DEFAULT_GOAL := help
-.PHONY: help demo dev test lint bench setup setup-dev clean
+.PHONY: help demo dev test lint bench eras setup setup-dev clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
@@ -22,6 +22,9 @@ lint: setup-dev ## Check style, types and layers
 
 bench: setup-dev ## Measure cleaning against DuckDB's bare COPY, side by side
 	@.venv/bin/python benchmarks/cleaning.py
+
+eras: setup-dev ## Clean a month of every era of the TLC's files and say what came of it
+	@.venv/bin/python -m taxi_platform_tests.trips.eras
 
 setup:
 	@sh scripts/setup.sh

@@ -12,8 +12,14 @@ from dataclasses import dataclass
 from taxi_platform.trips.contract import EXTRA, PICKUP, PROVENANCE, Column, Contract
 from taxi_platform.trips.months import Partition
 
-LARGEST_EXACT_INTEGER = 2**53
-TIMESTAMP_PATTERN = r"\d{4}-\d{1,2}-\d{1,2}([ T]\d{1,2}:\d{2}(:\d{2}(\.\d{1,6}0*)?)?)?"
+LARGEST_EXACT_INTEGER = 2**53 - 1
+LARGEST_FLOAT = "1e100"
+"""Beyond it a sum over the archive would overflow."""
+TIMES = "TIMESTAMP '0001-01-01' AND TIMESTAMP '9999-12-31 23:59:59.999999'"
+"""What every warehouse can store."""
+EARLIEST_BY_FORMAT = "TIMESTAMP '1901-01-01'"
+"""What lies before is for the careful reader to decide."""
+TIMESTAMP_PATTERN = r"\d{4}-\d{1,2}-\d{1,2}((T| +)\d{1,2}:\d{1,2}(:\d{1,2}(\.\d{1,6}0*)?)?)?"
 """Wall clock to the microsecond; no offset, no zone, no `infinity`."""
 
 MONEY = "DECIMAL(10,2)"
@@ -28,6 +34,8 @@ class SourceColumn:
     name: str
     type: str
     relation_name: str
+    by_format: bool = False
+    """Times were read by DuckDB's timestamp format, which makes 1900 of `infinity` and year 20 of `20`."""
 
     @property
     def sql(self) -> str:
@@ -78,17 +86,19 @@ def cast(contract: Contract, column: Column, source: SourceColumn) -> Cast:
             value, wrong = _integer(source)
         case "F":
             value = f"TRY_CAST({source.sql} AS DOUBLE)"
-            wrong = f"{present} AND NOT COALESCE(isfinite({value}), FALSE)"
+            wrong = f"{present} AND NOT COALESCE(abs({value}) < {LARGEST_FLOAT}, FALSE)"
         case "M" if source.type == MONEY:
             return Cast(source.sql, present)
         case "M":
             value = f"TRY_CAST({source.sql} AS {MONEY})"
             wrong = f"{present} AND {value} IS NULL"
+        case _ if source.type == "TIMESTAMP" and source.by_format:
+            return Cast(source.sql, present, f"{source.sql} < {EARLIEST_BY_FORMAT}")
         case _ if source.type == "TIMESTAMP":
-            return Cast(source.sql, present, f"NOT isfinite({source.sql})")
+            return Cast(source.sql, present, f"{source.sql} NOT BETWEEN {TIMES}")
         case _:
             value = _wall_clock(source)
-            wrong = f"{present} AND {value} IS NULL"
+            wrong = f"{present} AND NOT COALESCE({value} BETWEEN {TIMES}, FALSE)"
     return Cast(value, present, wrong)
 
 
@@ -157,11 +167,12 @@ def select_canonical(
         wrong = casts[0][1].wrong if len(casts) == 1 else f"CASE {wrongs} END"
         if wrong:
             bads[column.name] = wrong
-        kept += [(s.name, f"CASE WHEN {c.unmapped} THEN {text_of(s)} END") for s, c in casts if c.unmapped]
-        for position, (source, second) in enumerate(casts[1:], start=1):
-            earlier = " OR ".join(c.present for _, c in casts[:position])
-            differs = f"({earlier}) AND {second.present} AND {second.value} IS DISTINCT FROM ({value})"
-            kept.append((source.name, f"CASE WHEN {differs} THEN {text_of(source)} END"))
+        for position, (source, found) in enumerate(casts):
+            tests = [found.unmapped] if found.unmapped else []
+            if earlier := " OR ".join(c.present for _, c in casts[:position]):
+                tests.append(f"({earlier}) AND {found.present} AND {found.value} IS DISTINCT FROM ({value})")
+            if tests:
+                kept.append((source.name, f"CASE WHEN ({') OR ('.join(tests)}) THEN {text_of(source)} END"))
     flags = [f"{bad} AS {identifier('bad ' + name)}" for name, bad in bads.items()]
     columns = ", ".join(c.name for c in contract.columns)
     month = f"DATE {literal(str(partition.month.first_day))}"

@@ -8,12 +8,14 @@ vouch for every line (counts differ, NULs, mixed line ends, rules that need line
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from taxi_platform.trips import csv_reading
 from taxi_platform.trips.casting import SourceColumn, literal, rule_sql, select_canonical
@@ -25,6 +27,7 @@ from taxi_platform.trips.report import Report
 
 PARQUET_OPTIONS = "FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL 1, ROW_GROUP_SIZE 245760"
 MAX_REJECTED_SHARE = 0.5
+NOTHING_REJECTED = f"SELECT {', '.join(f'CAST(NULL AS {c.duckdb_type}) AS {c.name}' for c in REJECTED_COLUMNS)} LIMIT 0"
 
 
 @dataclass(frozen=True)
@@ -104,7 +107,7 @@ class Cleaner:
         }
         # A database of its own, not memory: only so does the staging table spill beyond the memory limit.
         with duckdb.connect(str(self.folder / "staging.duckdb"), config=config) as con:
-            con.execute("SET enable_progress_bar = false")
+            con.execute("SET enable_progress_bar = false; SET TimeZone = 'UTC'")
             try:
                 yield con
             except (duckdb.OutOfMemoryException, duckdb.IOException) as error:
@@ -140,17 +143,18 @@ class Cleaner:
         columns = names.replace(
             PROVENANCE[0].name, f"{PROVENANCE[0].name}, {literal(self.file_version)} AS file_version"
         )
-        self._copy(con, f"SELECT {columns} FROM ({select}) ORDER BY line", self.rejected)
+        self._copy(con, f"SELECT {columns} FROM ({select})", self.rejected)
 
     def _clean_parquet(self, con: duckdb.DuckDBPyConnection) -> list[str]:
-        relation = f"read_parquet({literal(str(self.raw.path))}, binary_as_string = true)"
+        relation = _parquet(self.raw.path)
         try:
             described = con.execute(f"DESCRIBE SELECT * FROM {relation}").fetchall()
-            sources = [SourceColumn(row[0], row[1], row[0]) for row in described]
+            names = pq.read_schema(self.raw.path).names  # DuckDB renames what differs in case only
+            sources = [SourceColumn(name, row[1], row[0]) for name, row in zip(names, described, strict=True)]
             canonical = self._select(sources, relation)
             select = f"SELECT *, CAST(NULL AS BIGINT) AS line, to_json(source) AS text FROM ({canonical})"
             if "exact_duplicate" in self.reject:
-                con.execute(f"CREATE TABLE staged AS SELECT * EXCLUDE (source) FROM ({select})")
+                con.execute(f"CREATE OR REPLACE TABLE staged AS SELECT * EXCLUDE (source) FROM ({select})")
                 self._copy_staged(con)
             elif (
                 self._copy(con, f"SELECT {self._clean_columns} FROM ({select}) WHERE reason IS NULL", self.trips)
@@ -158,8 +162,10 @@ class Cleaner:
             ):
                 self._copy_rejected(con, f"{select} WHERE reason IS NOT NULL")
             else:
-                self._copy_rejected(con, f"{select} LIMIT 0")
-        except (duckdb.InvalidInputException, duckdb.ConversionException, duckdb.SerializationException) as error:
+                self._copy_rejected(con, NOTHING_REJECTED)
+        except (duckdb.Error, pa.ArrowException, UnicodeDecodeError) as error:
+            if isinstance(error, duckdb.OutOfMemoryException) or "Could not write" in str(error):
+                raise
             raise NotData(
                 f"{self.raw.path.name} is damaged: {str(error).splitlines()[0]}.", "Fetch it again."
             ) from error
@@ -182,37 +188,36 @@ class Cleaner:
             except (duckdb.InvalidInputException, duckdb.ConversionException):
                 pass  # the scan gave up on the file's structure: the careful reader takes over
             if refused is not None and written + len(refused) == self.raw.rows == scan.lines:
+                if not refused:
+                    self._copy_rejected(con, NOTHING_REJECTED)
+                    return names
                 self._stage(con, names, refused)
                 if con.execute("SELECT 1 FROM staged WHERE reason IS NULL LIMIT 1").fetchone():
                     fast = self.folder / "fast.parquet"
                     self.trips.replace(fast)
                     recovered = f"SELECT {self._clean_columns} FROM staged WHERE reason IS NULL ORDER BY line"
-                    self._copy(
-                        con, f"SELECT * FROM read_parquet({literal(str(fast))}) UNION ALL ({recovered})", self.trips
-                    )
-                self._copy_rejected(con, "SELECT * FROM staged WHERE reason IS NOT NULL")
+                    self._copy(con, f"SELECT * FROM {_parquet(fast)} UNION ALL ({recovered})", self.trips)
+                self._copy_rejected(con, "SELECT * FROM staged WHERE reason IS NOT NULL ORDER BY line")
                 return names
         self._stage(con, names, csv_reading.all_records(self.raw.path))
         self._copy_staged(con)
         return names
 
-    def _stage(
-        self, con: duckdb.DuckDBPyConnection, names: list[str], records: Iterator[csv_reading.Record] | list
-    ) -> None:
+    def _stage(self, con: duckdb.DuckDBPyConnection, names: list[str], records: Iterable[csv_reading.Record]) -> None:
         """Read records with care into the table `staged`: canonical columns, reason, column_name, line, text."""
         sources = [SourceColumn(name, "VARCHAR", f"f{i}") for i, name in enumerate(names)]
-        kept = "source.line AS line, CASE WHEN reason IS NOT NULL THEN source.text END AS text"
+        keeps = "TRUE" if "exact_duplicate" in self.reject else "reason IS NOT NULL"
+        kept = f"source.line AS line, CASE WHEN {keeps} THEN source.text END AS text"
         select = f"SELECT * EXCLUDE (source), {kept} FROM ({self._select(sources, 'batch')})"
-        started = False
-        for batch, unreadable in csv_reading.batches(iter(records), len(names)):
+        month = f"DATE {literal(str(self.raw.partition.month.first_day))} AS file_month"
+        verb = "CREATE OR REPLACE TABLE staged AS"
+        for batch, unreadable in csv_reading.batches(records, len(names)):
             con.register("batch", batch)
-            con.execute(f"INSERT INTO staged {select}" if started else f"CREATE TABLE staged AS {select}")
-            con.unregister("batch")
-            started = True
-            if unreadable:
-                insert = "INSERT INTO staged (file_month, reason, line, text) VALUES (?, ?, ?, ?)"
-                month = self.raw.partition.month.first_day
-                con.executemany(insert, [(month, *record) for record in unreadable])
+            con.execute(f"{verb} {select}")
+            verb = "INSERT INTO staged"
+            if len(unreadable):
+                con.register("unreadable", unreadable)
+                con.execute(f"INSERT INTO staged BY NAME SELECT {month}, * FROM unreadable")
 
     def _copy_staged(self, con: duckdb.DuckDBPyConnection) -> None:
         staged = "staged"
@@ -223,12 +228,12 @@ class Cleaner:
             reason = f"CASE WHEN {repeat} THEN 'exact_duplicate' ELSE reason END AS reason"
             staged = f"(SELECT * REPLACE ({reason}), rowid AS position FROM staged ORDER BY position)"
         self._copy(con, f"SELECT {self._clean_columns} FROM {staged} WHERE reason IS NULL", self.trips)
-        self._copy_rejected(con, f"SELECT * FROM {staged} WHERE reason IS NOT NULL")
+        self._copy_rejected(con, f"SELECT * FROM {staged} WHERE reason IS NOT NULL ORDER BY line")
 
     def _report(self, con: duckdb.DuckDBPyConnection, file_format: Format, names: list[str]) -> Report:
         """Count what was written, not what was meant to be; raises `IntegrityError` where rows are unaccounted for."""
         partition, contract = self.raw.partition, self.contract
-        trips, rejected = (f"read_parquet({literal(str(path))})" for path in (self.trips, self.rejected))
+        trips, rejected = _parquet(self.trips), _parquet(self.rejected)
         rules = [rule for rule in contract.suspicious if rule not in self.reject]
         counts = ", ".join(
             "count(*) - count(DISTINCT hash(t))"
@@ -271,3 +276,8 @@ class Cleaner:
                 "Nothing was published. Fetch the month again; if it stays so, please report the file.",
             )
         return report
+
+
+def _parquet(path: Path) -> str:
+    """The relation over a Parquet file. A folder named `month=2021-01` is no column."""
+    return f"read_parquet({literal(str(path))}, binary_as_string = true, hive_partitioning = false)"

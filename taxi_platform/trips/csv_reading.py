@@ -7,9 +7,9 @@ its byte offset: DuckDB's own line numbers are wrong where a header's line end d
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 import duckdb
@@ -18,21 +18,29 @@ import pyarrow as pa
 from taxi_platform.trips.casting import SourceColumn, literal
 from taxi_platform.trips.contract import Column, Contract
 from taxi_platform.trips.errors import NotData
-from taxi_platform.trips.files import MAX_LINE_BYTES, decompressed, records
+from taxi_platform.trips.files import BOM, MAX_LINE_BYTES, decompressed, records
 
 Record = tuple[int, bytes]
 """The physical line a record starts on (the header's is 1), and its bytes without the line end."""
 
-Unreadable = tuple[str, int, str]
-"""Reason, line and text of a record that does not even fall into fields."""
-
 HEAD_BYTES = 1 << 16
 SAMPLE_LINES = 500
 BATCH_RECORDS = 20_000
+BATCH_BYTES = 32 << 20
+MAX_COLUMNS = 1000
 MAX_REFUSED = 50_000
+MAX_REFUSALS = 20 * MAX_REFUSED
+"""DuckDB keeps one for every column at fault."""
+
+CERTAIN = ("CAST", "MISSING COLUMNS", "TOO MANY COLUMNS")
+"""The refusals whose line DuckDB names reliably."""
+UNREADABLE = pa.schema([("reason", pa.string()), ("line", pa.int64()), ("text", pa.string())])
+BLANKS = (b"\0", b"\t", b"\v", b"\f")
+"""DuckDB takes them for space around a timestamp; the first one no table takes at all."""
 TIMESTAMP = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", re.ASCII)
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)", re.ASCII)
 QUOTED = re.compile(r'"([^"]*(?:""[^"]*)*)"(?=,|\Z)')
+SPACE_BEFORE_QUOTE = re.compile(rb'(?:\A|[,\n]) +"')
 
 
 def header(path: Path) -> list[str]:
@@ -45,6 +53,8 @@ def header(path: Path) -> list[str]:
         names = []
     if not any(name.strip() for name in names):
         raise NotData(f"{path.name} does not begin with a line of column names.", "Check what the source serves.")
+    if len(names) > MAX_COLUMNS or "\0" in first.decode():
+        raise NotData(f"{path.name} begins with a line that cannot be column names.", "Check what the source serves.")
     return names
 
 
@@ -72,24 +82,39 @@ def all_records(path: Path) -> Iterator[Record]:
         yield from islice(records(decompressed(file)), 1, None)
 
 
-def batches(found: Iterator[Record], width: int) -> Iterator[tuple[pa.Table, list[Unreadable]]]:
-    """Records as Arrow tables with columns f0 … (text), line, text, beside those that are unreadable.
+def batches(found: Iterable[Record], width: int) -> Iterator[tuple[pa.Table, pa.Table]]:
+    """Records as Arrow tables with columns f0 … (text), line, text, beside those that do not even fall into fields.
 
     Surplus fields are dropped where they are empty, as the TLC's files of 2013 to 2016 have them. Yields at least once.
     """
     schema = pa.schema([*((f"f{i}", pa.string()) for i in range(width)), ("line", pa.int64()), ("text", pa.string())])
-    first = True
-    while chunk := list(islice(found, BATCH_RECORDS)) or first:
+    for batch in _batched(found):
         rows, unreadable = [], []
-        for line, raw in chunk if isinstance(chunk, list) else ():
+        for line, raw in batch:
             fields_or_reason, text = _read(raw, width)
             if isinstance(fields_or_reason, str):
                 unreadable.append((fields_or_reason, line, text))
             else:
                 rows.append((*fields_or_reason, line, text))
-        columns = list(zip(*rows, strict=True)) or [()] * len(schema)
-        yield pa.table([pa.array(c, f.type) for c, f in zip(columns, schema, strict=True)], schema), unreadable
-        first = False
+        yield _table(rows, schema), _table(unreadable, UNREADABLE)
+
+
+def _batched(found: Iterable[Record]) -> Iterator[list[Record]]:
+    """Records by the batch, which is bounded in number and bytes; the last one may be empty."""
+    batch: list[Record] = []
+    size = 0
+    for record in found:
+        batch.append(record)
+        size += len(record[1])
+        if len(batch) == BATCH_RECORDS or size > BATCH_BYTES:
+            yield batch
+            batch, size = [], 0
+    yield batch
+
+
+def _table(rows: list[tuple], schema: pa.Schema) -> pa.Table:
+    columns = list(zip(*rows, strict=True)) or [()] * len(schema)
+    return pa.table([pa.array(values, field.type) for values, field in zip(columns, schema, strict=True)], schema)
 
 
 def _read(raw: bytes, width: int) -> tuple[list[str] | str, str]:
@@ -124,26 +149,40 @@ class TypedScan:
     lines_before: int
 
     def refused(self, con: duckdb.DuckDBPyConnection, limit: int) -> list[Record] | None:
-        """The records the scan refused; None where they are more than `limit` or cannot be told for certain."""
+        """The records the scan refused; None where they are more than `limit` or cannot be told for certain.
+
+        DuckDB counts bytes from 1, in a file of `\\r\\n` takes a line to begin with the `\\n` before it, and may name
+        another line than the one at fault where it is about quotes or encoding: what it quotes must stand there.
+        """
         rows = con.execute(
-            "SELECT DISTINCT line_byte_position FROM refused WHERE error_type <> 'INVALID ENCODING' ORDER BY 1 LIMIT ?",
+            f"SELECT DISTINCT line_byte_position, encode(csv_line) FROM refused WHERE error_type IN {CERTAIN} "
+            "ORDER BY 1 LIMIT ?",
             [MAX_REFUSED + 1],
         ).fetchall()
-        offsets = [offset for (offset,) in rows]
-        if len(offsets) > min(limit, MAX_REFUSED) or None in offsets:
+        if len(rows) > min(limit, MAX_REFUSED):
             return None
-        found, line, position = [], self.lines_before + 1, 0
+        found: list[Record] = []
+        line, position, size = self.lines_before + 1, 0, 0
         with self.body.open("rb") as file:
-            for offset in offsets:
+            for byte, quoted in rows:
+                if byte is None or byte <= position or quoted is None:
+                    return None
                 file.seek(position)
-                while position < offset:
-                    part = file.read(min(1 << 20, offset - position))
+                before = b"\n"
+                while part := file.read(min(1 << 20, byte - 1 - position)):
                     line += part.count(b"\n")
                     position += len(part)
-                    begins_a_line = part.endswith(b"\n")
-                if offset and not begins_a_line:
+                    before = part[-1:]
+                text = file.readline()
+                if text == b"\n":
+                    before, line, position, text = text, line + 1, byte, file.readline()
+                text = text.rstrip(b"\r\n")
+                size += len(text)
+                if before != b"\n" or size > BATCH_BYTES or quoted.strip(b"\r\n") != text:
                     return None
-                found.append((line, file.readline().rstrip(b"\r\n")))
+                if found and found[-1][0] == line:
+                    return None
+                found.append((line, text))
         return found
 
 
@@ -151,6 +190,7 @@ def typed_scan(
     con: duckdb.DuckDBPyConnection, path: Path, body: Path, names: Sequence[str], contract: Contract
 ) -> TypedScan | None:
     """Unpack `path` into `body` and prepare its typed scan; None where only the careful reader will do."""
+    mapping = contract.map_columns(names)
     with path.open("rb") as file, body.open("wb") as out:
         chunks = decompressed(file)
         head = b""
@@ -162,26 +202,33 @@ def typed_scan(
         if (
             b"\n" not in head[:HEAD_BYTES]
             or start == len(lines)
+            or lines[start].startswith(BOM)
             or (b'"' in lines[first] and b"\r" in lines[first].strip())
+            or len(mapping.unknown) + sum(map(len, mapping.sources.values())) < len(names)
         ):
             return None
-        newlines, returns, last = 0, 0, b""
-        chunk = head[sum(map(len, lines[:start])) :]
-        while chunk:
-            if b"\0" in chunk:
+        newlines, crlfs, last = 0, 0, b""
+        for block in _whole_lines(chain([head[sum(map(len, lines[:start])) :]], chunks)):
+            if _is_odd(block):
                 return None
-            newlines += chunk.count(b"\n")
-            returns += chunk.count(b"\r")
-            last = chunk[-1:]
-            out.write(chunk)
-            chunk = next(chunks, b"")
-    if returns not in (0, newlines):
+            newlines += block.count(b"\n")
+            if b"\r" in block:
+                crlfs += (pairs := block.count(b"\r\n"))
+                if pairs != block.count(b"\r"):
+                    return None
+            last = block[-1:]
+            out.write(block)
+    if crlfs not in (0, newlines):
         return None
     sample = [
         split_fields(line.decode("utf-8", "replace").rstrip("\r\n")) for line in lines[start : start + SAMPLE_LINES]
     ]
-    mapping = contract.map_columns(names)
-    targets = {position: c for c in contract.columns for position in mapping.sources.get(c.name, ())}
+    targets = {  # of several columns for one place the texts are needed, as a second that differs is kept as text
+        position: column
+        for column in contract.columns
+        for position in mapping.sources.get(column.name, ())
+        if len(mapping.sources[column.name]) == 1
+    }
     types = [
         _type(contract, targets.get(i), [fields[i].strip() for fields in sample if i < len(fields)])
         for i in range(len(names))
@@ -189,11 +236,40 @@ def typed_scan(
     columns = ", ".join(f"{literal(f'f{i}')}: {literal(type_)}" for i, type_ in enumerate(types))
     relation = (
         f"read_csv({literal(str(body))}, header = false, auto_detect = false, columns = {{{columns}}}, delim = ',', "
-        "quote = '\"', escape = '\"', timestampformat = '%Y-%m-%d %H:%M:%S', "
-        "store_rejects = true, rejects_table = 'refused', rejects_scan = 'refused_scan')"
+        "quote = '\"', escape = '\"', timestampformat = '%Y-%m-%d %H:%M:%S', hive_partitioning = false, "
+        "store_rejects = true, rejects_table = 'refused', rejects_scan = 'refused_scan', "
+        f"rejects_limit = {MAX_REFUSALS})"
     )
-    sources = [SourceColumn(name, type_, f"f{i}") for i, (name, type_) in enumerate(zip(names, types, strict=True))]
+    sources = [
+        SourceColumn(name, type_, f"f{i}", by_format=True)
+        for i, (name, type_) in enumerate(zip(names, types, strict=True))
+    ]
     return TypedScan(body, sources, relation, newlines + (last != b"\n"), start)
+
+
+def _whole_lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """The same bytes cut behind newlines only, or where a line gets too long."""
+    held = b""
+    for chunk in chunks:
+        end = chunk.rfind(b"\n") + 1
+        if end or len(held) > MAX_LINE_BYTES:
+            yield held + chunk[:end]
+            held = b""
+        held += chunk[end:]
+    if held:
+        yield held
+
+
+def _is_odd(block: bytes) -> bool:
+    """Whether DuckDB would read something in these lines otherwise than `records` and `split_fields` do.
+
+    Spaces around quotes, for it forgives them; blanks around times; lines beyond the limit.
+    """
+    return (
+        any(blank in block for blank in BLANKS)
+        or (b'"' in block and (b'" ' in block or (b' "' in block and bool(SPACE_BEFORE_QUOTE.search(block)))))
+        or (len(block) > MAX_LINE_BYTES and max(map(len, block.splitlines())) > MAX_LINE_BYTES)
+    )
 
 
 def _type(contract: Contract, column: Column | None, sample: Sequence[str]) -> str:

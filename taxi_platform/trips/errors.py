@@ -60,6 +60,10 @@ class LakeError(TaxiError):
     """The lake cannot be read or written."""
 
 
+class LakeBusy(LakeError, TransientError):
+    """The lake does not answer, or answers that it is busy."""
+
+
 class WarehouseError(TaxiError):
     """The warehouse cannot be read or written."""
 

@@ -1,0 +1,72 @@
+"""What is known of published months from elsewhere: their row counts, and the taxi zones.
+
+`published_counts.csv`: rows of 606 files, read from Parquet footers and CSV files between 2024-08 and 2026-10; CSV and
+Parquet of a month differ, because the TLC rewrote the archive in May 2022. `taxi_zones.csv`: the TLC's lookup with its
+labels of 264 and 265 since February 2024; before, they were Unknown/NV and Unknown/NA.
+"""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+
+from taxi_platform.trips.contract import Column
+from taxi_platform.trips.files import Format
+from taxi_platform.trips.months import Partition
+
+ZONE_COLUMNS = (
+    Column("location_id", "I", "Taxi zone: 1 to 263 in the city, 264 unknown, 265 outside of New York City."),
+    Column("borough", "S", "Borough; EWR for Newark Airport."),
+    Column("zone", "S", "Name of the zone."),
+    Column("service_zone", "S", "Yellow Zone, Boro Zone, Airports, EWR or N/A (a text, not a null)."),
+)
+
+
+@dataclass(frozen=True)
+class CountComparison:
+    """Rows read beside the rows once published. `compared` is the format of the file that count is of, or None."""
+
+    compared: str | None
+    published: int | None
+    rows_read: int
+
+    @property
+    def agrees(self) -> bool:
+        return self.published in (None, self.rows_read)
+
+    def __str__(self) -> str:
+        if self.published is None:
+            return f"{self.rows_read:,} rows read; no published count is known for this file."
+        verdict = "the same" if self.agrees else f"{self.rows_read - self.published:+,} rows"
+        return f"{self.rows_read:,} rows read, {self.published:,} published in the {self.compared} file: {verdict}."
+
+
+def compare_count(partition: Partition, file_format: str, rows_read: int) -> CountComparison:
+    """Compare with the published count of the same kind of file; CSV and Parquet of a month are never mixed."""
+    kind = "parquet" if file_format == Format.PARQUET.value else "csv"
+    counts = published_counts().get((str(partition.dataset), str(partition.month), kind), ())
+    published = rows_read if rows_read in counts else next(reversed(counts), None)
+    return CountComparison(kind if counts else None, published, rows_read)
+
+
+@cache
+def published_counts() -> dict[tuple[str, str, str], tuple[int, ...]]:
+    """(dataset, month, csv or parquet) → rows of every version known, the newest last: months are republished."""
+    counts: dict[tuple[str, str, str], tuple[int, ...]] = {}
+    for row in _table("published_counts.csv"):
+        key = row["dataset"], row["month"], row["format"]
+        counts[key] = (*counts.get(key, ()), int(row["rows"]))
+    return counts
+
+
+@cache
+def taxi_zones() -> tuple[tuple[int, str, str, str], ...]:
+    """location_id, borough, zone, service_zone of all 265 zones."""
+    return tuple((int(r["location_id"]), r["borough"], r["zone"], r["service_zone"]) for r in _table("taxi_zones.csv"))
+
+
+def _table(name: str) -> list[dict[str, str]]:
+    text = resources.files("taxi_platform.trips").joinpath(name).read_text("utf-8")
+    return list(csv.DictReader(text.splitlines()))

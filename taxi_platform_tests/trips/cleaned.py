@@ -1,0 +1,125 @@
+"""Cleaning in one call, and small months to clean: what the tests of the cleaner share."""
+
+import hashlib
+import io
+import json
+import tempfile
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from taxi_platform.trips import csv_reading
+from taxi_platform.trips.cleaning import Cleaner, Engine, RawMonth
+from taxi_platform.trips.files import verify
+from taxi_platform.trips.months import Partition
+from taxi_platform.trips.report import Report
+
+HEADS: dict[str, str] = json.loads(Path(__file__).with_name("heads.json").read_text("utf-8"))
+"""`yellow 2009-01` → the first lines of the real file: header, blank lines, up to four rows."""
+
+GREEN = (
+    "VendorID,lpep_pickup_datetime,lpep_dropoff_datetime,store_and_fwd_flag,RatecodeID,PULocationID,DOLocationID,"
+    "passenger_count,trip_distance,total_amount"
+)
+TRIP = "2,2020-04-07 00:44:02,2020-04-07 00:52:23,N,1,42,41,1,1.68,9.3"
+
+
+@dataclass
+class Cleaned:
+    """What one cleaning made, read back. `careful` tells whether the whole file was read record by record."""
+
+    table: pa.Table
+    rejected: list[dict[str, Any]]
+    report: Report
+    careful: bool
+    footer: dict[bytes, bytes]
+    content: tuple[bytes, bytes]
+
+    @cached_property
+    def trips(self) -> list[dict[str, Any]]:
+        return self.table.to_pylist()
+
+    @property
+    def faults(self) -> list[tuple]:
+        return [(row["reason"], row["column_name"], row["line"]) for row in self.rejected]
+
+    @property
+    def extra(self) -> list[dict[str, str] | None]:
+        return [extra and json.loads(extra) for extra in self.column("extra_columns")]
+
+    def column(self, name: str) -> list:
+        return self.table[name].to_pylist()
+
+
+def clean(
+    data: bytes | Path | pa.Table,
+    month: str = "green 2020-04",
+    *,
+    reject: tuple[str, ...] = (),
+    force: bool = True,
+    careful: bool = False,
+    rows: int | None = None,
+    threads: int = 2,
+    folder: Path | None = None,
+) -> Cleaned:
+    """Clean bytes, a file or an Arrow table as Parquet; `careful` keeps the fast scan out of it."""
+    if folder is None:
+        with tempfile.TemporaryDirectory() as made:
+            return clean(
+                data,
+                month,
+                reject=reject,
+                force=force,
+                careful=careful,
+                rows=rows,
+                threads=threads,
+                folder=Path(made),
+            )
+    path = folder / "raw file"
+    path.write_bytes(
+        data if isinstance(data, bytes) else parquet(data) if isinstance(data, pa.Table) else data.read_bytes()
+    )
+    partition = Partition.parse(*month.split())
+    raw = RawMonth(
+        partition, path, hashlib.sha256(path.read_bytes()).hexdigest(), verify(path).rows if rows is None else rows
+    )
+    cleaner = Cleaner(raw, folder / "work", reject, Engine("512MB", threads))
+    fast = None if careful else csv_reading.typed_scan
+    with (
+        patch.object(csv_reading, "typed_scan", fast or (lambda *_: None)),
+        patch.object(csv_reading, "all_records", wraps=csv_reading.all_records) as all_records,
+    ):
+        made = cleaner.clean(force)
+    trips, rejected = pq.read_table(made.trips), pq.read_table(made.rejected)
+    return Cleaned(
+        trips,
+        rejected.to_pylist(),
+        made.report,
+        all_records.called,
+        pq.read_metadata(made.trips).metadata,
+        (made.trips.read_bytes(), made.rejected.read_bytes()),
+    )
+
+
+def parquet(table: pa.Table, **options: Any) -> bytes:
+    sink = io.BytesIO()
+    pq.write_table(table, sink, **options)
+    return sink.getvalue()
+
+
+def green(*rows: str, header: str = GREEN, end: str = "\n") -> bytes:
+    """A small green month; a row is a whole line, or `column=value, …` changed in an ordinary trip."""
+    return end.join([header, *(changed(row) if "=" in row.split(",")[0] else row for row in rows), ""]).encode()
+
+
+def changed(row: str) -> str:
+    names, fields = GREEN.split(","), TRIP.split(",")
+    for change in row.split(";"):
+        name, _, value = change.partition("=")
+        fields[names.index(name)] = value
+    return ",".join(fields)

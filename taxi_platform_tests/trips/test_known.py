@@ -1,0 +1,47 @@
+"""Published counts, zones and the data dictionary."""
+
+from pathlib import Path
+
+from taxi_platform.trips.dictionary import dictionary
+from taxi_platform.trips.known import compare_count, published_counts, taxi_zones
+from taxi_platform.trips.months import Partition
+
+GREEN = Partition.parse("green", "2020-04")
+
+
+def test_all_published_counts_are_there():
+    assert sum(len(counts) for counts in published_counts().values()) == 606
+    assert published_counts()["yellow", "2009-01", "parquet"] == (14_092_413,)
+
+
+def test_csv_and_parquet_of_a_month_are_compared_each_with_its_own_count():
+    assert compare_count(GREEN, "gzip", 35_612).agrees
+    assert compare_count(GREEN, "parquet", 35_644).agrees
+    off = compare_count(GREEN, "parquet", 35_612)
+    assert (off.agrees, off.compared) == (False, "parquet")
+    assert "-32 rows" in str(off)
+
+
+def test_either_version_of_a_republished_month_agrees():
+    month = Partition.parse("green", "2026-06")
+    assert compare_count(month, "parquet", 39_156).agrees
+    assert compare_count(month, "parquet", 44_163).agrees
+    assert compare_count(month, "parquet", 40_000).published == 44_163
+
+
+def test_an_unknown_count_agrees_with_anything():
+    unknown = compare_count(Partition.parse("fhv", "2030-01"), "parquet", 7)
+    assert unknown.agrees
+    assert unknown.compared is None
+
+
+def test_zones_are_265_and_text_that_reads_na_is_no_null():
+    zones = taxi_zones()
+    assert [zone[0] for zone in zones] == list(range(1, 266))
+    assert zones[0] == (1, "EWR", "Newark Airport", "EWR")
+    assert zones[264] == (265, "N/A", "Outside of NYC", "N/A")
+
+
+def test_the_data_dictionary_is_up_to_date():
+    path = Path(__file__).parents[2] / "docs" / "columns.md"
+    assert path.read_text("utf-8") == dictionary(), "run: python -m taxi_platform.trips.dictionary > docs/columns.md"
