@@ -134,7 +134,7 @@ def clean(
             say(f"{partition}: the clean file is already version {version}.")
         else:
             with work_folder(home, partition) as folder, lake.local_copy(raw.key, folder) as path:
-                cleaner = Cleaner(RawMonth(partition, path, raw.sha256, raw.rows), folder, rules, engine)
+                cleaner = Cleaner(RawMonth(partition, path, raw.sha256, raw.rows, raw.plain), folder, rules, engine)
                 month.publish_clean(cleaner.clean(force), footer)
         footer, report = month.footer(), month.report(version)
         if footer is None or report is None or footer.file_version != version:

@@ -58,8 +58,8 @@ class Lake(ABC):
         """Store a local file; the lake may take the file itself, so the caller must not use it afterwards."""
 
     @abstractmethod
-    def delete(self, key: str) -> None:
-        """Remove the object; nothing happens where there is none."""
+    def delete(self, key: str, if_version: str = ANY_VERSION) -> None:
+        """Remove the object; nothing happens where there is none, or none of that version."""
 
     @abstractmethod
     def list(self, prefix: str) -> list[str]:

@@ -70,9 +70,11 @@ class LocalLake(Lake):
                 shutil.copyfile(path, temporary)
             return self._commit(key, temporary, if_version)
 
-    def delete(self, key: str) -> None:
+    def delete(self, key: str, if_version: str = ANY_VERSION) -> None:
         with self._explained("delete", key):
-            self._path(key).unlink(missing_ok=True)
+            stored = self.stat(key)
+            if stored and if_version in (ANY_VERSION, stored.version):
+                self._path(key).unlink(missing_ok=True)
 
     def list(self, prefix: str) -> list[str]:
         folder = self._path(prefix)

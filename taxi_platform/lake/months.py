@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from taxi_platform.lake.base import ANY_VERSION, NEW, Lake
+from taxi_platform.lake.base import ANY_VERSION, NEW, Lake, StoredObject
 from taxi_platform.trips.cleaning import CleanMonth
 from taxi_platform.trips.errors import Conflict, LakeError
 from taxi_platform.trips.months import Partition
@@ -34,6 +34,7 @@ class RawVersion:
     sha256: str
     rows: int
     time: str
+    plain: bool = False
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,7 @@ class MonthInLake:
             sha256=fetched.sha256,
             rows=fetched.rows,
             time=datetime.now(UTC).isoformat(timespec="seconds"),
+            plain=fetched.plain,
         )
         versions, manifest_version = self.versions()
         stored = self.lake.stat(raw.key)
@@ -170,13 +172,21 @@ class MonthInLake:
         if raw is None or raw.sha256 != report.raw_sha256:
             raise Conflict(f"A newer raw file of {self.partition} was published meanwhile.", "Run the month again.")
         stored = self.lake.stat(self.clean_key)
+        if replaces is None and self.footer() is not None:
+            raise Conflict(f"{self.partition} was cleaned by another run meanwhile.", "Run the month again.")
         expected = replaces.object_version if replaces else (stored.version if stored else NEW)
+        # Without locks another run may be publishing such a version itself. What is seen before our commit belongs to
+        # a run that loses to it and starts over; what that run writes then is newer, and stays.
+        unfollowed = self._side_files_but(report.file_version)
         self.lake.upload(self.clean_key, clean.trips, expected)
-        kept = {self.rejected_key(report.file_version), self.report_key(report.file_version)}
-        for prefix in (self.rejected_prefix, self.reports_prefix):
-            for key in self.lake.list(prefix):
-                if key not in kept:
-                    self.lake.delete(key)
+        for side_file in unfollowed:
+            self.lake.delete(side_file.key, side_file.version)
+
+    def _side_files_but(self, file_version: str) -> list[StoredObject]:
+        kept = (self.rejected_key(file_version), self.report_key(file_version))
+        keys = [*self.lake.list(self.rejected_prefix), *self.lake.list(self.reports_prefix)]
+        found = [self.lake.stat(key) for key in keys if key not in kept]
+        return [side_file for side_file in found if side_file]
 
     def local_clean(self, folder: Path) -> AbstractContextManager[Path]:
         return self.lake.local_copy(self.clean_key, folder)

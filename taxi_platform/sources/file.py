@@ -56,7 +56,7 @@ class FileSource(Source):
                 found = inspector.finish(part)
             except NotData as error:
                 raise NotData(f"{path}: {error.problem}", error.remedy) from error
-        return FetchedFile(folder / name, publication, found.size, found.sha256, found.rows)
+        return FetchedFile(folder / name, publication, found.size, found.sha256, found.rows, found.plain)
 
 
 def _refused(path: Path, error: OSError) -> SourceRefused:

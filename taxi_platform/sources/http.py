@@ -135,7 +135,7 @@ class HttpSource(Source):
             except NotData as error:
                 raise NotData(f"{redact(url)}: {error.problem}", error.remedy) from error
         assert transfer.publication is not None
-        return FetchedFile(folder / name, transfer.publication, found.size, found.sha256, found.rows)
+        return FetchedFile(folder / name, transfer.publication, found.size, found.sha256, found.rows, found.plain)
 
     def _stat(self, url: str) -> Publication:
         with self.answer("HEAD", url, {}) as head:

@@ -19,13 +19,15 @@ import pyarrow.parquet as pq
 
 from taxi_platform.trips import csv_reading
 from taxi_platform.trips.casting import SourceColumn, literal, rule_sql, select_canonical
-from taxi_platform.trips.contract import PROVENANCE, REJECTED_COLUMNS, Contract, contract_of
+from taxi_platform.trips.contract import EXTRA, PROVENANCE, REJECTED_COLUMNS, Contract, contract_of
 from taxi_platform.trips.errors import IntegrityError, LakeError, NotData, TooManyRejected
 from taxi_platform.trips.files import Format, sniff
 from taxi_platform.trips.months import Partition
 from taxi_platform.trips.report import Report
 
-PARQUET_OPTIONS = "FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL 1, ROW_GROUP_SIZE 245760"
+PARQUET_OPTIONS = "FORMAT parquet, COMPRESSION snappy, ROW_GROUP_SIZE 122880"
+"""The row group is the engine's own batch: twice of it takes 1.4 times as long, measured on 1.37 million rows."""
+
 MAX_REJECTED_SHARE = 0.5
 NOTHING_REJECTED = f"SELECT {', '.join(f'CAST(NULL AS {c.duckdb_type}) AS {c.name}' for c in REJECTED_COLUMNS)} LIMIT 0"
 
@@ -40,12 +42,13 @@ class Engine:
 
 @dataclass(frozen=True)
 class RawMonth:
-    """A raw file to clean: where it lies, its sha256, and the rows counted when it was fetched."""
+    """A raw file to clean: where it lies, its sha256, the rows counted when it was fetched, and whether it is plain."""
 
     partition: Partition
     path: Path
     sha256: str
     rows: int
+    plain: bool = False
 
 
 @dataclass(frozen=True)
@@ -176,7 +179,8 @@ class Cleaner:
         self.contract.map_columns(names)
         scan = None
         if not self.reject:
-            scan = csv_reading.typed_scan(con, self.raw.path, self.folder / "body.csv", names, self.contract)
+            body = None if self.raw.plain else self.folder / "body.csv"
+            scan = csv_reading.typed_scan(self.raw.path, body, names, self.contract, self.raw.rows)
         if scan:
             clean = (
                 f"SELECT {self._clean_columns} FROM ({self._select(scan.sources, scan.relation)}) WHERE reason IS NULL"
@@ -234,24 +238,24 @@ class Cleaner:
         """Count what was written, not what was meant to be; raises `IntegrityError` where rows are unaccounted for."""
         partition, contract = self.raw.partition, self.contract
         trips, rejected = _parquet(self.trips), _parquet(self.rejected)
+        mapping = contract.map_columns(names)
         rules = [rule for rule in contract.suspicious if rule not in self.reject]
+        filled = ", ".join([*mapping.sources, EXTRA.name])
         counts = ", ".join(
-            "count(*) - count(DISTINCT hash(t))"
+            f"count(*) - count(DISTINCT hash({filled}))"
             if rule == "exact_duplicate"
             else f"count(*) FILTER (WHERE {rule_sql(contract, rule, partition)})"
             for rule in rules
         )
-        found = con.execute(f"SELECT count(*), {counts} FROM {trips} AS t").fetchone() or ()
+        found = con.execute(f"SELECT count(*), {counts} FROM {trips}").fetchone() or ()
         by_reason = con.execute(
             f"SELECT concat_ws(' ', reason, column_name), count(*) FROM {rejected} GROUP BY 1 ORDER BY 2 DESC, 1"
         ).fetchall()
-        bounds = (partition.month.first_day, partition.month.plus(1).first_day)
+        first, end = (f"DATE '{month.first_day}'" for month in (partition.month, partition.month.plus(1)))
         per_day = con.execute(
-            f"SELECT CAST(pickup_datetime AS DATE) AS day, count(*) FROM {trips} "
-            "WHERE day >= ? AND day < ? GROUP BY 1 ORDER BY 1",
-            bounds,
+            f"SELECT CAST(CAST(pickup_datetime AS DATE) AS VARCHAR), count(*) FROM {trips} "
+            f"WHERE pickup_datetime >= {first} AND pickup_datetime < {end} GROUP BY 1 ORDER BY 1"
         ).fetchall()
-        mapping = contract.map_columns(names)
         report = Report(
             dataset=str(partition.dataset),
             month=str(partition.month),
@@ -267,7 +271,7 @@ class Cleaner:
             suspicious=dict(zip(rules, found[1:], strict=True)),
             unknown_columns=tuple(names[i] for i in mapping.unknown),
             missing_columns=mapping.missing,
-            trips_per_day={str(day): rows for day, rows in per_day},
+            trips_per_day=dict(per_day),
         )
         if report.rows_read != report.rows_clean + report.rows_rejected:
             raise IntegrityError(

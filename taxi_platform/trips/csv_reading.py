@@ -1,7 +1,8 @@
 """Two ways to read a CSV month: one typed scan by DuckDB, and record by record with the line and text of each.
 
-The typed scan reads an unpacked copy of the file without its header, so that what DuckDB refuses can be found again by
-its byte offset: DuckDB's own line numbers are wrong where a header's line end differs from the rows'.
+A plain file (`files.RecordCounter`) is scanned as it lies. Of any other the typed scan reads an unpacked copy without
+its header, so that what DuckDB refuses can be found again by its byte offset: DuckDB's own line numbers are wrong where
+a header's line end differs from the rows', and its texts where there are quotes.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
+from typing import BinaryIO
 
 import duckdb
 import pyarrow as pa
@@ -23,6 +25,7 @@ from taxi_platform.trips.files import BOM, MAX_LINE_BYTES, decompressed, records
 Record = tuple[int, bytes]
 """The physical line a record starts on (the header's is 1), and its bytes without the line end."""
 
+GZIP_MAGIC = b"\x1f\x8b"
 HEAD_BYTES = 1 << 16
 SAMPLE_LINES = 500
 BATCH_RECORDS = 20_000
@@ -137,12 +140,12 @@ def _read(raw: bytes, width: int) -> tuple[list[str] | str, str]:
 
 @dataclass
 class TypedScan:
-    """A relation over the unpacked body of a CSV file, typed as its first lines suggest.
+    """A relation over a CSV file, typed as its first lines suggest: over the file itself, or over its unpacked body.
 
-    `lines` is the number of physical lines in the body. Anything the types do not fit is refused, never bent.
+    `lines` is the number of physical lines behind the header. Anything the types do not fit is refused, never bent.
     """
 
-    body: Path
+    body: Path | None
     sources: list[SourceColumn]
     relation: str
     lines: int
@@ -154,10 +157,12 @@ class TypedScan:
         DuckDB counts bytes from 1, in a file of `\\r\\n` takes a line to begin with the `\\n` before it, and may name
         another line than the one at fault where it is about quotes or encoding: what it quotes must stand there.
         """
+        # No bound parameters here: the first one makes DuckDB import pandas, half a second.
+        if self.body is None:
+            return self._refused_lines(con, limit)
         rows = con.execute(
             f"SELECT DISTINCT line_byte_position, encode(csv_line) FROM refused WHERE error_type IN {CERTAIN} "
-            "ORDER BY 1 LIMIT ?",
-            [MAX_REFUSED + 1],
+            f"ORDER BY 1 LIMIT {MAX_REFUSED + 1}"
         ).fetchall()
         if len(rows) > min(limit, MAX_REFUSED):
             return None
@@ -185,18 +190,33 @@ class TypedScan:
                 found.append((line, text))
         return found
 
+    def _refused_lines(self, con: duckdb.DuckDBPyConnection, limit: int) -> list[Record] | None:
+        """Those of a plain file, where DuckDB's own line number and text are right."""
+        rows = con.execute(
+            f"SELECT line, first(csv_line) FROM refused WHERE error_type IN {CERTAIN} "
+            f"GROUP BY 1 ORDER BY 1 LIMIT {MAX_REFUSED + 1}"
+        ).fetchall()
+        if len(rows) > min(limit, MAX_REFUSED) or any(text is None for _, text in rows):
+            return None
+        return [(line, text.strip("\r\n").encode()) for line, text in rows]
 
-def typed_scan(
-    con: duckdb.DuckDBPyConnection, path: Path, body: Path, names: Sequence[str], contract: Contract
-) -> TypedScan | None:
-    """Unpack `path` into `body` and prepare its typed scan; None where only the careful reader will do."""
+
+def typed_scan(path: Path, body: Path | None, names: Sequence[str], contract: Contract, rows: int) -> TypedScan | None:
+    """The typed scan of `path`, which is plain if `body` is None; else it is unpacked there, without its header.
+
+    None where only the careful reader will do.
+    """
     mapping = contract.map_columns(names)
-    with path.open("rb") as file, body.open("wb") as out:
+    if len(mapping.unknown) + sum(map(len, mapping.sources.values())) < len(names):
+        return None
+    with path.open("rb") as file:
         chunks = decompressed(file)
         head = b""
         while len(head) < HEAD_BYTES and (chunk := next(chunks, b"")):
             head += chunk
         lines = head[:HEAD_BYTES].splitlines(keepends=True)
+        if body is None:
+            return _scan(path, None, names, contract, lines[1:], rows, 1)
         first = next((i for i, line in enumerate(lines) if line.strip()), len(lines))
         start = next((i for i, line in enumerate(lines) if i > first and line.strip()), len(lines))
         if (
@@ -204,25 +224,41 @@ def typed_scan(
             or start == len(lines)
             or lines[start].startswith(BOM)
             or (b'"' in lines[first] and b"\r" in lines[first].strip())
-            or len(mapping.unknown) + sum(map(len, mapping.sources.values())) < len(names)
         ):
             return None
-        newlines, crlfs, last = 0, 0, b""
-        for block in _whole_lines(chain([head[sum(map(len, lines[:start])) :]], chunks)):
-            if _is_odd(block):
+        with body.open("wb") as out:
+            count = _unpack(chain([head[sum(map(len, lines[:start])) :]], chunks), out)
+    return None if count is None else _scan(body, body, names, contract, lines[start:], count, start)
+
+
+def _unpack(chunks: Iterable[bytes], out: BinaryIO) -> int | None:
+    """Write the text and count its lines; None where DuckDB would not read it as `records` does."""
+    newlines, crlfs, last = 0, 0, b""
+    for block in _whole_lines(chunks):
+        if _is_odd(block):
+            return None
+        newlines += block.count(b"\n")
+        if b"\r" in block:
+            crlfs += (pairs := block.count(b"\r\n"))
+            if pairs != block.count(b"\r"):
                 return None
-            newlines += block.count(b"\n")
-            if b"\r" in block:
-                crlfs += (pairs := block.count(b"\r\n"))
-                if pairs != block.count(b"\r"):
-                    return None
-            last = block[-1:]
-            out.write(block)
-    if crlfs not in (0, newlines):
-        return None
-    sample = [
-        split_fields(line.decode("utf-8", "replace").rstrip("\r\n")) for line in lines[start : start + SAMPLE_LINES]
-    ]
+        last = block[-1:]
+        out.write(block)
+    return newlines + (last != b"\n") if crlfs in (0, newlines) else None
+
+
+def _scan(
+    file: Path,
+    body: Path | None,
+    names: Sequence[str],
+    contract: Contract,
+    lines: Sequence[bytes],
+    count: int,
+    lines_before: int,
+) -> TypedScan:
+    """The scan of `file`, whose columns get the types that the sample `lines` suggest."""
+    mapping = contract.map_columns(names)
+    sample = [split_fields(line.decode("utf-8", "replace").rstrip("\r\n")) for line in lines[:SAMPLE_LINES]]
     targets = {  # of several columns for one place the texts are needed, as a second that differs is kept as text
         position: column
         for column in contract.columns
@@ -235,7 +271,8 @@ def typed_scan(
     ]
     columns = ", ".join(f"{literal(f'f{i}')}: {literal(type_)}" for i, type_ in enumerate(types))
     relation = (
-        f"read_csv({literal(str(body))}, header = false, auto_detect = false, columns = {{{columns}}}, delim = ',', "
+        f"read_csv({literal(str(file))}, header = false, auto_detect = false, columns = {{{columns}}}, delim = ',', "
+        f"skip = {0 if body else lines_before}, compression = '{_compression(file)}', "
         "quote = '\"', escape = '\"', timestampformat = '%Y-%m-%d %H:%M:%S', hive_partitioning = false, "
         "store_rejects = true, rejects_table = 'refused', rejects_scan = 'refused_scan', "
         f"rejects_limit = {MAX_REFUSALS})"
@@ -244,7 +281,12 @@ def typed_scan(
         SourceColumn(name, type_, f"f{i}", by_format=True)
         for i, (name, type_) in enumerate(zip(names, types, strict=True))
     ]
-    return TypedScan(body, sources, relation, newlines + (last != b"\n"), start)
+    return TypedScan(body, sources, relation, count, lines_before)
+
+
+def _compression(path: Path) -> str:
+    with path.open("rb") as file:
+        return "gzip" if file.read(2) == GZIP_MAGIC else "none"
 
 
 def _whole_lines(chunks: Iterable[bytes]) -> Iterator[bytes]:

@@ -201,14 +201,38 @@ def records(chunks: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
 
 
 class RecordCounter:
-    """Counts the records behind the header, fed chunk by chunk with text (decompressed bytes)."""
+    """Counts the records behind the header, fed chunk by chunk with text (decompressed bytes).
+
+    Tells besides whether the file is `plain`: ASCII, one line a record, one kind of line end, no quotes, no odd blanks,
+    no overlong lines. Such a file, nearly every one since 2019, any CSV reader reads the same way.
+    """
 
     def __init__(self) -> None:
         self._splitter = _Splitter()
         self._records = 0
+        self._plain = True
+        self._newlines = self._returns = self._pairs = self._open = 0
+        self._end = b""
 
     def feed(self, chunk: bytes, last: bool = False) -> None:
         self._records += sum(count for _, _, count in self._splitter.feed(chunk, last))
+        if self._plain and chunk:
+            self._plain = chunk.isascii() and not any(odd in chunk for odd in (b'"', b"\0", b"\t", b"\v", b"\f"))
+            self._newlines += chunk.count(b"\n")
+            self._returns += chunk.count(b"\r")
+            self._pairs += chunk.count(b"\r\n") + (self._end == b"\r" and chunk[:1] == b"\n")
+            self._end = chunk[-1:]
+            first, last_newline = chunk.find(b"\n"), chunk.rfind(b"\n")
+            self._open += len(chunk) if first < 0 else first
+            longest = max(map(len, chunk.split(b"\n"))) if len(chunk) > MAX_LINE_BYTES else 0
+            self._plain &= max(self._open, longest) <= MAX_LINE_BYTES
+            self._open = self._open if first < 0 else len(chunk) - last_newline - 1
+
+    @property
+    def plain(self) -> bool:
+        """Whether the whole file is plain, once `finish` was called."""
+        lines = self._newlines + (self._end != b"\n")
+        return self._plain and lines == self._records and self._returns == self._pairs in (0, self._newlines)
 
     def finish(self) -> int:
         """The number of records without the header; raises `NotData` where there is not even a header."""
@@ -305,6 +329,7 @@ def decompressed(file: BinaryIO) -> Iterator[bytes]:
 class VerifiedFile(NamedTuple):
     format: Format
     rows: int
+    plain: bool = False
 
 
 class InspectedFile(NamedTuple):
@@ -312,6 +337,7 @@ class InspectedFile(NamedTuple):
     rows: int
     sha256: str
     size: int
+    plain: bool = False
 
 
 def verify(path: Path) -> VerifiedFile:
@@ -324,7 +350,7 @@ def verify(path: Path) -> VerifiedFile:
         counter = RecordCounter()
         for text in decompressed(file):
             counter.feed(text)
-        return VerifiedFile(format, counter.finish())
+        return VerifiedFile(format, counter.finish(), counter.plain)
 
 
 def _parquet_rows(path: Path) -> int:
@@ -358,7 +384,8 @@ class Inspector:
         format = self._unpacker.format
         assert format is not None
         rows = _parquet_rows(path) if format is Format.PARQUET else self._counter.finish()
-        return InspectedFile(format, rows, self._sha256.hexdigest(), self.size)
+        plain = format is not Format.PARQUET and self._counter.plain
+        return InspectedFile(format, rows, self._sha256.hexdigest(), self.size, plain)
 
 
 @contextmanager

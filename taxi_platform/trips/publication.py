@@ -26,7 +26,7 @@ class FetchedFile:
     """A month fetched to `path` and verified: complete, and CSV, gzipped CSV or Parquet by its bytes.
 
     `rows` is counted while fetching, independently of the cleaner: CSV records without the header, or the Parquet
-    footer's count.
+    footer's count. `plain` says that any CSV reader reads it the same way (see `files.RecordCounter`).
     """
 
     path: Path
@@ -34,3 +34,4 @@ class FetchedFile:
     size: int
     sha256: str
     rows: int
+    plain: bool = False

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from taxi_platform.trips import csv_reading
 from taxi_platform.trips.cleaning import Cleaner, Engine, RawMonth
-from taxi_platform.trips.files import verify
+from taxi_platform.trips.files import Format, VerifiedFile, verify
 from taxi_platform.trips.months import Partition
 from taxi_platform.trips.report import Report
 
@@ -85,9 +85,8 @@ def clean(
         data if isinstance(data, bytes) else parquet(data) if isinstance(data, pa.Table) else data.read_bytes()
     )
     partition = Partition.parse(*month.split())
-    raw = RawMonth(
-        partition, path, hashlib.sha256(path.read_bytes()).hexdigest(), verify(path).rows if rows is None else rows
-    )
+    found = verify(path) if rows is None else VerifiedFile(Format.CSV, rows)
+    raw = RawMonth(partition, path, hashlib.sha256(path.read_bytes()).hexdigest(), found.rows, found.plain)
     cleaner = Cleaner(raw, folder / "work", reject, Engine("512MB", threads))
     fast = None if careful else csv_reading.typed_scan
     with (

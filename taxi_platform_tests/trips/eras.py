@@ -112,9 +112,9 @@ def _array(column: Column | None, type_: str, era: Era) -> pa.Array:
 def clean_era(era: Era, folder: Path) -> tuple[int, CleanMonth]:
     """Rows read and the clean month of an era."""
     path = write_era(era, folder)
-    rows = verify(path).rows
-    raw = RawMonth(era.partition, path, "0" * 64, rows)
-    return rows, Cleaner(raw, folder / "work", engine=Engine(threads=1)).clean()
+    found = verify(path)
+    raw = RawMonth(era.partition, path, "0" * 64, found.rows, found.plain)
+    return found.rows, Cleaner(raw, folder / "work", engine=Engine(threads=1)).clean()
 
 
 def main() -> int:

@@ -15,7 +15,16 @@ from hypothesis import strategies as st
 
 from taxi_platform.trips import files
 from taxi_platform.trips.errors import NotData
-from taxi_platform.trips.files import Format, Inspector, RecordCounter, decompressed, records, sniff, verify
+from taxi_platform.trips.files import (
+    MAX_LINE_BYTES,
+    Format,
+    Inspector,
+    RecordCounter,
+    decompressed,
+    records,
+    sniff,
+    verify,
+)
 
 CSV = b"VendorID,zone\n1,a\n2,b\n3,c\n"
 
@@ -242,11 +251,37 @@ def test_verify_tells_format_and_rows(tmp_path, parquet):
     plain, packed = tmp_path / "a.csv", tmp_path / "a.csv.gz"
     plain.write_bytes(CSV)
     packed.write_bytes(gzip.compress(CSV))
-    assert verify(plain) == (Format.CSV, 3)
-    assert verify(packed) == (Format.GZIP, 3)
-    assert verify(parquet) == (Format.PARQUET, 1234)
+    assert verify(plain)[:2] == (Format.CSV, 3)
+    assert verify(packed)[:2] == (Format.GZIP, 3)
+    assert verify(parquet) == (Format.PARQUET, 1234, False)
     plain.write_bytes(b"VendorID\n")
-    assert verify(plain) == (Format.CSV, 0)
+    assert verify(plain) == (Format.CSV, 0, True)
+
+
+@pytest.mark.parametrize(
+    ("text", "plain"),
+    [
+        (b"a,b\n1,2\n", True),
+        (b"a,b\r\n1,2\r\n3,4", True),
+        (b"a,b\n\n1,2\n", False),
+        (b"a,b\n1,2\r\n", False),
+        (b"a,b\r\n1,2\n3\r,4\n", False),
+        (b'a,b\n1,"2"\n', False),
+        (b"a,b\n1,\t2\n", False),
+        (b"a,b\n1,\xc3\xa9\n", False),
+        (b"a,b\r1,2\r", False),
+        (b"a,b\n1," + b"x" * MAX_LINE_BYTES + b"\n3,4\n", False),
+    ],
+)
+@pytest.mark.parametrize("size", [1, 3, 1 << 22])
+def test_a_plain_file_is_one_that_every_reader_reads_the_same_way(text, plain, size):
+    if size == 1 and len(text) > 1000:
+        size = 1000
+    counter = RecordCounter()
+    for start in range(0, len(text), size):
+        counter.feed(text[start : start + size])
+    counter.finish()
+    assert counter.plain is plain
 
 
 @pytest.mark.parametrize("keep", [4, 11, -1, -5])
@@ -272,7 +307,7 @@ def test_the_inspector_finds_everything_in_one_pass(tmp_path, parquet, size):
         inspector = Inspector()
         for piece in pieces(data, size):
             inspector.feed(piece)
-        assert inspector.finish(path) == (format, rows, hashlib.sha256(data).hexdigest(), len(data))
+        assert inspector.finish(path)[:4] == (format, rows, hashlib.sha256(data).hexdigest(), len(data))
 
 
 def test_the_inspector_refuses_a_page_before_its_end():
