@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -16,4 +17,11 @@ def open_lake(url: str) -> Lake:
         from taxi_platform.lake.local import LocalLake
 
         return LocalLake(Path(unquote(parts.path)))
-    raise SettingError(f"TAXI_LAKE_URL is {parts.scheme or url[:20]}…, no lake.", "It takes file:///absolute/folder.")
+    if re.fullmatch(r"gs://[a-z0-9][a-z0-9._-]{1,220}[a-z0-9](/[^?#\s]*)?", url):
+        from taxi_platform.lake.gcs import connect
+
+        return connect(url)
+    raise SettingError(
+        f"TAXI_LAKE_URL is {parts.scheme or url[:20]}…, no lake.",
+        "It takes file:///absolute/folder or gs://bucket/prefix.",
+    )

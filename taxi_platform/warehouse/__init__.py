@@ -15,4 +15,15 @@ def open_warehouse(url: str, variable: str = "TAXI_WAREHOUSE_URL", memory_limit:
         from taxi_platform.warehouse.duckdb import DuckDBWarehouse
 
         return DuckDBWarehouse(Path(rest), memory_limit)
-    raise SettingError(f"{variable} names no warehouse.", "It takes duckdb:///absolute/file.duckdb.")
+    if scheme == "bigquery" and separator:
+        from taxi_platform.warehouse.bigquery import connect
+
+        return connect(url, variable)
+    if scheme in ("postgresql", "postgres") and separator:
+        from taxi_platform.warehouse.postgres import PostgresWarehouse
+
+        return PostgresWarehouse(url, variable)
+    raise SettingError(
+        f"{variable} names no warehouse.",
+        "It takes duckdb:///absolute/file.duckdb, bigquery://project/dataset or postgresql://user:password@host/database.",
+    )

@@ -48,7 +48,7 @@ class LoadResult:
     rows: int
     rejected_rows: int
     fingerprint: Fingerprint
-    links: dict[str, str] = field(default_factory=dict)
+    links: dict[str, str] = field(default_factory=dict, compare=False)
 
 
 def trips_table(dataset: Dataset) -> Table:

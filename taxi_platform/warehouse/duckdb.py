@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -59,7 +60,7 @@ class DuckDBWarehouse(Warehouse):
             for (table, path), fingerprint in zip(pairs, expected, strict=True):
                 self._ensure(con, table)
                 names = ", ".join(column.name for column in table.columns)
-                con.execute(f"DELETE FROM {table.name} WHERE file_month = ?", [partition.month.first_day])
+                con.execute(f"DELETE FROM {table.name} WHERE file_month = DATE '{partition.month.first_day}'")
                 con.execute(
                     f"INSERT INTO {table.name} ({names}) SELECT {names} FROM read_parquet({literal(str(path))})"
                 )
@@ -169,7 +170,8 @@ class DuckDBWarehouse(Warehouse):
                     con = duckdb.connect(str(self.path), read_only=read_only, config=config)
         except duckdb.IOException as error:
             if "Could not set lock" in str(error):
-                holder = str(error).partition("held in")[2].partition(".")[0].strip()
+                found = re.search(r"held in (.+?\(PID \d+\))", str(error))
+                holder = found[1] if found else ""
                 raise WarehouseBusy(
                     f"Another program holds {self.path} open{f' ({holder})' if holder else ''}.",
                     "Close it there, or let it open the file read-only for a moment, and run again.",

@@ -17,6 +17,7 @@ import duckdb
 
 from taxi_platform.trips.casting import literal
 from taxi_platform.trips.contract import Column
+from taxi_platform.trips.errors import IntegrityError
 
 AGGREGATES = {"D": ("min", "max"), "DATE": ("min", "max"), "I": ("sum",), "M": ("sum",), "F": ("min", "max")}
 
@@ -51,10 +52,14 @@ def fingerprint_of(columns: Sequence[Column], row: Sequence[Any]) -> Fingerprint
 
 
 def parquet_fingerprint(columns: Sequence[Column], path: Path) -> Fingerprint:
-    """The fingerprint of a Parquet file on this machine."""
-    with duckdb.connect() as con:
-        select = fingerprint_select(columns, f"read_parquet({literal(str(path))})")
-        return fingerprint_of(columns, con.execute(select).fetchone() or ())
+    """The fingerprint of a Parquet file on this machine; raises `IntegrityError` where it cannot be read."""
+    select = fingerprint_select(columns, f"read_parquet({literal(str(path))})")
+    try:
+        with duckdb.connect() as con:
+            return fingerprint_of(columns, con.execute(select).fetchone() or ())
+    except duckdb.Error as error:
+        problem = f"{path.name} cannot be read: {str(error).splitlines()[0]}"
+        raise IntegrityError(problem, "Materialize the clean trips again with force.") from error
 
 
 def _measures(columns: Sequence[Column], text_length: str) -> list[tuple[str, str]]:

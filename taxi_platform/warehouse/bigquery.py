@@ -1,0 +1,278 @@
+"""The warehouse as a BigQuery dataset: one load job replaces one month of one table."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any, cast
+from urllib.parse import parse_qsl, urlsplit
+
+import requests
+from google.api_core import exceptions as api
+from google.auth import exceptions as auth
+from google.auth.credentials import AnonymousCredentials
+from google.cloud import bigquery as bq
+from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
+
+from taxi_platform.trips.errors import Conflict, IntegrityError, SettingError, WarehouseBusy, WarehouseError
+from taxi_platform.trips.months import Partition
+from taxi_platform.warehouse.base import (
+    LoadedMonth,
+    LoadResult,
+    MonthFiles,
+    Table,
+    Warehouse,
+    rejected_table,
+    trips_table,
+)
+from taxi_platform.warehouse.bigquery_schema import LABELS, check_file, described, type_of
+from taxi_platform.warehouse.fingerprint import Fingerprint, fingerprint_of, fingerprint_select, parquet_fingerprint
+
+TRANSIENT = re.compile(r"(job)?(backendError|internalError|rateLimitExceeded)", re.IGNORECASE)
+"""Reasons of a failed job that another job may not meet. Not quotaExceeded: every failed load counts toward it."""
+
+LOAD_ATTEMPTS = 4
+BACK_OFF_SECONDS = 5.0
+JOB_SECONDS = 3600
+CALL_SECONDS = 60
+RELOADED = "Rename or drop that table; its months are loaded again from the lake."
+QUERY_BYTES = 200 * 10**9
+"""A query of ours that would read more is refused; the months of the largest table take some 35 GB by estimate."""
+
+
+class BigQueryWarehouse(Warehouse):
+    """Tables in a dataset, partitioned by `file_month`. `variable` is where the URL came from, for messages."""
+
+    def __init__(
+        self,
+        client: bq.Client,
+        project: str,
+        dataset: str,
+        location: str = "US",
+        variable: str = "TAXI_WAREHOUSE_URL",
+    ) -> None:
+        self.client = client
+        self.dataset = bq.DatasetReference(project, dataset)
+        self.location = location
+        self.variable = variable
+        self.url = f"bigquery://{project}/{dataset}?location={location}"
+
+    def example_query(self, table: str) -> str:
+        query = f"SELECT file_month, COUNT(*) AS trips FROM `{self._name(table)}` GROUP BY 1 ORDER BY 1"
+        return f"bq --project_id={self.dataset.project} query --use_legacy_sql=false '{query}'"
+
+    def replace_month(self, files: MonthFiles) -> LoadResult:
+        """See the base; but load jobs have no common transaction, and a table is compared after it was replaced.
+
+        The rejected rows come first: whoever sees a month's new trips finds what was rejected from them.
+        """
+        trips, rejected = trips_table(files.partition.dataset), rejected_table(files.partition.dataset)
+        expected = {}
+        for table, path in ((rejected, files.rejected), (trips, files.trips)):
+            expected[table] = parquet_fingerprint(table.columns, path)
+            check_file(table, path)
+        with self._explained("load"):
+            self._ensure_dataset()
+            run = secrets.token_hex(4)
+            self._load(self._ensure(rejected), files.rejected, files.rejected_uri, files, run)
+            self._check_arrived(rejected, files, expected[rejected])
+            job = self._load(self._ensure(trips), files.trips, files.trips_uri, files, run)
+            self._check_arrived(trips, files, expected[trips])
+        links = {"bigquery_table": self._link(trips.name), "bigquery_job": self._job_link(job)}
+        return LoadResult(expected[trips].rows, expected[rejected].rows, expected[trips], links)
+
+    def loaded_months(self, table: str) -> dict[str, LoadedMonth]:
+        # Asked often and answered from BigQuery's cache, at no cost, until the table changes.
+        return self._loaded(table, "TRUE")
+
+    def loaded_month(self, table: str, partition: Partition) -> LoadedMonth | None:
+        where = f"file_month = DATE '{partition.month.first_day}'"
+        return self._loaded(table, where).get(str(partition.month))
+
+    def fingerprint(self, table: Table, partition: Partition) -> Fingerprint:
+        relation = f"`{self._name(table.name)}` WHERE file_month = DATE '{partition.month.first_day}'"
+        with self._explained("read"):
+            (row,) = self._query(fingerprint_select(table.columns, relation, "CHAR_LENGTH"))
+        return fingerprint_of(table.columns, row)
+
+    def _loaded(self, table: str, where: str) -> dict[str, LoadedMonth]:
+        query = (
+            "SELECT FORMAT_DATE('%Y-%m', file_month), COUNT(*), ARRAY_AGG(DISTINCT file_version ORDER BY file_version) "
+            f"FROM `{self._name(table)}` WHERE {where} GROUP BY 1 ORDER BY 1"
+        )
+        with self._explained("read"):
+            try:
+                return {month: LoadedMonth(rows, tuple(versions)) for month, rows, versions in self._query(query)}
+            except api.NotFound:
+                return {}
+
+    def _query(self, sql: str) -> list[tuple[Any, ...]]:
+        config = bq.QueryJobConfig(maximum_bytes_billed=QUERY_BYTES, labels=LABELS)
+        rows = self.client.query_and_wait(
+            sql, job_config=config, location=self.location, api_timeout=CALL_SECONDS, wait_timeout=JOB_SECONDS
+        )
+        return [row.values() for row in rows]
+
+    def _check_arrived(self, table: Table, files: MonthFiles, expected: Fingerprint) -> None:
+        arrived = self.fingerprint(table, files.partition)
+        if arrived == expected:
+            return
+        loaded = self.loaded_month(table.name, files.partition)
+        if loaded and loaded.file_versions != (files.file_version,):
+            raise Conflict(f"{files.partition} was cleaned again while it was loaded.", "Run the month again.")
+        raise IntegrityError(
+            f"{table.name} does not hold what its file does ({'; '.join(arrived.differences(expected)[:5])}).",
+            "Materialize the month again with force. If it stays so, please report it.",
+        )
+
+    def _ensure_dataset(self) -> None:
+        try:
+            found = self.client.get_dataset(self.dataset, timeout=CALL_SECONDS)
+        except api.NotFound:
+            dataset = bq.Dataset(self.dataset)
+            dataset.location, dataset.labels = self.location, LABELS
+            dataset.description = "New York's taxi trips, every month since 2009."
+            found = self.client.create_dataset(dataset, exists_ok=True, timeout=CALL_SECONDS)
+        if found.location.casefold() != self.location.casefold():
+            raise WarehouseError(
+                f"The dataset {self.dataset.dataset_id} is in {found.location}, not in {self.location}.",
+                f"Write ?location={found.location} in {self.variable}, or take another dataset.",
+            )
+
+    def _ensure(self, table: Table) -> bq.Table:
+        """The table, created if it is missing, widened by the columns the contract has gained."""
+        wanted = described(table, self.dataset)
+        try:
+            found = self.client.get_table(wanted, timeout=CALL_SECONDS)
+        except api.NotFound:
+            found = self.client.create_table(wanted, exists_ok=True, timeout=CALL_SECONDS)
+        existing = {field.name: type_of(field) for field in found.schema}
+        for field in wanted.schema:
+            if existing.get(field.name, type_of(field)) != type_of(field):
+                problem = f"{self._name(table.name)}.{field.name} is {existing[field.name]}, not {type_of(field)}."
+                raise WarehouseError(problem, RELOADED)
+        month = found.time_partitioning
+        if not month or (month.type_, month.field) != ("MONTH", "file_month"):
+            raise WarehouseError(f"{self._name(table.name)} is not partitioned by month of file_month.", RELOADED)
+        if missing := [field for field in wanted.schema if field.name not in existing]:
+            found.schema = [*found.schema, *missing]
+            found = self.client.update_table(found, ["schema"], timeout=CALL_SECONDS)
+        return found
+
+    def _load(self, table: bq.Table, path: Path, uri: str, files: MonthFiles, run: str) -> bq.LoadJob:
+        """Replace one partition; a job that failed for a passing reason is followed by another one."""
+        month = str(files.partition.month)
+        destination = self.dataset.table(f"{table.table_id}${month.replace('-', '')}")
+        config = bq.LoadJobConfig(
+            source_format=bq.SourceFormat.PARQUET,
+            schema=table.schema,
+            decimal_target_types=[bq.DecimalTargetType.NUMERIC],
+            create_disposition=bq.CreateDisposition.CREATE_NEVER,
+            write_disposition=bq.WriteDisposition.WRITE_TRUNCATE,
+            labels={**LABELS, "dataset": str(files.partition.dataset)},
+        )
+        for attempt in Retrying(
+            retry=retry_if_exception_type(WarehouseBusy),
+            stop=stop_after_attempt(LOAD_ATTEMPTS),
+            wait=wait_random_exponential(BACK_OFF_SECONDS, 60),
+            reraise=True,
+        ):
+            with attempt:
+                number = attempt.retry_state.attempt_number
+                job_id = f"taxi-{table.table_id}-{month}-{files.file_version}-{run}-{number}"
+                options: dict[str, Any] = {"job_id": job_id, "location": self.location, "job_config": config}
+                try:
+                    if uri.startswith("gs://"):
+                        job = self.client.load_table_from_uri(uri, destination, timeout=CALL_SECONDS, **options)
+                    else:
+                        with path.open("rb") as file:
+                            size = path.stat().st_size
+                            job = self.client.load_table_from_file(file, destination, size=size, **options)
+                except api.Conflict:  # ours, by the run in its name: the answer to the first request was lost
+                    found = self.client.get_job(job_id, location=self.location, timeout=CALL_SECONDS)
+                    job = cast(bq.LoadJob, found)
+                self._finish(job)
+        return job
+
+    def _finish(self, job: bq.LoadJob) -> None:
+        try:
+            job.result(timeout=JOB_SECONDS)
+        except TimeoutError as error:
+            raise WarehouseError(f"A load still runs after an hour: {self._job_link(job)}.", "Cancel it.") from error
+        except api.GoogleAPICallError as error:
+            if not job.error_result:
+                raise
+            reason, message = job.error_result.get("reason", ""), job.error_result.get("message", "")
+            problem = f"The load job {job.job_id} failed: {reason}: {message}"
+            if TRANSIENT.fullmatch(reason):
+                raise WarehouseBusy(problem, "Try again later.") from error
+            remedy = {
+                "quotaExceeded": "Run it again when the quota is renewed, or ask for more.",
+                "accessDenied": "Grant the account roles/storage.objectViewer on the lake's bucket as well.",
+                "notFound": f"Check that bucket and dataset exist and {self.variable} names the dataset's location.",
+            }.get(reason, f"See {self._job_link(job)}.")
+            raise WarehouseError(problem, remedy) from error
+
+    def _explained(self, action: str) -> AbstractContextManager[None]:
+        return explained(action, self.url, self.variable)
+
+    def _name(self, table: str) -> str:
+        return f"{self.dataset.project}.{self.dataset.dataset_id}.{table}"
+
+    def _link(self, table: str) -> str:
+        path = f"p={self.dataset.project}&d={self.dataset.dataset_id}&t={table}&page=table"
+        return f"https://console.cloud.google.com/bigquery?project={self.dataset.project}&{path}"
+
+    def _job_link(self, job: bq.LoadJob) -> str:
+        found = f"j=bq:{job.location or self.location}:{job.job_id}&page=queryresults"
+        return f"https://console.cloud.google.com/bigquery?project={job.project}&{found}"
+
+
+def connect(url: str, variable: str = "TAXI_WAREHOUSE_URL") -> BigQueryWarehouse:
+    """The warehouse at `bigquery://project/dataset?location=US`, with the credentials of the environment."""
+    parts = urlsplit(url)
+    options = dict(parse_qsl(parts.query))
+    location = options.pop("location", "US")
+    project, dataset = parts.netloc, parts.path.removeprefix("/")
+    named = re.fullmatch(r"([a-z0-9.-]+:)?[a-z][a-z0-9-]+/\w{1,1024}", f"{project}/{dataset}", re.ASCII)
+    if not named or options or parts.fragment or not re.fullmatch(r"[A-Za-z0-9-]+", location):
+        raise SettingError(
+            f"{variable} names no BigQuery dataset.", "It takes bigquery://project/dataset?location=US, for example."
+        )
+    credentials = AnonymousCredentials() if os.environ.get("BIGQUERY_EMULATOR_HOST") else None
+    with explained("open", url, variable):
+        client = bq.Client(project=project, location=location, credentials=credentials)
+    return BigQueryWarehouse(client, project, dataset, location, variable)
+
+
+@contextmanager
+def explained(action: str, url: str, variable: str) -> Iterator[None]:
+    """Turn what Google's client raises into the warehouse's errors."""
+    problem = f"Cannot {action} {url}"
+    try:
+        yield
+    except (api.Unauthorized, auth.DefaultCredentialsError, auth.RefreshError) as error:
+        remedy = "Run `gcloud auth application-default login`, or give the machine a service account."
+        raise WarehouseError(f"{problem}: no Google credentials are accepted for {variable}.", remedy) from error
+    except (
+        api.TooManyRequests,
+        api.ServerError,
+        api.RetryError,
+        auth.TransportError,
+        requests.RequestException,
+        ConnectionError,
+        TimeoutError,
+    ) as error:
+        raise WarehouseBusy(f"{problem}: BigQuery does not answer ({error}).", "Try again later.") from error
+    except api.Forbidden as error:
+        remedy = (
+            "Grant the account roles/bigquery.jobUser on the project and roles/bigquery.dataEditor on the dataset "
+            f"that {variable} names."
+        )
+        raise WarehouseError(f"{problem}: permission is missing ({error.message}).", remedy) from error
+    except api.GoogleAPICallError as error:
+        raise WarehouseError(f"{problem}: {error.message}.", f"Check project and dataset in {variable}.") from error

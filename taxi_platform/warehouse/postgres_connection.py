@@ -1,0 +1,92 @@
+"""Reaching a PostgreSQL schema: the URI with our parameter `schema`, connections, and what went wrong in our words."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from urllib.parse import quote, unquote
+
+import psycopg
+from psycopg import errors
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from taxi_platform.trips.errors import SettingError, WarehouseBusy, WarehouseError
+
+TAKES = (
+    "It takes postgresql://user:password@host/database?schema=name; special characters in the password are "
+    "percent-encoded (/ as %2F, @ as %40), other parameters are libpq's."
+)
+REFUSALS = {
+    r"password|pg_hba\.conf|authentication": "refuses the login",
+    r"role .* does not exist": "has no such user",
+    r"database .* does not exist": "has no such database",
+    r"SSL|TLS|certificate": "cannot be reached by TLS as asked",
+    r"translate host name": "is on no known host",
+    r"invalid .*(value|option)": "was given an option with a wrong value",
+}
+"""What server or libpq say before a connection stands (there are no codes then), where trying again does not help."""
+
+TRANSIENT_STATES = ("08", "25P03", "40", "53300", "57P01", "57P02", "57P03", "57P05")
+"""Connection lost, idle for too long, deadlock, too many clients, server stopping, crashed or starting."""
+
+
+class PostgresSchema:
+    """One schema of one database; `url` and `address` (what psql takes) show neither user nor password."""
+
+    def __init__(self, uri: str, variable: str) -> None:
+        self.variable = variable
+        base, _, query = uri.partition("?")
+        options = [option for option in query.split("&") if option]
+        ours = [option for option in options if option.startswith("schema=")]
+        self.name = unquote(ours[-1].removeprefix("schema=")) if ours else "public"
+        if not re.fullmatch(r"[A-Za-z_]\w{0,62}", self.name, re.ASCII):
+            raise SettingError(f"{variable} has schema={self.name!r}, which is no schema name.", TAKES)
+        theirs = "&".join(option for option in options if option not in ours)
+        try:
+            given = conninfo_to_dict(f"{base}?{theirs}" if theirs else base)
+        except (psycopg.Error, UnicodeDecodeError):  # not chained: its text may show the password
+            given = {"port": "unreadable"}
+        host, port, database = (str(given.get(key, "")) for key in ("host", "port", "dbname"))
+        if not re.fullmatch(r"[\d,]*", port) or "@" in host[1:] + database:  # a part of the password went astray
+            raise SettingError(f"{variable} is not a PostgreSQL URI.", TAKES)
+        given = {"connect_timeout": "10", "fallback_application_name": "taxi_platform", **given}
+        self._conninfo = make_conninfo("", **{**given, "client_encoding": "utf8"})
+        if host.startswith(("/", "@")):
+            self.address = f"postgresql:///{quote(database)}?host={host}{f'&port={port}' if port else ''}"
+        else:
+            self.address = f"postgresql://{host}{f':{port}' if port else ''}/{quote(database)}"
+        self.url = f"{self.address}{'&' if '?' in self.address else '?'}schema={self.name}"
+
+    @contextmanager
+    def connect(self) -> Iterator[psycopg.Connection]:
+        """A connection for one use; statements stand alone unless inside `transaction()`.
+
+        Raises `WarehouseBusy` where another try may help, else `WarehouseError`, for whatever goes wrong inside.
+        """
+        try:
+            # No prepared statements: poolers such as PgBouncer do not keep them.
+            with psycopg.connect(self._conninfo, autocommit=True, prepare_threshold=None) as con:
+                con.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
+                con.execute("SET datestyle = 'ISO, YMD'")  # partition bounds are compared as text
+                yield con
+        except psycopg.Error as error:
+            raise self._explained(error) from error
+
+    def _explained(self, error: psycopg.Error) -> WarehouseError:
+        text = " ".join(str(error).split())[:400].rstrip(".")
+        if isinstance(error, errors.InsufficientPrivilege):
+            return WarehouseError(
+                f"{self.url} refuses the user of {self.variable} what a load needs: {text}.",
+                f"The tables must be that user's own; it also needs GRANT CREATE, USAGE ON SCHEMA {self.name}.",
+            )
+        before_connection = error.sqlstate is None and isinstance(error, psycopg.OperationalError)
+        for pattern, meaning in REFUSALS.items():
+            if before_connection and re.search(pattern, text):
+                return WarehouseError(f"{self.url} {meaning}: {text}.", f"Correct {self.variable}.")
+        if before_connection or (error.sqlstate or "").startswith(TRANSIENT_STATES):
+            return WarehouseBusy(
+                f"{self.url} cannot be reached or has closed the connection: {text}.",
+                f"Run again when the server is up; if it is, correct {self.variable}.",
+            )
+        return WarehouseError(f"{self.url} failed: {text}.", "A table that is dropped is loaded again from the lake.")

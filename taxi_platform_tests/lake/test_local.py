@@ -1,0 +1,24 @@
+"""What only a folder can get wrong."""
+
+import pytest
+
+from taxi_platform.lake import open_lake
+from taxi_platform.trips.errors import LakeError, SettingError
+
+
+@pytest.mark.parametrize("key", ["../outside", "raw/../../outside", "/etc/passwd", "raw/a\0b"])
+def test_a_key_that_leads_out_of_the_folder_is_refused(tmp_path, key):
+    lake = open_lake((tmp_path / "lake").as_uri())
+    (tmp_path / "outside").write_bytes(b"theirs")
+    for use in (lake.stat, lake.read, lake.open, lake.delete, lambda key: lake.write(key, b"ours")):
+        with pytest.raises((LakeError, ValueError), match=r"leads out of the lake|null"):
+            use(key)
+    assert (tmp_path / "outside").read_bytes() == b"theirs"
+
+
+@pytest.mark.parametrize(
+    "url", ["", "lake", "file://", "file://server/lake", "s3://bucket/x", "gs://", "gs://B/x", "gs://bucket/a?b=c"]
+)
+def test_a_url_that_names_no_lake_is_told_with_what_the_variable_takes(url):
+    with pytest.raises(SettingError, match=r"TAXI_LAKE_URL .* file:///absolute/folder or gs://bucket/prefix"):
+        open_lake(url)

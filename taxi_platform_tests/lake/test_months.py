@@ -1,0 +1,186 @@
+"""MonthInLake: what is published in which order, with and without locks, when another run is at it too."""
+
+from concurrent.futures import ThreadPoolExecutor
+from itertools import count
+
+import pytest
+
+from taxi_platform.assets import steps
+from taxi_platform.lake.months import MonthInLake
+from taxi_platform.sources.sample import SampleSource
+from taxi_platform.trips.cleaning import Cleaner, Engine, RawMonth
+from taxi_platform.trips.errors import Conflict
+from taxi_platform.trips.months import Partition
+
+GREEN = Partition.parse("green", "2021-01")
+ENGINE = Engine(threads=1)
+SUSPICIOUS = ("zero_distance", "exact_duplicate", "zero_passengers")
+"""What the sample's green months hold some of, so that rejecting it gives other rows."""
+
+
+class Publisher:
+    """A run that fetches and cleans the sample month; `rows` decides on its content."""
+
+    def __init__(self, lake, folder):
+        self.month = MonthInLake(lake, GREEN)
+        self.folders = (folder / f"run {number}" for number in count())
+
+    def fetched(self, rows):
+        return SampleSource(rows).fetch(GREEN, next(self.folders))
+
+    def cleaned(self, fetched, reject=()):
+        folder = next(self.folders)
+        folder.mkdir(parents=True)
+        raw = RawMonth(GREEN, self.fetched(fetched.rows).path, fetched.sha256, fetched.rows)
+        return Cleaner(raw, folder, reject, ENGINE).clean()
+
+
+@pytest.fixture
+def run(lake, tmp_path):
+    return Publisher(lake, tmp_path / "a")
+
+
+@pytest.fixture
+def other_run(lake, tmp_path):
+    return Publisher(lake, tmp_path / "b")
+
+
+def before(monkeypatch, lake, method, key, happens):
+    """Let something happen once, just before the lake's `method` is called with that key."""
+    original, waiting = getattr(lake, method), [happens]
+
+    def meddled(asked, *arguments):
+        if asked == key and waiting:
+            waiting.pop()()
+        return original(asked, *arguments)
+
+    monkeypatch.setattr(lake, method, meddled)
+
+
+def test_a_raw_file_published_twice_is_one_version(lake, run):
+    first = run.month.publish_raw(run.fetched(50))
+    again = run.month.publish_raw(run.fetched(50))
+    assert (first.sha256, first.key) == (again.sha256, again.key)
+    versions, manifest_version = run.month.versions()
+    assert [version.sha256 for version in versions] == [first.sha256]
+    assert manifest_version == lake.stat("raw/green/2021-01/manifest.json").version
+    assert lake.list("raw/green/2021-01/") == sorted([first.key, "raw/green/2021-01/manifest.json"])
+    assert lake.stat(first.key).size == first.size
+
+
+def test_going_back_to_an_older_file_appends_and_keeps_every_file(lake, run):
+    old = run.month.publish_raw(run.fetched(50))
+    new = run.month.publish_raw(run.fetched(60))
+    stored = lake.stat(old.key)
+    back = run.month.publish_raw(run.fetched(50))
+    versions, _ = run.month.versions()
+    assert [version.sha256 for version in versions] == [old.sha256, new.sha256, old.sha256]
+    assert run.month.current_raw() == back
+    assert lake.stat(old.key) == stored  # not stored again
+    assert {old.key, new.key} <= set(lake.list("raw/green/2021-01/"))
+
+
+def test_of_two_runs_that_publish_a_raw_file_at_once_one_is_told_to_start_over(lake, run, other_run, monkeypatch):
+    theirs = []
+    before(
+        monkeypatch,
+        lake,
+        "write",
+        run.month.manifest_key,
+        lambda: theirs.append(other_run.month.publish_raw(other_run.fetched(60))),
+    )
+    with pytest.raises(Conflict, match=r"manifest\.json was replaced by another run"):
+        run.month.publish_raw(run.fetched(50))
+    assert run.month.current_raw() == theirs[0]
+    mine = run.month.publish_raw(run.fetched(50))
+    assert [version.sha256 for version in run.month.versions()[0]] == [theirs[0].sha256, mine.sha256]
+
+
+def test_a_clean_month_is_published_whole_and_its_footer_names_it(lake, run):
+    fetched = run.fetched(200)
+    run.month.publish_raw(fetched)
+    clean = run.cleaned(fetched)
+    run.month.publish_clean(clean, None)
+    footer = run.month.footer()
+    assert (footer.raw_sha256, footer.rows) == (fetched.sha256, clean.report.rows_clean)
+    assert footer.object_version == lake.stat(run.month.clean_key).version
+    assert run.month.is_whole(footer, clean.report.file_version)
+    assert run.month.report(footer.file_version) == clean.report
+
+
+def test_a_newer_clean_file_sweeps_what_belongs_to_the_older_one(lake, run):
+    fetched = run.fetched(200)
+    run.month.publish_raw(fetched)
+    run.month.publish_clean(run.cleaned(fetched), None)
+    newer = run.cleaned(fetched, SUSPICIOUS)
+    run.month.publish_clean(newer, run.month.footer())
+    version = newer.report.file_version
+    assert lake.list("rejected/green/") == [f"rejected/green/month=2021-01/{version}.parquet"]
+    assert lake.list("reports/green/") == [f"reports/green/month=2021-01/{version}.json"]
+    assert run.month.is_whole(run.month.footer(), version)
+
+
+def test_a_month_cleaned_from_a_file_that_is_no_longer_current_is_not_published(lake, run):
+    old = run.fetched(200)
+    run.month.publish_raw(old)
+    clean = run.cleaned(old)
+    run.month.publish_raw(run.fetched(210))
+    with pytest.raises(Conflict, match="newer raw file of green 2021-01"):
+        run.month.publish_clean(clean, None)
+    assert lake.stat(run.month.clean_key) is None
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["the first time", "over an older one"])
+@pytest.mark.parametrize("moment", ["stat", "upload"])
+def test_of_two_runs_that_publish_a_clean_month_at_once_one_is_told_to_start_over(
+    lake, run, other_run, monkeypatch, first, moment
+):
+    fetched = run.fetched(200)
+    run.month.publish_raw(fetched)
+    if not first:
+        run.month.publish_clean(run.cleaned(fetched, SUSPICIOUS[:1]), None)
+    seen = run.month.footer()
+    mine, theirs = run.cleaned(fetched), other_run.cleaned(fetched, SUSPICIOUS)
+    before(
+        monkeypatch,
+        lake,
+        moment,
+        run.month.clean_key,
+        lambda: other_run.month.publish_clean(theirs, seen),
+    )
+    with pytest.raises(Conflict, match="another run"):
+        run.month.publish_clean(mine, seen)
+    assert run.month.is_whole(run.month.footer(), theirs.report.file_version)
+
+
+def test_the_sweep_spares_what_another_run_publishes_at_the_same_time(lake, run, monkeypatch):
+    fetched = run.fetched(200)
+    run.month.publish_raw(fetched)
+    theirs, mine = run.cleaned(fetched), run.cleaned(fetched, SUSPICIOUS)
+    rejected = run.month.rejected_key(theirs.report.file_version)
+    report = run.month.report_key(theirs.report.file_version)
+    lake.write(rejected, b"of a run that was killed")
+    lake.write(report, b"of a run that was killed")
+    before(monkeypatch, lake, "delete", rejected, lambda: lake.write(rejected, b"of a run that is at work"))
+    run.month.publish_clean(mine, None)
+    assert lake.read(rejected)[0] == b"of a run that is at work"
+    assert lake.stat(report) is None
+
+
+def test_two_whole_runs_at_once_end_in_one_whole_month(lake, tmp_path):
+    def ingest(home):
+        fetched = steps.fetch(SampleSource(300), lake, GREEN, home)
+        return fetched.raw.sha256, steps.clean(lake, GREEN, home, ENGINE).footer.file_version
+
+    with ThreadPoolExecutor(2) as pool:
+        (one, version), (other, _) = pool.map(ingest, (tmp_path / "a", tmp_path / "b"))
+    month = MonthInLake(lake, GREEN)
+    assert [raw.sha256 for raw in month.versions()[0]] == [one] == [other]
+    assert month.is_whole(month.footer(), version)
+    assert lake.list("rejected/green/") == [month.rejected_key(version)]
+    assert {key.rpartition("/")[2] for key in [*lake.list("raw/"), *lake.list("clean/"), *lake.list("reports/")]} == {
+        "green_tripdata_2021-01.csv.gz",
+        "manifest.json",
+        "trips.parquet",
+        f"{version}.json",
+    }

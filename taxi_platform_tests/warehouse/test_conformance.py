@@ -1,0 +1,195 @@
+"""What every warehouse does alike: the same tests for each kind."""
+
+import dataclasses
+import multiprocessing
+import time
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+
+import pyarrow.parquet as pq
+import pytest
+
+from taxi_platform.trips.errors import IntegrityError, WarehouseError
+from taxi_platform.trips.months import Dataset, Month
+from taxi_platform.warehouse import open_warehouse
+from taxi_platform.warehouse.base import LoadedMonth, MonthFiles, rejected_table, trips_table
+from taxi_platform.warehouse.fingerprint import parquet_fingerprint
+
+from .conftest import Backend, Months
+
+GREEN = trips_table(Dataset.GREEN)
+GREEN_REJECTED = rejected_table(Dataset.GREEN)
+
+
+def rows_of(files: MonthFiles) -> tuple[int, int]:
+    return pq.read_metadata(files.trips).num_rows, pq.read_metadata(files.rejected).num_rows
+
+
+def is_loaded(backend: Backend, files: MonthFiles) -> bool:
+    return backend.warehouse.is_loaded(files.partition, files.file_version, *rows_of(files))
+
+
+def load_from_another_process(address: str, files: MonthFiles) -> int:
+    return open_warehouse(address).replace_month(files).rows
+
+
+def test_an_empty_warehouse_has_no_months(backend: Backend, months: Months):
+    files = months("green", "2020-04")
+    assert backend.warehouse.loaded_months("green_trips") == {}
+    assert backend.warehouse.loaded_month("green_trips", files.partition) is None
+    assert not is_loaded(backend, files)
+
+
+def test_the_first_load_creates_both_tables_with_exactly_the_files_rows(backend: Backend, months: Months):
+    files = months("green", "2020-04")
+    trips, rejected = rows_of(files)
+    result = backend.warehouse.replace_month(files)
+    assert (result.rows, result.rejected_rows) == (trips, rejected) == (499, 1)
+    assert backend.warehouse.loaded_months("green_trips") == {"2020-04": LoadedMonth(499, (files.file_version,))}
+    assert backend.warehouse.loaded_month("green_rejected_trips", files.partition).rows == 1
+    assert is_loaded(backend, files)
+
+
+@pytest.mark.parametrize("dataset", Dataset)
+def test_the_content_is_the_files_in_every_engine(backend: Backend, months: Months, dataset: Dataset):
+    files = months(dataset, "2021-01")
+    result = backend.warehouse.replace_month(files)
+    for table, path in ((trips_table(dataset), files.trips), (rejected_table(dataset), files.rejected)):
+        assert backend.warehouse.fingerprint(table, files.partition) == parquet_fingerprint(table.columns, path)
+    assert result.fingerprint == parquet_fingerprint(trips_table(dataset).columns, files.trips)
+
+
+def test_values_arrive_one_by_one_as_they_are_in_the_file(backend: Backend, months: Months):
+    files = months("green", "2020-04")
+    backend.warehouse.replace_month(files)
+    names = ", ".join(column.name for column in GREEN.columns)
+    arrived = backend.execute(f"SELECT {names} FROM {backend.qualified('green_trips')}")
+    expected = pq.read_table(files.trips, columns=[column.name for column in GREEN.columns])
+    assert sorted(arrived, key=repr) == sorted(zip(*expected.to_pydict().values(), strict=True), key=repr)
+
+
+def test_a_replay_leaves_the_same_rows(backend: Backend, months: Months):
+    files = months("green", "2020-04")
+    first = backend.warehouse.replace_month(files)
+    assert backend.warehouse.replace_month(files) == first
+    assert backend.warehouse.loaded_months("green_trips") == {"2020-04": LoadedMonth(499, (files.file_version,))}
+    assert is_loaded(backend, files)
+
+
+def test_another_version_replaces_the_month_and_the_older_one_can_come_back(backend: Backend, months: Months):
+    older, newer = months("green", "2020-04"), months("green", "2020-04", 700)
+    for files, rows in ((older, 499), (newer, 699), (older, 499)):
+        backend.warehouse.replace_month(files)
+        assert backend.warehouse.loaded_months("green_trips") == {"2020-04": LoadedMonth(rows, (files.file_version,))}
+    assert is_loaded(backend, older)
+    assert not is_loaded(backend, newer)
+
+
+def test_december_and_january_do_not_touch_each_other(backend: Backend, months: Months):
+    december, january = months("green", "2019-12", 300), months("green", "2020-01", 400)
+    backend.warehouse.replace_month(december)
+    before = backend.warehouse.fingerprint(GREEN, december.partition)
+    backend.warehouse.replace_month(january)
+    backend.warehouse.replace_month(months("green", "2020-01", 450))
+    assert backend.warehouse.fingerprint(GREEN, december.partition) == before
+    assert {month: found.rows for month, found in backend.warehouse.loaded_months("green_trips").items()} == {
+        "2019-12": 299,
+        "2020-01": 449,
+    }
+
+
+def test_a_month_without_rows_empties_its_partition_only(backend: Backend, months: Months):
+    backend.warehouse.replace_month(months("green", "2020-03", 300))
+    backend.warehouse.replace_month(months("green", "2020-04"))
+    empty = months("green", "2020-04", 0)
+    assert backend.warehouse.replace_month(empty).rows == 0
+    assert list(backend.warehouse.loaded_months("green_trips")) == ["2020-03"]
+    assert is_loaded(backend, empty)
+
+
+def test_a_table_dropped_behind_our_back_is_loaded_again(backend: Backend, months: Months):
+    files = months("green", "2020-04")
+    backend.warehouse.replace_month(files)
+    backend.execute(f"DROP TABLE {backend.qualified('green_rejected_trips')}")
+    assert backend.warehouse.loaded_month("green_rejected_trips", files.partition) is None
+    assert not is_loaded(backend, files)
+    backend.warehouse.replace_month(files)
+    assert is_loaded(backend, files)
+
+
+def test_rows_deleted_behind_our_back_are_noticed(backend: Backend, months: Months):
+    files = months("green", "2020-04")
+    backend.warehouse.replace_month(files)
+    backend.execute(f"DELETE FROM {backend.qualified('green_trips')} WHERE pickup_location_id > 100")
+    assert not is_loaded(backend, files)
+
+
+def test_a_damaged_file_leaves_the_old_month_in_both_tables(backend: Backend, months: Months, tmp_path):
+    old, new = months("green", "2020-04"), months("green", "2020-04", 700)
+    backend.warehouse.replace_month(old)
+    damaged = tmp_path / "rejected.parquet"
+    damaged.write_bytes(new.rejected.read_bytes()[:-20] + bytes(20))
+    with pytest.raises(IntegrityError, match=r"rejected\.parquet cannot be read"):
+        backend.warehouse.replace_month(dataclasses.replace(new, rejected=damaged))
+    assert is_loaded(backend, old)
+
+
+def test_a_month_that_arrives_otherwise_than_its_file_is_not_kept(backend: Backend, months: Months, monkeypatch):
+    old, new = months("green", "2020-04"), months("green", "2020-04", 700)
+    backend.warehouse.replace_month(old)
+
+    def other_fingerprint(columns, path):
+        found = parquet_fingerprint(columns, path)
+        return dataclasses.replace(found, rows=found.rows + 1) if path == new.rejected else found
+
+    module = type(backend.warehouse).__module__
+    monkeypatch.setattr(f"{module}.parquet_fingerprint", other_fingerprint)
+    with pytest.raises(IntegrityError, match="green_rejected_trips does not hold what its file does"):
+        backend.warehouse.replace_month(new)
+    assert is_loaded(backend, old)
+
+
+def test_columns_that_the_contract_has_gained_are_added(backend: Backend, months: Months):
+    march, april = months("green", "2020-03", 300), months("green", "2020-04")
+    backend.warehouse.replace_month(march)
+    backend.execute(f"ALTER TABLE {backend.qualified('green_trips')} DROP COLUMN ehail_fee")
+    backend.execute(f"ALTER TABLE {backend.qualified('green_trips')} DROP COLUMN trip_type")
+    backend.warehouse.replace_month(april)
+    assert is_loaded(backend, march)
+    assert backend.warehouse.fingerprint(GREEN, april.partition) == parquet_fingerprint(GREEN.columns, april.trips)
+    assert backend.execute(
+        f"SELECT count(trip_type) FROM {backend.qualified('green_trips')} WHERE file_month = DATE '2020-03-01'"
+    ) == [(0,)]
+
+
+def test_a_column_of_another_type_is_refused_by_name(backend: Backend, months: Months):
+    march, april = months("green", "2020-03", 300), months("green", "2020-04")
+    backend.warehouse.replace_month(march)
+    backend.execute(f"ALTER TABLE {backend.qualified('green_trips')} ALTER COLUMN passenger_count TYPE INTEGER")
+    with pytest.raises(WarehouseError, match=r"(?i)green_trips\.passenger_count .* is integer, not bigint\. .*drop"):
+        backend.warehouse.replace_month(april)
+    assert is_loaded(backend, march)
+
+
+def test_six_months_at_once_all_arrive(backend: Backend, months: Months):
+    all_files = [months("green", str(Month(2020, 1).plus(i)), 200 + i) for i in range(6)]
+    with ThreadPoolExecutor(6) as pool:
+        results = list(pool.map(backend.warehouse.replace_month, all_files))
+    assert [result.rows for result in results] == [199, 200, 201, 202, 203, 204]
+    assert all(is_loaded(backend, files) for files in all_files)
+    assert len(backend.warehouse.loaded_months("green_trips")) == 6
+
+
+def test_two_versions_of_a_month_loaded_at_once_never_mix(backend: Backend, months: Months):
+    versions = [months("green", "2020-04"), months("green", "2020-04", 700)]
+    # New processes, so that nothing of this one's memory helps them to take turns.
+    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
+        loads = [pool.submit(load_from_another_process, backend.address, versions[i % 2]) for i in range(4)]
+        seen = set()
+        while not all(load.done() for load in loads):
+            loaded = backend.warehouse.loaded_month("green_trips", versions[0].partition)
+            seen.add((loaded.rows, loaded.file_versions) if loaded else None)
+            time.sleep(0.02)
+    assert [load.result() for load in loads] == [499, 699] * 2
+    whole = {(499, (versions[0].file_version,)), (699, (versions[1].file_version,))}
+    assert seen <= whole | {None}
+    assert sum(is_loaded(backend, files) for files in versions) == 1
