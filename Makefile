@@ -1,9 +1,9 @@
 # Every target sets up what it needs, once. `make` only wraps: .venv/bin/taxi and .venv/bin/pytest work without it.
 .DEFAULT_GOAL := help
-.PHONY: help demo dev test lint bench eras setup setup-dev clean
+.PHONY: help demo dev test test-bigquery lint bench eras setup setup-dev clean
 
 help: ## Show this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-14s %s\n", $$1, $$2}'
 
 demo: setup ## Run three recent months of every dataset end to end, on this machine alone
 	@.venv/bin/taxi demo
@@ -12,7 +12,10 @@ dev: setup ## Open Dagster's UI on http://127.0.0.1:3000 (Ctrl-C ends it)
 	@.venv/bin/taxi dev
 
 test: setup-dev ## Run the tests
-	@.venv/bin/pytest
+	@.venv/bin/pytest -m "not bigquery and not real_gcp"
+
+test-bigquery: setup-dev ## Run the tests that need the BigQuery emulator (a Python 3.13 or newer)
+	@.venv/bin/pytest -m "bigquery and not real_gcp"
 
 lint: setup-dev ## Check style, types and layers
 	@.venv/bin/ruff format --check .
@@ -33,4 +36,4 @@ setup-dev:
 	@sh scripts/setup.sh dev
 
 clean: ## Remove the environment and caches; data stays
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-bigquery .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -13,6 +13,7 @@ warnings.filterwarnings("ignore", category=dg.PreviewWarning)
 
 from taxi_platform.assets.resources import LakeResource, SourceResource, WarehouseResource  # noqa: E402
 from taxi_platform.assets.trips import build_dataset  # noqa: E402
+from taxi_platform.assets.zones import taxi_zones_table  # noqa: E402
 from taxi_platform.automation.jobs import ingest_job  # noqa: E402
 from taxi_platform.settings import Settings, check_urls, load_settings  # noqa: E402
 
@@ -45,7 +46,7 @@ def build_definitions(settings: Settings) -> dg.Definitions:
     check_urls(settings)
     built = [build_dataset(dataset, settings.reject, bool(settings.serving_url)) for dataset in settings.datasets]
     return dg.Definitions(
-        assets=[asset for assets, _ in built for asset in assets],
+        assets=[taxi_zones_table, *(asset for assets, _ in built for asset in assets)],
         asset_checks=[check for _, checks in built for check in checks],
         jobs=[ingest_job(dataset) for dataset in settings.datasets],
         resources=build_resources(settings),

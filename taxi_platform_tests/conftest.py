@@ -12,3 +12,11 @@ def no_settings(monkeypatch, tmp_path):
         if name.startswith(("TAXI_", "DAGSTER_", "GOOGLE_", "STORAGE_EMULATOR", "BIGQUERY_EMULATOR")):
             monkeypatch.delenv(name)
     monkeypatch.setenv("TAXI_HOME", str(tmp_path / "home"))
+
+
+def pytest_collection_modifyitems(items):
+    """Mark what needs the BigQuery emulator, whose SQL takes half a second a query: `make test-bigquery` runs it."""
+    for item in items:
+        parameters = getattr(getattr(item, "callspec", None), "params", {})
+        if "bigquery" in parameters.values() or {"bigquery_url", "bigquery_host"} & set(item.fixturenames):
+            item.add_marker(pytest.mark.bigquery)

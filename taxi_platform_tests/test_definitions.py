@@ -5,6 +5,7 @@ import sys
 from datetime import datetime
 
 import dagster as dg
+import duckdb
 import pytest
 
 from taxi_platform.definitions import build_definitions
@@ -81,6 +82,8 @@ def test_all_checks_are_evaluated_for_the_month_and_the_two_of_counts_block(defi
         "table_matches_clean_trips",
         "few_rows_rejected",
         "no_unknown_columns",
+        "usual_shares",
+        "published_count",
     }
     assert {check.partition for check in found.values()} == {"2020-04"}
     assert all(check.passed for check in found.values())
@@ -126,3 +129,12 @@ def test_definitions_load_without_a_warning_of_ours():
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0
     assert "taxi_platform" not in done.stderr
+
+
+def test_the_zones_become_a_table(definitions, tmp_path):
+    asset = definitions.resolve_assets_def(dg.AssetKey(["reference", "taxi_zones"]))
+    for _ in range(2):
+        assert dg.materialize([asset]).success
+    with duckdb.connect(str(tmp_path / "home/warehouse.duckdb"), read_only=True) as con:
+        assert con.execute("SELECT count(*), count(service_zone) FROM taxi_zones").fetchone() == (265, 265)
+        assert con.execute("SELECT zone FROM taxi_zones WHERE location_id = 265").fetchone() == ("Outside of NYC",)

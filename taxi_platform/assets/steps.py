@@ -59,6 +59,7 @@ class Cleaned:
     report: Report
     uri: str
     rejected_uri: str
+    source_url: str
     unchanged: bool
 
 
@@ -140,7 +141,8 @@ def clean(
         if footer is None or report is None or footer.file_version != version:
             raise Conflict(f"{partition} was cleaned by another run meanwhile.", "Run the month again.")
         say(f"{partition}: {report.rows_clean:,} rows clean, {report.rows_rejected:,} rejected.")
-        return Cleaned(footer, report, lake.uri(month.clean_key), lake.uri(month.rejected_key(version)), unchanged)
+        uris = lake.uri(month.clean_key), lake.uri(month.rejected_key(version))
+        return Cleaned(footer, report, *uris, raw.url, unchanged)
 
 
 @starting_over

@@ -9,6 +9,7 @@ Dagster reads the annotations of these functions when it decorates them, so they
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import dagster as dg
 from pydantic import Field
@@ -17,8 +18,9 @@ from taxi_platform.assets import metadata, steps
 from taxi_platform.assets.resources import LakeResource, SourceResource, WarehouseResource
 from taxi_platform.lake.months import MonthInLake
 from taxi_platform.sources.base import Progress
-from taxi_platform.trips.contract import REJECTED_COLUMNS, contract_of
+from taxi_platform.trips.contract import REJECTED_COLUMNS, Contract, contract_of
 from taxi_platform.trips.errors import NotPublished, TaxiError, TransientError
+from taxi_platform.trips.known import compare_count
 from taxi_platform.trips.months import Dataset, Month, Partition
 from taxi_platform.warehouse.base import trips_table
 
@@ -134,6 +136,18 @@ def build_dataset(
                 partitions_def=partitions,
                 description="Every published column has its place in the contract; others are in extra_columns.",
             ),
+            dg.AssetCheckSpec(
+                "usual_shares",
+                asset=clean_key,
+                partitions_def=partitions,
+                description="What looks suspicious does so as often as in real months, rule by rule.",
+            ),
+            dg.AssetCheckSpec(
+                "published_count",
+                asset=clean_key,
+                partitions_def=partitions,
+                description="As many rows were read as are known of this month's file; CSV and Parquet differ.",
+            ),
         ],
         partitions_def=partitions,
         backfill_policy=one_month_a_run,
@@ -152,7 +166,7 @@ def build_dataset(
             with store.open(MonthInLake(store, partition).clean_key) as file:
                 told = metadata.clean_metadata(cleaned, file, contract.table_columns, time.monotonic() - started)
             yield dg.MaterializeResult(
-                clean_key, metadata=told, data_version=version, check_results=[_unknown_columns(cleaned)]
+                clean_key, metadata=told, data_version=version, check_results=_clean_checks(cleaned, contract)
             )
             with store.open(MonthInLake(store, partition).rejected_key(cleaned.footer.file_version)) as file:
                 told = metadata.rejected_metadata(cleaned, file, REJECTED_COLUMNS)
@@ -277,16 +291,39 @@ def _few_rejected(cleaned: steps.Cleaned) -> dg.AssetCheckResult:
     )
 
 
-def _unknown_columns(cleaned: steps.Cleaned) -> dg.AssetCheckResult:
+def _clean_checks(cleaned: steps.Cleaned, contract: Contract) -> list[dg.AssetCheckResult]:
     report = cleaned.report
-    unknown = ", ".join(report.unknown_columns)
-    return dg.AssetCheckResult(
-        check_name="no_unknown_columns",
-        asset_key=dg.AssetKey([report.dataset, "clean_trips"]),
-        passed=not unknown,
-        severity=dg.AssetCheckSeverity.WARN,
-        description=f"Kept in extra_columns: {unknown}. One line in the contract gives it a place."
-        if unknown
-        else "Every published column has its place.",
-        metadata={"unknown_columns": len(report.unknown_columns)},
-    )
+    unknown, unusual = report.unknown_columns, report.unusual(contract.usual_share)
+    partition = Partition.parse(report.dataset, report.month)
+    count = compare_count(partition, report.format, report.rows_read)
+    synthetic = cleaned.source_url.startswith("sample://")
+
+    def result(name: str, passed: bool, description: str, **found: Any) -> dg.AssetCheckResult:
+        return dg.AssetCheckResult(
+            check_name=name,
+            asset_key=dg.AssetKey([report.dataset, "clean_trips"]),
+            passed=passed,
+            severity=dg.AssetCheckSeverity.WARN,
+            description=description,
+            metadata=found,
+        )
+
+    told = ", ".join(f"{rule} {share:.2%} (up to {contract.usual_share[rule]:.2%})" for rule, share in unusual.items())
+    return [
+        result(
+            "no_unknown_columns",
+            not unknown,
+            f"Kept in extra_columns: {', '.join(unknown)}. One line in the contract gives it a place."
+            if unknown
+            else "Every published column has its place.",
+            unknown_columns=len(unknown),
+        ),
+        result("usual_shares", not unusual, f"More than usual: {told}." if unusual else "As usual.", **unusual),
+        result(
+            "published_count",
+            synthetic or count.agrees,
+            "A synthetic month has no published count." if synthetic else str(count),
+            rows_read=count.rows_read,
+            rows_published=count.published or "unknown",
+        ),
+    ]

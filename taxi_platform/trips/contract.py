@@ -80,6 +80,7 @@ class Contract:
     columns: tuple[Column, ...]
     codes: Mapping[str, Mapping[str, str | int]]
     suspicious: Mapping[str, str]
+    usual_share: Mapping[str, float]
     ignored: tuple[str, ...]
     version: str
 
@@ -153,6 +154,7 @@ def parse_contract(dataset: Dataset, text: str) -> Contract:
         columns=columns,
         codes=data.get("codes", {}),
         suspicious=data["suspicious"],
+        usual_share=data.get("usual_share", {}),
         ignored=tuple(data["ignored"]),
         version=_digest(decisive),
     )

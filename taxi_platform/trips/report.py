@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 
 
@@ -41,3 +42,10 @@ class Report:
     @property
     def share_rejected(self) -> float:
         return self.rows_rejected / self.rows_read if self.rows_read else 0.0
+
+    def unusual(self, usual_share: Mapping[str, float]) -> dict[str, float]:
+        """Rule → share of the clean rows, where it is larger than usual. Under 10,000 rows a share says little."""
+        if self.rows_clean < 10_000:
+            return {}
+        shares = {rule: rows / self.rows_clean for rule, rows in self.suspicious.items()}
+        return {rule: share for rule, share in shares.items() if share > usual_share.get(rule, 1)}

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from taxi_platform.trips.contract import REJECTED_COLUMNS, Column, contract_of
 from taxi_platform.trips.errors import IntegrityError
+from taxi_platform.trips.known import ZONE_COLUMNS
 from taxi_platform.trips.months import Dataset, Partition
 from taxi_platform.warehouse.fingerprint import Fingerprint
 
@@ -63,6 +66,10 @@ def rejected_table(dataset: Dataset) -> Table:
     )
 
 
+def zones_table() -> Table:
+    return Table("taxi_zones", ZONE_COLUMNS, "The TLC's taxi zones: the borough and name behind each location id.")
+
+
 class Warehouse(ABC):
     """Tables by month. Raises `WarehouseError`; `WarehouseBusy` where waiting may help."""
 
@@ -83,6 +90,10 @@ class Warehouse(ABC):
 
         Compares what arrived with the files and raises `IntegrityError`, leaving the old month, when they differ.
         """
+
+    @abstractmethod
+    def replace_reference(self, table: Table, rows: Sequence[tuple[Any, ...]]) -> None:
+        """Replace a small table without months by these rows, at once."""
 
     @abstractmethod
     def loaded_months(self, table: str) -> dict[str, LoadedMonth]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -84,6 +84,19 @@ class BigQueryWarehouse(Warehouse):
             self._check_arrived(trips, files, expected[trips])
         links = {"bigquery_table": self._link(trips.name), "bigquery_job": self._job_link(job)}
         return LoadResult(expected[trips].rows, expected[rejected].rows, expected[trips], links)
+
+    def replace_reference(self, table: Table, rows: Sequence[tuple[Any, ...]]) -> None:
+        names = [column.name for column in table.columns]
+        wanted = described(table, self.dataset)
+        config = bq.LoadJobConfig(
+            schema=wanted.schema, write_disposition=bq.WriteDisposition.WRITE_TRUNCATE, labels=LABELS
+        )
+        with self._explained("load"):
+            self._ensure_dataset()
+            self.client.create_table(wanted, exists_ok=True, timeout=CALL_SECONDS)
+            records = [dict(zip(names, row, strict=True)) for row in rows]
+            options: dict[str, Any] = {"location": self.location, "job_config": config}
+            self._finish(self.client.load_table_from_json(records, wanted, timeout=CALL_SECONDS, **options))
 
     def loaded_months(self, table: str) -> dict[str, LoadedMonth]:
         # Asked often and answered from BigQuery's cache, at no cost, until the table changes.

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import duckdb
 from filelock import FileLock, Timeout
@@ -68,6 +69,14 @@ class DuckDBWarehouse(Warehouse):
                 check_arrived(table, fingerprint, self._fingerprint(con, table, partition))
             con.execute("COMMIT")
         return LoadResult(expected[0].rows, expected[1].rows, expected[0])
+
+    def replace_reference(self, table: Table, rows: Sequence[tuple[Any, ...]]) -> None:
+        with self._connect() as con:
+            con.execute("BEGIN")
+            self._ensure(con, table)
+            con.execute(f"DELETE FROM {table.name}")
+            con.executemany(f"INSERT INTO {table.name} VALUES ({', '.join('?' * len(table.columns))})", rows)
+            con.execute("COMMIT")
 
     def loaded_months(self, table: str) -> dict[str, LoadedMonth]:
         if not self.path.exists():

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import secrets
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import psycopg
 from psycopg import errors, sql
@@ -81,6 +82,14 @@ class PostgresWarehouse(Warehouse):
                     asides.append((self._name(table.name), aside))
                 self._when_free(con, lambda: self._swap(con, partition, asides))
         return LoadResult(expected[0].rows, expected[1].rows, expected[0])
+
+    def replace_reference(self, table: Table, rows: Sequence[tuple[Any, ...]]) -> None:
+        name = self._name(table.name)
+        values = sql.SQL(", ").join([sql.Placeholder()] * len(table.columns))
+        with self.schema.connect() as con, con.transaction():
+            self._create_or_widen(con, table, partitioned=False)
+            con.execute(sql.SQL("DELETE FROM {}").format(name))
+            con.cursor().executemany(sql.SQL("INSERT INTO {} VALUES ({})").format(name, values), rows)
 
     def loaded_months(self, table: str) -> dict[str, LoadedMonth]:
         return self._loaded(table, sql.SQL(""))
@@ -203,26 +212,27 @@ class PostgresWarehouse(Warehouse):
                 )
         return existing
 
-    def _columns(self, con: psycopg.Connection, table: Table) -> dict[str, str]:
+    def _columns(self, con: psycopg.Connection, table: Table, partitioned: bool = True) -> dict[str, str]:
         rows = con.execute(
             "SELECT attname, format_type(atttypid, atttypmod), pg_get_partkeydef(attrelid) FROM pg_attribute "
             "WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped ORDER BY attnum",
             [self._name(table.name).as_string(con)],
         ).fetchall()
-        if rows and rows[0][2] != "LIST (file_month)":
+        if rows and partitioned and rows[0][2] != "LIST (file_month)":
             raise WarehouseError(f"{table.name} in {self.url} is not partitioned by LIST (file_month).", OTHER_TABLE)
         return {name: kind for name, kind, _ in rows}
 
-    def _create_or_widen(self, con: psycopg.Connection, table: Table) -> None:
+    def _create_or_widen(self, con: psycopg.Connection, table: Table, partitioned: bool = True) -> None:
         con.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", [f"taxi_platform {self.schema.name}"])
         # Not IF NOT EXISTS, which asks for the right to create even where there is nothing to create.
         if not con.execute("SELECT 1 FROM pg_namespace WHERE nspname = %s", [self.schema.name]).fetchone():
             con.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(self.schema.name)))
-        name, existing = self._name(table.name), self._columns(con, table)
+        name, existing = self._name(table.name), self._columns(con, table, partitioned)
         types = {column.name: sql.SQL(TYPES[column.type]) for column in table.columns}
         if not existing:
             fields = sql.SQL(", ").join(sql.SQL("{} {}").format(sql.Identifier(c), kind) for c, kind in types.items())
-            con.execute(sql.SQL("CREATE TABLE {} ({}) PARTITION BY LIST (file_month)").format(name, fields))
+            partitions = sql.SQL("PARTITION BY LIST (file_month)" if partitioned else "")
+            con.execute(sql.SQL("CREATE TABLE {} ({}) {}").format(name, fields, partitions))
             con.execute(sql.SQL("COMMENT ON TABLE {} IS {}").format(name, table.description))
             if PICKUP in types:
                 con.execute(sql.SQL("CREATE INDEX ON {} ({})").format(name, sql.Identifier(PICKUP)))

@@ -5,6 +5,7 @@ from pathlib import Path
 from taxi_platform.trips.dictionary import dictionary
 from taxi_platform.trips.known import compare_count, published_counts, taxi_zones
 from taxi_platform.trips.months import Partition
+from taxi_platform.trips.report import Report
 
 GREEN = Partition.parse("green", "2020-04")
 
@@ -45,3 +46,12 @@ def test_zones_are_265_and_text_that_reads_na_is_no_null():
 def test_the_data_dictionary_is_up_to_date():
     path = Path(__file__).parents[2] / "docs" / "columns.md"
     assert path.read_text("utf-8") == dictionary(), "run: python -m taxi_platform.trips.dictionary > docs/columns.md"
+
+
+def test_a_share_beyond_the_usual_is_named_and_small_months_are_left_alone():
+    month = dict(dataset="green", month="2020-04", file_version="", raw_sha256="", contract_version="", reject=())
+    counts = dict(format="csv.gz", rows_read=20_000, rows_rejected=0, suspicious={"negative_total": 300})
+    report = Report(**month, **counts, rows_clean=20_000)
+    assert report.unusual({"negative_total": 0.006}) == {"negative_total": 0.015}
+    assert report.unusual({"negative_total": 0.02}) == {}
+    assert Report(**month, **counts, rows_clean=9_999).unusual({"negative_total": 0.006}) == {}

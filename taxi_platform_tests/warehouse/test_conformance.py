@@ -9,9 +9,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from taxi_platform.trips.errors import IntegrityError, WarehouseError
+from taxi_platform.trips.known import taxi_zones
 from taxi_platform.trips.months import Dataset, Month
 from taxi_platform.warehouse import open_warehouse
-from taxi_platform.warehouse.base import LoadedMonth, MonthFiles, rejected_table, trips_table
+from taxi_platform.warehouse.base import LoadedMonth, MonthFiles, rejected_table, trips_table, zones_table
 from taxi_platform.warehouse.fingerprint import parquet_fingerprint
 
 from .conftest import Backend, Months
@@ -193,3 +194,11 @@ def test_two_versions_of_a_month_loaded_at_once_never_mix(backend: Backend, mont
     whole = {(499, (versions[0].file_version,)), (699, (versions[1].file_version,))}
     assert seen <= whole | {None}
     assert sum(is_loaded(backend, files) for files in versions) == 1
+
+
+def test_a_reference_table_is_replaced_whole(backend):
+    table = zones_table()
+    backend.warehouse.replace_reference(table, taxi_zones()[:3])
+    backend.warehouse.replace_reference(table, taxi_zones())
+    query = f"SELECT count(*), count(service_zone), max(location_id) FROM {backend.qualified(table.name)}"
+    assert [tuple(row) for row in backend.execute(query)] == [(265, 265, 265)]
