@@ -16,6 +16,7 @@ from datetime import date, datetime
 from typing import TYPE_CHECKING, Any
 
 import click
+import rich.markup
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -122,6 +123,34 @@ def dev(port: int) -> None:
     with open_instance(settings):
         pass
     serve(settings, port, out.print)
+
+
+@cli.command()
+def doctor() -> None:
+    """Check every setting, credential, permission and connection, and say how to mend what is wrong."""
+    from taxi_platform.doctor import examine
+
+    wrong = 0
+    for finding in examine(load_settings(), _newest_month()):
+        wrong += not finding.ok
+        mark = "[green]ok   [/]" if finding.ok else "[red]wrong[/]"
+        out.print(f"{mark} {finding.name:20}", rich.markup.escape(finding.told), soft_wrap=True)
+    sys.exit(FAILED if wrong else 0)
+
+
+@cli.command()
+@click.option("--dry-run", is_flag=True, help="Only say what would be made.")
+def bootstrap(dry_run: bool) -> None:
+    """Make bucket, dataset, schema and tables that are missing; what is there stays as it is."""
+    from taxi_platform.doctor import plan
+
+    settings = load_settings()
+    check_urls(settings)
+    for change in plan(settings):
+        if change.needed and not dry_run:
+            change.apply()
+        state = ("would make" if dry_run else "made") if change.needed else "is there"
+        out.print(f"{state:10} {change.what}", markup=False, soft_wrap=True)
 
 
 def _ingest(

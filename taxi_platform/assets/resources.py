@@ -1,6 +1,7 @@
 """The resources a person configures: each is one URL, opened into what stands behind it."""
 
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 from pydantic import Field
@@ -26,15 +27,21 @@ class SourceResource(dg.ConfigurableResource):
 
 
 class LakeResource(dg.ConfigurableResource):
-    """Where files live, and the engine that cleans them."""
+    """Where files live, and the engine that cleans them. A bucket's client is dagster-gcp's `GCSResource`."""
 
-    url: str = Field(description="TAXI_LAKE_URL: file:///folder.")
+    url: str = Field(description="TAXI_LAKE_URL: file:///folder or gs://bucket/prefix.")
     home: str = Field(description="TAXI_HOME: where work in progress is kept and spilled.")
     memory_limit: str = Field(default="512MB", description="TAXI_MEMORY_LIMIT.")
     threads: int = Field(default=2, description="TAXI_THREADS.")
 
     def open(self) -> Lake:
-        return open_lake(self.url)
+        if not self.url.startswith("gs://"):
+            return open_lake(self.url)
+        from dagster_gcp import GCSResource  # two seconds and 200 MB: only for those who use it
+
+        from taxi_platform.lake.gcs import connect
+
+        return connect(self.url, GCSResource().get_client())
 
     @property
     def work_home(self) -> Path:
@@ -46,10 +53,21 @@ class LakeResource(dg.ConfigurableResource):
 
 
 class WarehouseResource(dg.ConfigurableResource):
-    """Where tables live."""
+    """Where tables live. BigQuery's client is dagster-gcp's `BigQueryResource`."""
 
-    url: str = Field(description="A warehouse URL: duckdb:///file.duckdb.")
+    url: str = Field(description="A URL: duckdb:///…, bigquery://… or postgresql://…")
     variable: str = Field(default="TAXI_WAREHOUSE_URL", description="The variable the URL came from, for messages.")
 
     def open(self) -> Warehouse:
-        return open_warehouse(self.url, self.variable)
+        if not self.url.startswith("bigquery://"):
+            return open_warehouse(self.url, self.variable)
+        from taxi_platform.warehouse.bigquery import connect
+
+        return connect(self.url, self.variable, _bigquery_client)
+
+
+def _bigquery_client(project: str, location: str) -> Any:
+    from dagster_gcp import BigQueryResource
+
+    with BigQueryResource(project=project, location=location).get_client() as client:
+        return client

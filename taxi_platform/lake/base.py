@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -9,7 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from taxi_platform.trips.errors import LakeError
 from taxi_platform.trips.months import Partition
+from taxi_platform.trips.plan import Change
 
 ANY_VERSION = "*"
 """As `if_version`: write whatever is there."""
@@ -68,6 +71,21 @@ class Lake(ABC):
     @abstractmethod
     def local_copy(self, key: str, folder: Path) -> AbstractContextManager[Path]:
         """The object as a local file to read: itself where it is one, else a copy in `folder`."""
+
+    @abstractmethod
+    def plan(self) -> Iterator[Change]:
+        """What has to be made before the lake can hold anything."""
+
+    def check_access(self) -> None:
+        """Write, read and remove a small object; raises `LakeError` naming what is missing."""
+        key = f".check/{uuid.uuid4().hex}"
+        self.write(key, b"taxi_platform")
+        found = self.read(key)
+        self.delete(key)
+        if found is None or found[0] != b"taxi_platform":
+            raise LakeError(
+                f"{self.url} does not give back what was written.", "Check what stands behind that address."
+            )
 
     @contextmanager
     def lock(self, partition: Partition) -> Iterator[None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
@@ -22,6 +23,7 @@ from google.cloud.storage.retry import DEFAULT_RETRY
 
 from taxi_platform.lake.base import ANY_VERSION, NEW, Lake, StoredObject
 from taxi_platform.trips.errors import Conflict, IntegrityError, LakeBusy, LakeError
+from taxi_platform.trips.plan import Change
 
 CHUNK_BYTES = 8 * 1024 * 1024
 """Of an upload: what memory holds, and what a retry sends again."""
@@ -96,6 +98,22 @@ class GCSLake(Lake):
         finally:
             path.unlink(missing_ok=True)
 
+    def plan(self) -> Iterator[Change]:
+        with explained("read", self.url):
+            found = self.client.lookup_bucket(self.bucket.name, **self._options)
+        yield Change(f"bucket {self.bucket.name}", found is None, self._make_bucket)
+
+    def _make_bucket(self) -> None:
+        """In Google's default location; make it yourself for another one."""
+        project = self.client.project or os.environ.get("GOOGLE_CLOUD_PROJECT")
+        if not project and not os.environ.get("STORAGE_EMULATOR_HOST"):
+            raise LakeError(
+                f"The bucket {self.bucket.name} is to be made, but in which project?",
+                "Set GOOGLE_CLOUD_PROJECT, or make the bucket yourself.",
+            )
+        with explained("create", self.url), suppress(api.Conflict):
+            self.client.create_bucket(self.bucket, project=project or "emulator", **self._options)
+
     def _there(self, key: str) -> storage.Blob | None:
         with explained("read", self.uri(key)):
             return self.bucket.get_blob(self.prefix + key, **self._options)
@@ -144,11 +162,11 @@ class GCSLake(Lake):
         raise Conflict(f"{self.uri(key)} was replaced by another run.", "Run the month again.")
 
 
-def connect(url: str) -> GCSLake:
-    """The lake at `gs://bucket/prefix`, with the credentials of the environment."""
+def connect(url: str, client: storage.Client | None = None) -> GCSLake:
+    """The lake at `gs://bucket/prefix`, by this client or one with the credentials of the environment."""
     bucket, _, prefix = url.removeprefix("gs://").partition("/")
     with explained("open", url):
-        return GCSLake(storage.Client(project=None), bucket, prefix)  # objects need no project, only its bucket
+        return GCSLake(client or storage.Client(project=None), bucket, prefix)  # objects need no project, buckets do
 
 
 class _Reader(BlobReader):

@@ -16,6 +16,7 @@ from filelock import FileLock, Timeout
 from taxi_platform.lake.base import ANY_VERSION, NEW, Lake, StoredObject
 from taxi_platform.trips.errors import Conflict, LakeError, TransientError
 from taxi_platform.trips.months import Partition
+from taxi_platform.trips.plan import Change
 
 LOCK_WAIT_SECONDS = 3 * 3600
 """The largest month takes minutes; whoever holds a lock this long is stuck."""
@@ -87,6 +88,13 @@ class LocalLake(Lake):
         if not path.is_file():
             raise LakeError(f"{self.uri(key)} is missing.", "Materialize the asset that makes it again.")
         yield path
+
+    def plan(self) -> Iterator[Change]:
+        yield Change(f"folder {self.root}", not self.root.is_dir(), self._make_root)
+
+    def _make_root(self) -> None:
+        with self._explained("make", ""):
+            self.root.mkdir(parents=True, exist_ok=True)
 
     @contextmanager
     def lock(self, partition: Partition) -> Iterator[None]:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from taxi_platform.trips.contract import REJECTED_COLUMNS, Column, contract_of
+from taxi_platform.trips.contract import PROVENANCE, REJECTED_COLUMNS, Column, contract_of
 from taxi_platform.trips.errors import IntegrityError
 from taxi_platform.trips.known import ZONE_COLUMNS
 from taxi_platform.trips.months import Dataset, Partition
+from taxi_platform.trips.plan import Change
 from taxi_platform.warehouse.fingerprint import Fingerprint
 
 
@@ -22,6 +23,11 @@ class Table:
     name: str
     columns: tuple[Column, ...]
     description: str
+
+    @property
+    def by_month(self) -> bool:
+        """Whether it is made of months, to be partitioned by them."""
+        return any(column.name == PROVENANCE[0].name for column in self.columns)
 
 
 @dataclass(frozen=True)
@@ -83,6 +89,13 @@ class Warehouse(ABC):
     @abstractmethod
     def example_query(self, table: str) -> str:
         """A line to paste into a shell that asks the table something."""
+
+    @abstractmethod
+    def plan(self, tables: Sequence[Table]) -> Iterator[Change]:
+        """What has to be made for these tables, the container first; loading a month makes it as well.
+
+        Raises `WarehouseError` where the warehouse cannot be reached or a table clashes with the contract.
+        """
 
     @abstractmethod
     def replace_month(self, files: MonthFiles) -> LoadResult:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import re
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import parse_qsl, urlsplit
@@ -20,6 +21,7 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait
 
 from taxi_platform.trips.errors import Conflict, IntegrityError, SettingError, WarehouseBusy, WarehouseError
 from taxi_platform.trips.months import Partition
+from taxi_platform.trips.plan import Change
 from taxi_platform.warehouse.base import (
     LoadedMonth,
     LoadResult,
@@ -65,6 +67,33 @@ class BigQueryWarehouse(Warehouse):
         query = f"SELECT file_month, COUNT(*) AS trips FROM `{self._name(table)}` GROUP BY 1 ORDER BY 1"
         return f"bq --project_id={self.dataset.project} query --use_legacy_sql=false '{query}'"
 
+    def plan(self, tables: Sequence[Table]) -> Iterator[Change]:
+        with self._explained("read"):
+            try:
+                found = self.client.get_dataset(self.dataset, timeout=CALL_SECONDS)
+                existing = {table.table_id for table in self.client.list_tables(self.dataset, timeout=CALL_SECONDS)}
+            except api.NotFound:
+                found, existing = None, set()
+        yield Change(f"dataset {self.dataset.dataset_id} in {self.location}", found is None, self._make_dataset)
+        for table in tables:
+            yield Change(f"table {self._name(table.name)}", self._lacks(table, existing), partial(self._make, table))
+
+    def _lacks(self, table: Table, existing: set[str]) -> bool:
+        """Whether the table or a column of it is missing; raises where what is there clashes."""
+        if table.name not in existing:
+            return True
+        with self._explained("read"):
+            found = self._checked(table, self.client.get_table(self.dataset.table(table.name), timeout=CALL_SECONDS))
+        return len(found) > 0
+
+    def _make_dataset(self) -> None:
+        with self._explained("create"):
+            self._ensure_dataset()
+
+    def _make(self, table: Table) -> None:
+        with self._explained("create"):
+            self._ensure(table)
+
     def replace_month(self, files: MonthFiles) -> LoadResult:
         """See the base; but load jobs have no common transaction, and a table is compared after it was replaced.
 
@@ -93,7 +122,7 @@ class BigQueryWarehouse(Warehouse):
         )
         with self._explained("load"):
             self._ensure_dataset()
-            self.client.create_table(wanted, exists_ok=True, timeout=CALL_SECONDS)
+            self._ensure(table)
             records = [dict(zip(names, row, strict=True)) for row in rows]
             options: dict[str, Any] = {"location": self.location, "job_config": config}
             self._finish(self.client.load_table_from_json(records, wanted, timeout=CALL_SECONDS, **options))
@@ -163,18 +192,23 @@ class BigQueryWarehouse(Warehouse):
             found = self.client.get_table(wanted, timeout=CALL_SECONDS)
         except api.NotFound:
             found = self.client.create_table(wanted, exists_ok=True, timeout=CALL_SECONDS)
+        if missing := self._checked(table, found):
+            found.schema = [*found.schema, *missing]
+            found = self.client.update_table(found, ["schema"], timeout=CALL_SECONDS)
+        return found
+
+    def _checked(self, table: Table, found: bq.Table) -> list[bq.SchemaField]:
+        """The fields that the table lacks; raises `WarehouseError` where what it has clashes with the contract."""
+        wanted = described(table, self.dataset)
         existing = {field.name: type_of(field) for field in found.schema}
         for field in wanted.schema:
             if existing.get(field.name, type_of(field)) != type_of(field):
                 problem = f"{self._name(table.name)}.{field.name} is {existing[field.name]}, not {type_of(field)}."
                 raise WarehouseError(problem, RELOADED)
         month = found.time_partitioning
-        if not month or (month.type_, month.field) != ("MONTH", "file_month"):
+        if table.by_month and (not month or (month.type_, month.field) != ("MONTH", "file_month")):
             raise WarehouseError(f"{self._name(table.name)} is not partitioned by month of file_month.", RELOADED)
-        if missing := [field for field in wanted.schema if field.name not in existing]:
-            found.schema = [*found.schema, *missing]
-            found = self.client.update_table(found, ["schema"], timeout=CALL_SECONDS)
-        return found
+        return [field for field in wanted.schema if field.name not in existing]
 
     def _load(self, table: bq.Table, path: Path, uri: str, files: MonthFiles, run: str) -> bq.LoadJob:
         """Replace one partition; a job that failed for a passing reason is followed by another one."""
@@ -245,8 +279,13 @@ class BigQueryWarehouse(Warehouse):
         return f"https://console.cloud.google.com/bigquery?project={job.project}&{found}"
 
 
-def connect(url: str, variable: str = "TAXI_WAREHOUSE_URL") -> BigQueryWarehouse:
-    """The warehouse at `bigquery://project/dataset?location=US`, with the credentials of the environment."""
+def connect(
+    url: str, variable: str = "TAXI_WAREHOUSE_URL", client_of: Callable[[str, str], bq.Client] | None = None
+) -> BigQueryWarehouse:
+    """The warehouse at `bigquery://project/dataset?location=US`.
+
+    Its client comes from `client_of(project, location)`, else from the credentials of the environment.
+    """
     parts = urlsplit(url)
     options = dict(parse_qsl(parts.query))
     location = options.pop("location", "US")
@@ -258,7 +297,10 @@ def connect(url: str, variable: str = "TAXI_WAREHOUSE_URL") -> BigQueryWarehouse
         )
     credentials = AnonymousCredentials() if os.environ.get("BIGQUERY_EMULATOR_HOST") else None
     with explained("open", url, variable):
-        client = bq.Client(project=project, location=location, credentials=credentials)
+        if client_of and not credentials:
+            client = client_of(project, location)
+        else:
+            client = bq.Client(project=project, location=location, credentials=credentials)
     return BigQueryWarehouse(client, project, dataset, location, variable)
 
 

@@ -36,7 +36,7 @@ def described(table: Table, dataset: bq.DatasetReference) -> bq.Table:
 
     found = bq.Table(dataset.table(table.name), schema=[field(column) for column in table.columns])
     found.description, found.labels = table.description, LABELS
-    if not any(column.name == "file_month" for column in table.columns):
+    if not table.by_month:
         return found
     found.time_partitioning = bq.TimePartitioning(type_=bq.TimePartitioningType.MONTH, field="file_month")
     names = {column.name for column in table.columns}

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from tenacity import Retrying, retry_if_exception_message, stop_after_delay, wai
 from taxi_platform.trips.casting import identifier, literal
 from taxi_platform.trips.errors import WarehouseBusy, WarehouseError
 from taxi_platform.trips.months import Partition
+from taxi_platform.trips.plan import Change
 from taxi_platform.warehouse.base import (
     LoadedMonth,
     LoadResult,
@@ -51,6 +53,21 @@ class DuckDBWarehouse(Warehouse):
         query = f"SELECT file_month, count(*) AS trips FROM {table} GROUP BY 1 ORDER BY 1"
         program = f"import duckdb; duckdb.connect('{self.path}', read_only=True).sql('{query}').show()"
         return f'{sys.executable} -c "{program}"'
+
+    def plan(self, tables: Sequence[Table]) -> Iterator[Change]:
+        existing: dict[str, dict[str, str]] = {}
+        if self.path.exists():
+            with self._connect(read_only=True) as con:
+                existing = {table.name: self._columns(con, table.name) for table in tables}
+        for table in tables:
+            found = existing.get(table.name, {})
+            _check_types(self.url, table, found)
+            missing = any(column.name not in found for column in table.columns)
+            yield Change(f"table {table.name} in {self.url}", missing, partial(self._make, table))
+
+    def _make(self, table: Table) -> None:
+        with self._connect() as con:
+            self._ensure(con, table)
 
     def replace_month(self, files: MonthFiles) -> LoadResult:
         partition = files.partition
@@ -124,14 +141,10 @@ class DuckDBWarehouse(Warehouse):
             columns = ", ".join(f"{column.name} {column.duckdb_type}" for column in table.columns)
             con.execute(f"CREATE TABLE {table.name} ({columns})")
             con.execute(f"COMMENT ON TABLE {table.name} IS {literal(table.description)}")
+        _check_types(self.url, table, existing)
         for column in table.columns:
             if existing and column.name not in existing:
                 con.execute(f"ALTER TABLE {table.name} ADD COLUMN {column.name} {column.duckdb_type}")
-            elif existing and existing[column.name] != column.duckdb_type:
-                raise WarehouseError(
-                    f"{table.name}.{column.name} in {self.url} is {existing[column.name]}, not {column.duckdb_type}.",
-                    "Rename or drop that table; its months are loaded again from the lake.",
-                )
             if column.name not in existing:
                 con.execute(f"COMMENT ON COLUMN {table.name}.{column.name} IS {literal(column.description)}")
 
@@ -188,3 +201,12 @@ class DuckDBWarehouse(Warehouse):
             raise
         con.execute("SET enable_progress_bar = false")
         return con
+
+
+def _check_types(url: str, table: Table, existing: Mapping[str, str]) -> None:
+    for column in table.columns:
+        if existing.get(column.name, column.duckdb_type) != column.duckdb_type:
+            raise WarehouseError(
+                f"{table.name}.{column.name} in {url} is {existing[column.name]}, not {column.duckdb_type}.",
+                "Rename or drop that table; its months are loaded again from the lake.",
+            )

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import secrets
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_r
 from taxi_platform.trips.contract import PICKUP
 from taxi_platform.trips.errors import WarehouseBusy, WarehouseError
 from taxi_platform.trips.months import Partition
+from taxi_platform.trips.plan import Change
 from taxi_platform.warehouse.base import (
     LoadedMonth,
     LoadResult,
@@ -66,6 +68,19 @@ class PostgresWarehouse(Warehouse):
         query = f'SELECT file_month, count(*) AS trips FROM "{self.schema.name}".{table} GROUP BY 1 ORDER BY 1'
         return f"psql {shlex.quote(self.schema.address)} -c {shlex.quote(query)}"
 
+    def plan(self, tables: Sequence[Table]) -> Iterator[Change]:
+        with self.schema.connect() as con:
+            existing = {table.name: self._columns(con, table) for table in tables}
+        for table in tables:
+            missing = any(column.name not in existing[table.name] for column in table.columns)
+            if not missing:
+                self._make(table)  # nothing to make, but types to compare
+            yield Change(f"table {table.name} in {self.url}", missing, partial(self._make, table))
+
+    def _make(self, table: Table) -> None:
+        with self.schema.connect() as con:
+            self._ensure(con, table)
+
     def replace_month(self, files: MonthFiles) -> LoadResult:
         partition = files.partition
         pairs = ((trips_table(partition.dataset), files.trips), (rejected_table(partition.dataset), files.rejected))
@@ -87,7 +102,7 @@ class PostgresWarehouse(Warehouse):
         name = self._name(table.name)
         values = sql.SQL(", ").join([sql.Placeholder()] * len(table.columns))
         with self.schema.connect() as con, con.transaction():
-            self._create_or_widen(con, table, partitioned=False)
+            self._create_or_widen(con, table)
             con.execute(sql.SQL("DELETE FROM {}").format(name))
             con.cursor().executemany(sql.SQL("INSERT INTO {} VALUES ({})").format(name, values), rows)
 
@@ -212,26 +227,26 @@ class PostgresWarehouse(Warehouse):
                 )
         return existing
 
-    def _columns(self, con: psycopg.Connection, table: Table, partitioned: bool = True) -> dict[str, str]:
+    def _columns(self, con: psycopg.Connection, table: Table) -> dict[str, str]:
         rows = con.execute(
             "SELECT attname, format_type(atttypid, atttypmod), pg_get_partkeydef(attrelid) FROM pg_attribute "
             "WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped ORDER BY attnum",
             [self._name(table.name).as_string(con)],
         ).fetchall()
-        if rows and partitioned and rows[0][2] != "LIST (file_month)":
+        if rows and table.by_month and rows[0][2] != "LIST (file_month)":
             raise WarehouseError(f"{table.name} in {self.url} is not partitioned by LIST (file_month).", OTHER_TABLE)
         return {name: kind for name, kind, _ in rows}
 
-    def _create_or_widen(self, con: psycopg.Connection, table: Table, partitioned: bool = True) -> None:
+    def _create_or_widen(self, con: psycopg.Connection, table: Table) -> None:
         con.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", [f"taxi_platform {self.schema.name}"])
         # Not IF NOT EXISTS, which asks for the right to create even where there is nothing to create.
         if not con.execute("SELECT 1 FROM pg_namespace WHERE nspname = %s", [self.schema.name]).fetchone():
             con.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(self.schema.name)))
-        name, existing = self._name(table.name), self._columns(con, table, partitioned)
+        name, existing = self._name(table.name), self._columns(con, table)
         types = {column.name: sql.SQL(TYPES[column.type]) for column in table.columns}
         if not existing:
             fields = sql.SQL(", ").join(sql.SQL("{} {}").format(sql.Identifier(c), kind) for c, kind in types.items())
-            partitions = sql.SQL("PARTITION BY LIST (file_month)" if partitioned else "")
+            partitions = sql.SQL("PARTITION BY LIST (file_month)" if table.by_month else "")
             con.execute(sql.SQL("CREATE TABLE {} ({}) {}").format(name, fields, partitions))
             con.execute(sql.SQL("COMMENT ON TABLE {} IS {}").format(name, table.description))
             if PICKUP in types:

@@ -164,3 +164,12 @@ def test_nothing_temporary_is_left_behind(lake, tmp_path):
     if root := getattr(lake, "root", None):
         assert [path.name for path in Path(root, ".tmp").iterdir()] == []
         assert (root / "a" / "key").read_bytes() == b"bytes"
+
+
+def test_access_is_checked_without_leaving_anything(lake):
+    for change in lake.plan():
+        if change.needed:
+            change.apply()
+    assert not any(change.needed for change in lake.plan())
+    lake.check_access()
+    assert lake.list(".check/") == []

@@ -202,3 +202,13 @@ def test_a_reference_table_is_replaced_whole(backend):
     backend.warehouse.replace_reference(table, taxi_zones())
     query = f"SELECT count(*), count(service_zone), max(location_id) FROM {backend.qualified(table.name)}"
     assert [tuple(row) for row in backend.execute(query)] == [(265, 265, 265)]
+
+
+def test_a_plan_is_needed_until_it_was_applied(backend: Backend):
+    tables = [zones_table(), GREEN, GREEN_REJECTED]
+    planned = list(backend.warehouse.plan(tables))
+    assert all(change.needed for change in planned[-3:])
+    for change in planned:
+        if change.needed:
+            change.apply()
+    assert not any(change.needed for change in backend.warehouse.plan(tables))

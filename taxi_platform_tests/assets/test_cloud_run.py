@@ -1,0 +1,53 @@
+"""The same graph on Google Cloud by two URLs alone, through Dagster's own resources."""
+
+import dagster as dg
+import duckdb
+import pytest
+
+from taxi_platform.definitions import build_definitions
+from taxi_platform.settings import load_settings
+from taxi_platform_tests.emulators.fixtures import (  # noqa: F401
+    bigquery_host,
+    bigquery_url,
+    bucket,
+    gcs_url,
+    storage_host,
+)
+
+
+def ingest():
+    job = build_definitions(load_settings()).resolve_job_def("green_ingest")
+    result = job.execute_in_process(
+        partition_key="2020-04", instance=dg.DagsterInstance.ephemeral(), raise_on_error=False
+    )
+    assert result.success
+    assert all(check.passed for check in result.get_asset_check_evaluations())
+    return {e.asset_key.path[-1]: e.materialization.metadata for e in result.get_asset_materialization_events()}
+
+
+@pytest.fixture
+def on_a_laptop(monkeypatch):
+    """What the month is on the embedded default."""
+    monkeypatch.setenv("TAXI_SOURCE_URL", "sample://?rows=1000")
+    return ingest()
+
+
+def test_a_month_in_a_bucket_loads_as_it_does_from_a_folder(on_a_laptop, monkeypatch, tmp_path, gcs_url):  # noqa: F811
+    monkeypatch.setenv("TAXI_LAKE_URL", gcs_url)
+    monkeypatch.setenv("TAXI_HOME", str(tmp_path / "other"))
+    told = ingest()
+    assert told["clean_trips"]["dagster/uri"].value.startswith(gcs_url)
+    assert told["trips"]["fingerprint"] == on_a_laptop["trips"]["fingerprint"]
+    assert told["clean_trips"]["file_version"] == on_a_laptop["clean_trips"]["file_version"]
+    with duckdb.connect(str(tmp_path / "other/warehouse.duckdb"), read_only=True) as con:
+        assert con.execute("SELECT count(*) FROM green_trips").fetchone()[0] == told["trips"]["rows"].value
+    assert [entry["unchanged"].value for entry in ingest().values()] == [True] * 4
+
+
+def test_a_month_in_bigquery_is_the_month_in_duckdb(on_a_laptop, monkeypatch, gcs_url, bigquery_url):  # noqa: F811
+    monkeypatch.setenv("TAXI_LAKE_URL", gcs_url)
+    monkeypatch.setenv("TAXI_WAREHOUSE_URL", bigquery_url)
+    told = ingest()
+    assert told["trips"]["fingerprint"] == on_a_laptop["trips"]["fingerprint"]
+    assert "console.cloud.google.com" in told["trips"]["bigquery_job"].value
+    assert [entry["unchanged"].value for entry in ingest().values()] == [True] * 4

@@ -1,0 +1,77 @@
+"""`taxi doctor` and `taxi bootstrap`: one plan, printed, checked and applied."""
+
+import duckdb
+import pytest
+
+from taxi_platform.doctor import examine, plan
+from taxi_platform.settings import load_settings
+from taxi_platform.trips.months import Month
+from taxi_platform_tests.test_cli import taxi
+
+NEWEST = Month(2020, 4)
+
+
+def wrong(**environment):
+    findings = examine(load_settings(environment), NEWEST)
+    return {finding.name: finding.told for finding in findings if not finding.ok}
+
+
+def test_a_fresh_home_is_well_and_says_what_will_be_made(tmp_path):
+    settings = load_settings({"TAXI_HOME": str(tmp_path / "home")})
+    told = {finding.name: finding for finding in examine(settings, NEWEST)}
+    assert all(finding.ok for finding in told.values())
+    assert "to be made" in told["lake"].told
+    assert "0 of 9" in told["warehouse"].told
+
+
+def test_the_plan_is_empty_once_it_was_applied(tmp_path):
+    settings = load_settings({"TAXI_HOME": str(tmp_path / "home"), "TAXI_DATASETS": "green"})
+    changes = list(plan(settings))
+    assert [change.what.split(" in ")[0] for change in changes] == [
+        f"folder {tmp_path}/home/lake",
+        "table taxi_zones",
+        "table green_trips",
+        "table green_rejected_trips",
+    ]
+    assert all(change.needed for change in changes)
+    for change in changes:
+        change.apply()
+    assert not any(change.needed for change in plan(settings))
+
+
+def test_a_gained_column_is_planned_and_a_clash_is_wrong(tmp_path):
+    environment = {"TAXI_HOME": str(tmp_path), "TAXI_DATASETS": "green"}
+    with duckdb.connect(str(tmp_path / "warehouse.duckdb")) as con:
+        con.execute("CREATE TABLE green_trips (vendor_id BIGINT)")
+    needed = {change.what.split(" in ")[0] for change in plan(load_settings(environment)) if change.needed}
+    assert "table green_trips" in needed
+    with duckdb.connect(str(tmp_path / "warehouse.duckdb")) as con:
+        con.execute("CREATE OR REPLACE TABLE green_trips (vendor_id DATE)")
+    assert "green_trips.vendor_id" in wrong(**environment)["warehouse"]
+
+
+@pytest.mark.parametrize(
+    ("environment", "name", "told"),
+    [
+        ({"TAXI_SOURCE_URL": "http://127.0.0.1:9/{dataset}_{month}.csv"}, "source", "127.0.0.1"),
+        ({"TAXI_SOURCE_URL": "nowhere"}, "source", "TAXI_SOURCE_URL"),
+        ({"TAXI_LAKE_URL": "s3://bucket"}, "lake", "TAXI_LAKE_URL"),
+        ({"TAXI_WAREHOUSE_URL": "postgresql://u:hunter2@127.0.0.1:9/db"}, "warehouse", "127.0.0.1"),
+        ({"TAXI_SERVING_URL": "mysql://x"}, "serving", "TAXI_SERVING_URL"),
+    ],
+)
+def test_what_is_wrong_is_named_with_its_remedy_and_without_secrets(tmp_path, environment, name, told):
+    found = wrong(TAXI_HOME=str(tmp_path), **environment)
+    assert list(found) == [name]
+    assert told in found[name]
+    assert "hunter2" not in found[name]
+
+
+def test_bootstrap_says_what_it_would_make_makes_it_and_then_finds_it(tmp_path):
+    status, out, _ = taxi("bootstrap", "--dry-run", TAXI_DATASETS="green")
+    assert status == 0
+    assert out.count("would make") == 4
+    assert not (tmp_path / "home" / "lake").exists()
+    assert taxi("bootstrap", TAXI_DATASETS="green")[1].count("made ") == 4
+    assert taxi("bootstrap", TAXI_DATASETS="green")[1].count("is there") == 4
+    assert taxi("doctor", TAXI_DATASETS="green")[0] == 0
