@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -12,6 +13,17 @@ from filelock import FileLock, Timeout
 
 from taxi_platform.trips.errors import LakeError
 from taxi_platform.trips.months import Partition
+
+ELSEWHERE = "Set TAXI_HOME to a folder that you own."
+REMEDIES = {
+    errno.EACCES: ELSEWHERE,
+    errno.EPERM: ELSEWHERE,
+    errno.EROFS: ELSEWHERE,
+    errno.ENOTDIR: ELSEWHERE,
+    errno.EEXIST: ELSEWHERE,
+    errno.ENOSPC: "The disk is full: free some space and run again.",
+    errno.EDQUOT: "The disk quota is used up: free some space and run again.",
+}
 
 
 @contextmanager
@@ -29,8 +41,10 @@ def work_folder(home: Path, partition: Partition) -> Iterator[Path]:
             finally:
                 shutil.rmtree(root / name, ignore_errors=True)
                 (root / f"{name}.lock").unlink(missing_ok=True)
-    except PermissionError as error:
-        raise LakeError(f"Cannot write {root}: {error.strerror}.", "Set TAXI_HOME to a folder that you own.") from error
+    except OSError as error:
+        if error.errno not in REMEDIES:
+            raise
+        raise LakeError(f"Cannot work in {root}: {error.strerror}.", REMEDIES[error.errno]) from error
 
 
 def _sweep(root: Path) -> None:

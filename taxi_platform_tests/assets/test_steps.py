@@ -13,7 +13,7 @@ from taxi_platform.lake import open_lake
 from taxi_platform.lake.months import MonthInLake
 from taxi_platform.sources import open_source
 from taxi_platform.trips.cleaning import Engine
-from taxi_platform.trips.errors import ContractError, NotData, NotPublished, TooManyRejected
+from taxi_platform.trips.errors import ContractError, LakeError, NotData, NotPublished, TooManyRejected
 from taxi_platform.trips.months import Partition
 from taxi_platform.warehouse import open_warehouse
 from taxi_platform_tests.shared import shared_file
@@ -195,6 +195,33 @@ def test_a_dropped_table_and_lost_clean_files_are_made_again_without_the_source(
     assert "not published" in fetched.warning
     assert (cleaned.unchanged, loaded.unchanged) == (False, False)
     assert place.table() == table
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 3 MB, where this machine lets us mount one."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mount = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(folder)], capture_output=True)
+    if mount.returncode:
+        pytest.skip("mounting a small file system is not permitted here")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_a_full_disk_is_told_and_leaves_the_last_good_month(small_disk):
+    place = Place(small_disk)
+    place.publish(ROW.format(day=1))
+    place.ingest()
+    good = place.files()
+    source = open_source("sample://?rows=200000")
+    with pytest.raises(LakeError, match=r"disk is full|ran out of room") as caught:
+        steps.fetch(source, place.lake, GREEN, place.home)
+        steps.clean(place.lake, GREEN, place.home, Engine(threads=1))
+    assert "free" in caught.value.remedy.lower()
+    assert place.files()["clean/green/month=2020-04/trips.parquet"] == good["clean/green/month=2020-04/trips.parquet"]
+    assert not list((place.home / "tmp").glob("*"))
+    assert [row[1].day for row in place.table()] == [1]
 
 
 INGEST = """
