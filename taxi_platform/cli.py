@@ -249,7 +249,7 @@ def _print_places(settings: Settings) -> None:
     from taxi_platform.warehouse import open_warehouse
 
     lake, warehouse = open_lake(settings.lake_url), open_warehouse(settings.warehouse_url)
-    out.print(f"\nLake       {lake.url}\nWarehouse  {warehouse.url}\nUI         taxi dev, then http://127.0.0.1:3000")
+    out.print(f"\nLake       {lake.url}\nWarehouse  {warehouse.url}\nUI         make dev, then http://127.0.0.1:3000")
     out.print(f"\nAsk it something:\n  {warehouse.example_query(f'{settings.datasets[0]}_trips')}", soft_wrap=True)
 
 

@@ -115,6 +115,15 @@ def test_a_runs_config_can_reject_and_force(definitions):
     assert "zero_distance" in told["clean_trips"]["reasons"].value
 
 
+def test_taxi_reject_promotes_a_rule_for_every_run(monkeypatch):
+    monkeypatch.setenv("TAXI_SOURCE_URL", "sample://?rows=3000")
+    monkeypatch.setenv("TAXI_REJECT", "zero_distance")
+    result, _ = materialize(build_definitions(load_settings()), "green_ingest", "2020-04")
+    told = {e.asset_key.path[-1]: e.materialization.metadata for e in result.get_asset_materialization_events()}
+    assert "zero_distance" in told["clean_trips"]["reasons"].value
+    assert "suspicious/zero_distance" not in told["clean_trips"]
+
+
 def test_a_serving_warehouse_adds_a_copy(monkeypatch, tmp_path):
     monkeypatch.setenv("TAXI_SOURCE_URL", "sample://?rows=3000")
     monkeypatch.setenv("TAXI_SERVING_URL", f"duckdb://{tmp_path}/serving.duckdb")
