@@ -32,7 +32,10 @@ OTHERWISE = {
 @pytest.fixture
 def bigquery_backend(request, bigquery_url):  # noqa: F811
     _skip_otherwise(request)
-    return backend_of(open_warehouse(bigquery_url))
+    warehouse = open_warehouse(bigquery_url)
+    # Made beforehand: while several processes make a dataset at once, the emulator tells its default location of it.
+    next(warehouse.plan([])).apply()
+    return backend_of(warehouse)
 
 
 @pytest.fixture
