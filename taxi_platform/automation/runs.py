@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ from taxi_platform.trips.months import Partition
 
 LOCATION = "taxi_platform"
 PROCESS_TAG = "taxi/process"
-"""Process id and start time of a run's process: a run that says it is running while that process is gone, is dead."""
+"""Machine, id and start time of a run's process: a run that says it is running while that process is gone, is dead."""
 
 
 INTERRUPTIONS = ("DagsterExecutionInterruptedError", "KeyboardInterrupt")
@@ -66,16 +67,20 @@ def open_instance(settings: Settings) -> Iterator[dg.DagsterInstance]:
         yield instance
 
 
-def this_process() -> str:
-    return f"{os.getpid()}@{psutil.Process().create_time():.2f}"
+def process_name(pid: int) -> str:
+    """A process by machine, id and start time, so that no other one is ever taken for it."""
+    return f"{socket.gethostname()}/{pid}@{psutil.Process(pid).create_time():.2f}"
 
 
-def is_alive(process: str) -> bool:
-    pid, _, created = process.partition("@")
-    try:
-        return f"{psutil.Process(int(pid)).create_time():.2f}" == created
-    except (psutil.NoSuchProcess, ValueError):
+def is_dead(process: str) -> bool:
+    """Whether the process is gone; of another machine's nobody here can tell."""
+    machine, _, rest = process.rpartition("/")
+    if machine != socket.gethostname():
         return False
+    try:
+        return process_name(int(rest.partition("@")[0])) != process
+    except (psutil.NoSuchProcess, ValueError):
+        return True
 
 
 def report_dead_runs(instance: dg.DagsterInstance) -> int:
@@ -84,7 +89,7 @@ def report_dead_runs(instance: dg.DagsterInstance) -> int:
     dead = [
         run
         for run in instance.get_runs(dg.RunsFilter(statuses=unfinished))
-        if PROCESS_TAG in run.tags and not is_alive(run.tags[PROCESS_TAG])
+        if PROCESS_TAG in run.tags and is_dead(run.tags[PROCESS_TAG])
     ]
     for run in dead:
         instance.report_run_failed(
@@ -123,7 +128,7 @@ def ingest_month(
     run = instance.create_run_for_job(
         job,
         run_config=run_config(partition, options or IngestOptions()),
-        tags={**job.tags, "dagster/partition": str(partition.month), PROCESS_TAG: this_process()},
+        tags={**job.tags, "dagster/partition": str(partition.month), PROCESS_TAG: process_name(os.getpid())},
         remote_job_origin=_origin(job.name),
     )
     outcome = RunOutcome(partition, run.run_id)

@@ -7,7 +7,14 @@ import time
 import dagster as dg
 import pytest
 
-from taxi_platform.automation.runs import PROCESS_TAG, IngestOptions, ingest_month, open_instance, report_dead_runs
+from taxi_platform.automation.runs import (
+    PROCESS_TAG,
+    IngestOptions,
+    ingest_month,
+    open_instance,
+    process_name,
+    report_dead_runs,
+)
 from taxi_platform.definitions import build_definitions
 from taxi_platform.settings import load_settings
 from taxi_platform.trips.months import Partition
@@ -79,16 +86,16 @@ def test_a_killed_process_leaves_no_run_that_says_it_runs(instance):
     assert outcome.succeeded
 
 
-def test_a_living_process_keeps_its_run(instance):
+def test_a_living_process_and_one_of_another_machine_keep_their_runs(instance):
     sleeper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     try:
-        import psutil
-
-        tag = f"{sleeper.pid}@{psutil.Process(sleeper.pid).create_time():.2f}"
+        tag = process_name(sleeper.pid)
         job = build_definitions(load_settings()).resolve_job_def("green_ingest")
         run = instance.create_run_for_job(job, tags={PROCESS_TAG: tag, "dagster/partition": "2020-04"})
         instance.report_engine_event("starting", run)
         instance.handle_new_event(_started(run))
+        elsewhere = {PROCESS_TAG: f"another-machine/{sleeper.pid}@1.00"}
+        instance.handle_new_event(_started(instance.create_run_for_job(job, tags=elsewhere)))
         assert report_dead_runs(instance) == 0
     finally:
         sleeper.kill()
