@@ -165,21 +165,29 @@ def load(
             say(f"{partition}: {trips.name} already holds version {version}.")
             result = LoadResult(footer.rows, report.rows_rejected, warehouse.fingerprint(trips, partition))
         else:
-            rejected_key = month.rejected_key(version)
-            with (
-                work_folder(home, partition) as folder,
-                lake.local_copy(month.clean_key, folder) as clean_path,
-                lake.local_copy(rejected_key, folder) as rejected_path,
-            ):
-                files = MonthFiles(
-                    partition, version, clean_path, rejected_path, lake.uri(month.clean_key), lake.uri(rejected_key)
-                )
-                result = warehouse.replace_month(files)
+            problem: LakeError | None = None
+            try:
+                result = _replace_month(lake, warehouse, month, version, home)
+            except LakeError as error:  # its side files are swept when another version of the month is published
+                problem = error
             after = month.footer()
             if after is None or after.file_version != version:
                 raise Conflict(f"{partition} was cleaned again while it was loaded.", "Run the month again.")
+            if problem:
+                raise problem
             say(f"{partition}: {result.rows:,} rows in {trips.name}, {result.rejected_rows:,} in the rejected table.")
         return Loaded(result, version, warehouse.uri(trips.name), unchanged)
+
+
+def _replace_month(lake: Lake, warehouse: Warehouse, month: MonthInLake, version: str, home: Path) -> LoadResult:
+    clean_key, rejected_key = month.clean_key, month.rejected_key(version)
+    with (
+        work_folder(home, month.partition) as folder,
+        lake.local_copy(clean_key, folder) as trips,
+        lake.local_copy(rejected_key, folder) as rejected,
+    ):
+        uris = lake.uri(clean_key), lake.uri(rejected_key)
+        return warehouse.replace_month(MonthFiles(month.partition, version, trips, rejected, *uris))
 
 
 def published(lake: Lake, partition: Partition) -> tuple[CleanFooter, Report]:

@@ -17,6 +17,7 @@ from taxi_platform.trips.errors import ContractError, LakeError, NotData, NotPub
 from taxi_platform.trips.months import Partition
 from taxi_platform.warehouse import open_warehouse
 from taxi_platform_tests.shared import shared_file
+from taxi_platform_tests.sources.web import Page, serving
 
 GREEN = Partition.parse("green", "2020-04")
 HEADER = "VendorID,lpep_pickup_datetime,lpep_dropoff_datetime,passenger_count,trip_distance,fare_amount"
@@ -268,15 +269,20 @@ def test_four_processes_at_once_all_succeed(tmp_path, months):
         ("green_tripdata_2024-01.parquet", 56_551, 56_551),
     ],
 )
-def test_real_months_lose_and_double_no_trip(tmp_path, name, rows, clean):
+@pytest.mark.parametrize("served", ["by file", "by http without an ETag"])
+def test_real_months_lose_and_double_no_trip(tmp_path, name, rows, clean, served):
     path = shared_file(f"files/{name}")
     partition = Partition.parse("green", name[len("green_tripdata_") :][:7])
-    source = open_source(f"file://{path.parent}/{{dataset}}_tripdata_{{month}}{path.name[22:]}")
+    template = f"{{dataset}}_tripdata_{{month}}{path.name[22:]}"
     lake, warehouse = open_lake((tmp_path / "lake").as_uri()), open_warehouse(f"duckdb://{tmp_path}/w.duckdb")
-    for expected in (False, True):
-        fetched = steps.fetch(source, lake, partition, tmp_path)
-        cleaned = steps.clean(lake, partition, tmp_path, Engine())
-        loaded = steps.load(lake, warehouse, partition, tmp_path)
-        assert (fetched.raw.rows, cleaned.report.rows_clean, loaded.result.rows) == (rows, clean, clean)
-        assert (fetched.unchanged, cleaned.unchanged, loaded.unchanged) == (expected,) * 3
+    with serving() as web:
+        web.pages[f"/{name}"] = Page(path.read_bytes(), modified="Mon, 05 Jul 2021 10:00:00 GMT")
+        source = open_source(f"file://{path.parent}/{template}" if served == "by file" else f"{web.url}/{template}")
+        for expected in (False, True):
+            fetched = steps.fetch(source, lake, partition, tmp_path)
+            cleaned = steps.clean(lake, partition, tmp_path, Engine())
+            loaded = steps.load(lake, warehouse, partition, tmp_path)
+            assert (fetched.raw.rows, cleaned.report.rows_clean, loaded.result.rows) == (rows, clean, clean)
+            assert (fetched.unchanged, cleaned.unchanged, loaded.unchanged) == (expected,) * 3
+        assert web.methods().count("GET") == (served != "by file")
     assert steps.check_accounted_for(lake, partition) == (rows, clean, 0)
