@@ -11,7 +11,7 @@ from taxi_platform.trips.errors import NotData, NotPublished, SourceRefused, Sou
 from taxi_platform.trips.months import Partition
 
 MONTH = Partition.parse("yellow", "2021-01")
-DATA = gzip.compress(b"VendorID,fare\n1,2.5\n2,3.5\n")
+DATA = gzip.compress(b"VendorID,fare\n1,2.5\n2,3.5\n", mtime=0)
 
 
 @pytest.fixture

@@ -22,7 +22,9 @@ from taxi_platform_tests.sources.web import S3_DENIED, Page, serving
 MONTH = Partition.parse("green", "2020-04")
 PATH = "/green/green_tripdata_2020-04.csv.gz"
 ROWS = 20_000
-DATA = gzip.compress(b"VendorID,fare\n" + b"".join(b"%d,%r\n" % (i, random.Random(i).random()) for i in range(ROWS)))
+DATA = gzip.compress(
+    b"VendorID,fare\n" + b"".join(b"%d,%r\n" % (i, random.Random(i).random()) for i in range(ROWS)), mtime=0
+)
 QUICK = {"backoff": 0.01, "max_wait": 0.05, "read_timeout": 0.5, "attempts": 3, "stat_attempts": 2}
 
 
