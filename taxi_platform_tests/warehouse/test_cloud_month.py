@@ -1,4 +1,4 @@
-"""Whole months through the three steps, with a bucket and a BigQuery dataset instead of a folder and a file."""
+"""Whole months through the three steps, with a bucket and a table elsewhere instead of a folder and a file."""
 
 import shutil
 
@@ -21,10 +21,10 @@ def ingest(source, lake, warehouse, partition, home):
     return fetched, cleaned, steps.load(lake, warehouse, partition, home)
 
 
-def same_as_on_this_machine(source, partition, gcs_url, bigquery_url, tmp_path):
+def same_as_on_this_machine(source, partition, lake_url, warehouse_url, tmp_path):
     """Ingest a month here, and twice there; returns the rows there."""
     here = open_lake((tmp_path / "lake").as_uri()), open_warehouse(f"duckdb://{tmp_path / 'warehouse.duckdb'}")
-    there = open_lake(gcs_url), open_warehouse(bigquery_url)
+    there = open_lake(lake_url), open_warehouse(warehouse_url)
     *_, expected = ingest(source, *here, partition, tmp_path / "home")
     fetched, cleaned, loaded = ingest(source, *there, partition, tmp_path / "home")
     assert not (fetched.unchanged or cleaned.unchanged or loaded.unchanged)
@@ -56,7 +56,7 @@ def test_a_sample_month_is_the_same_in_the_real_cloud_too(real_lake, real_bigque
     assert (first[2].result.rows, first[2].unchanged, again[2].unchanged) == (1999, False, True)
 
 
-@pytest.mark.parametrize(
+PUBLISHED = pytest.mark.parametrize(
     ("name", "month", "rows"),
     [
         ("green_tripdata_2020-04.csv.gz", "2020-04", (35612, 0)),
@@ -64,11 +64,25 @@ def test_a_sample_month_is_the_same_in_the_real_cloud_too(real_lake, real_bigque
         ("green_tripdata_2024-01.parquet", "2024-01", (56551, 0)),
     ],
 )
+
+
+def published(name, tmp_path):
+    """A source of one published file, copied so that its version is this test's own."""
+    shutil.copy(shared_file(f"files/{name}"), tmp_path / name)
+    return open_source(f"file://{tmp_path}/{{dataset}}_tripdata_{{month}}.{name.partition('.')[2]}")
+
+
+@PUBLISHED
 def test_a_published_month_is_the_same_in_the_cloud_as_on_this_machine(
     gcs_url, bigquery_url, tmp_path, name, month, rows
 ):
-    shutil.copy(shared_file(f"files/{name}"), tmp_path / name)
-    ending = name.partition(".")[2]
-    source = open_source(f"file://{tmp_path}/{{dataset}}_tripdata_{{month}}.{ending}")
-    partition = Partition.parse("green", month)
+    source, partition = published(name, tmp_path), Partition.parse("green", month)
     assert same_as_on_this_machine(source, partition, gcs_url, bigquery_url, tmp_path) == rows
+
+
+@PUBLISHED
+def test_a_published_month_is_the_same_in_a_bucket_and_postgresql_as_on_this_machine(
+    gcs_url, postgres_backend, tmp_path, name, month, rows
+):
+    source, partition = published(name, tmp_path), Partition.parse("green", month)
+    assert same_as_on_this_machine(source, partition, gcs_url, postgres_backend.address, tmp_path) == rows
