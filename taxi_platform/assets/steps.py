@@ -24,11 +24,11 @@ from taxi_platform.trips.errors import (
     LakeError,
     NotPublished,
     SourceUnavailable,
-    TaxiError,
 )
 from taxi_platform.trips.months import Partition
 from taxi_platform.trips.report import Report
-from taxi_platform.warehouse.base import LoadResult, MonthFiles, Warehouse, rejected_table, trips_table
+from taxi_platform.warehouse.base import LoadResult, MonthFiles, Warehouse, check_arrived, rejected_table, trips_table
+from taxi_platform.warehouse.fingerprint import parquet_fingerprint
 
 Result = TypeVar("Result")
 Say = Callable[[str], None]
@@ -220,9 +220,6 @@ def check_accounted_for(lake: Lake, partition: Partition) -> tuple[int, int, int
 
 def check_table(lake: Lake, warehouse: Warehouse, partition: Partition, home: Path) -> tuple[str, str]:
     """The fingerprints of clean file and table, read again; raises `IntegrityError` where they differ."""
-    from taxi_platform.warehouse.base import check_arrived
-    from taxi_platform.warehouse.fingerprint import parquet_fingerprint
-
     table = trips_table(partition.dataset)
     with (
         work_folder(home, partition) as folder,
@@ -239,11 +236,3 @@ def check_table(lake: Lake, warehouse: Warehouse, partition: Partition, home: Pa
             "Materialize the month again with force.",
         )
     return str(expected), str(arrived)
-
-
-def outcome(error: BaseException) -> TaxiError | None:
-    """The `TaxiError` behind an exception, however deep the framework has wrapped it."""
-    seen: BaseException | None = error
-    while seen is not None and not isinstance(seen, TaxiError):
-        seen = seen.__cause__ or seen.__context__
-    return seen

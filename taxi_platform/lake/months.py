@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 
 from taxi_platform.lake.base import ANY_VERSION, NEW, Lake, StoredObject
 from taxi_platform.trips.cleaning import CleanMonth
@@ -187,6 +185,3 @@ class MonthInLake:
         keys = [*self.lake.list(self.rejected_prefix), *self.lake.list(self.reports_prefix)]
         found = [self.lake.stat(key) for key in keys if key not in kept]
         return [side_file for side_file in found if side_file]
-
-    def local_clean(self, folder: Path) -> AbstractContextManager[Path]:
-        return self.lake.local_copy(self.clean_key, folder)
