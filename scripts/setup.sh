@@ -28,12 +28,19 @@ fi
 echo "Setting up .venv for $kind ..." >&2
 # A folder that was moved or made by another Python has a .venv that does not run.
 .venv/bin/python -c 'import sys; sys.exit(sys.prefix == sys.base_prefix)' 2>/dev/null || rm -rf .venv
-[ -x .venv/bin/python ] || "$python" -m venv .venv
-.venv/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-uv.lock
-index=$(.venv/bin/pip config get global.index-url 2>/dev/null || true)
+# Where this Python has a pip that can fill other environments, one more would only take seven seconds.
+if "$python" -m pip --python "$python" --version >/dev/null 2>&1; then
+    [ -x .venv/bin/python ] || "$python" -m venv --without-pip .venv
+    pip() { "$python" -m pip --python .venv/bin/python --disable-pip-version-check "$@"; }
+else
+    [ -x .venv/bin/pip ] || "$python" -m venv .venv
+    pip() { .venv/bin/pip --disable-pip-version-check "$@"; }
+fi
+pip install --quiet --require-hashes -r requirements-uv.lock
+index=$(pip config get global.index-url 2>/dev/null || true)
 [ -z "$index" ] || export UV_DEFAULT_INDEX="$index"
 export UV_COMPILE_BYTECODE=1 UV_SYSTEM_CERTS=1 VIRTUAL_ENV="$(pwd)/.venv"
-install() { .venv/bin/uv pip install --quiet "$@" || .venv/bin/pip install --quiet --disable-pip-version-check "$@"; }
+install() { .venv/bin/uv pip install --quiet "$@" || pip install --quiet "$@"; }
 install --require-hashes -r "$lock"
 install --no-deps --no-build-isolation -e .
 printf '%s' "$stamp" > ".venv/.installed-$kind"

@@ -63,7 +63,7 @@ def test_a_run_tells_counts_chart_preview_and_schema(definitions):
     clean = told["clean_trips"]
     assert clean["rows_read"].value == 3000
     assert clean["rows_clean"].value + clean["rows_rejected"].value == 3000
-    assert clean["trips_per_day"].value.startswith("![trips per day](data:image/png;base64,")
+    assert clean["trips_per_day"].value.startswith("![trips per day](data:image/svg+xml;base64,")
     assert len(clean["trips_per_day"].value) < 20_000
     assert "pickup_datetime" in clean["preview"].value
     columns = {column.name: column for column in clean["dagster/column_schema"].value.columns}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-import io
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, BinaryIO
 
@@ -15,6 +15,7 @@ from taxi_platform.trips.report import Report
 
 Metadata = dict[str, Any]
 PREVIEW_ROWS = 8
+MAX_CELL = 200
 BIGQUERY_NAMES = {"D": "datetime", "I": "int64", "F": "float64", "M": "decimal(10,2)", "S": "string", "DATE": "date"}
 
 
@@ -116,20 +117,30 @@ def _table(counts: Mapping[str, int], name: str, number: str) -> dg.MetadataValu
 
 
 def _chart(report: Report) -> str:
-    """Trips per day as a picture of about 6 kB: it is stored in the event log, once a materialization."""
-    from matplotlib.figure import Figure
+    """Trips per day as a picture of about 3 kB: it is stored in the event log, once a materialization.
 
-    days = [int(day[-2:]) for day in report.trips_per_day]
-    figure = Figure(figsize=(5, 1.8), dpi=80)
-    # Margins by hand: a layout engine draws everything twice, a tenth of the time of a small month.
-    axes = figure.subplots(gridspec_kw={"left": 0.12, "right": 0.99, "top": 0.87, "bottom": 0.14})
-    axes.bar(days, list(report.trips_per_day.values()), color="#2b6cb0")
-    axes.set_title(f"{report.dataset} {report.month}: trips per day", fontsize=9)
-    axes.tick_params(labelsize=7)
-    axes.spines[["top", "right"]].set_visible(False)
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png", metadata={"Software": None})
-    return f"![trips per day](data:image/png;base64,{base64.b64encode(picture.getvalue()).decode()})"
+    Drawn by hand: thirty bars do not need a plotting library, which took a tenth of a small month and of the set-up.
+    """
+    width, height, left, top, bottom = 440, 150, 54, 22, 132
+    highest = max(report.trips_per_day.values(), default=0) or 1
+    step = (width - left) / max(31, len(report.trips_per_day))
+    marks = []
+    for day, trips in report.trips_per_day.items():
+        x, tall = left + step * (int(day[-2:]) - 1), (bottom - top) * trips / highest
+        marks.append(f'<rect x="{x:.1f}" y="{bottom - tall:.1f}" width="{step * 0.8:.1f}" height="{tall:.1f}"/>')
+    texts: list[tuple[float, int, str, str]] = [
+        (left - 4, top + 8, "end", f"{highest:,}"),
+        (left - 4, bottom, "end", "0"),
+        (width / 2, 13, "middle", f"{report.dataset} {report.month}: trips per day"),
+        *((left + step * (day - 0.6), height - 6, "middle", str(day)) for day in (1, 5, 10, 15, 20, 25, 30)),
+    ]
+    words = "".join(f'<text x="{x:.0f}" y="{y}" text-anchor="{anchor}">{text}</text>' for x, y, anchor, text in texts)
+    svg = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" font-family="sans-serif" '
+        f'font-size="10"><rect width="100%" height="100%" fill="white"/><g fill="#2b6cb0">{"".join(marks)}</g>'
+        f'<g fill="#444">{words}</g></svg>'
+    )
+    return f"![trips per day](data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()})"
 
 
 def _preview(file: BinaryIO) -> str:
@@ -139,5 +150,12 @@ def _preview(file: BinaryIO) -> str:
     batch = next(pq.ParquetFile(file).iter_batches(batch_size=PREVIEW_ROWS), None)
     if batch is None or not batch.num_rows:
         return "no rows"
-    frame = batch.to_pandas().dropna(axis="columns", how="all").astype(str)
-    return str(frame.to_markdown(index=False))
+    filled = [name for name in batch.schema.names if batch[name].null_count < batch.num_rows]
+    cells = [["" if row[name] is None else _escaped(row[name]) for name in filled] for row in batch.to_pylist()]
+    return "\n".join(f"| {' | '.join(line)} |" for line in (filled, ["---"] * len(filled), *cells))
+
+
+def _escaped(value: object) -> str:
+    """A cell's text, which may hold what strangers wrote, so that it cannot become markup or break the table."""
+    text = "".join(character if character.isprintable() else " " for character in str(value)[:MAX_CELL])
+    return re.sub(r"([\\`*_{}\[\]<>|#!&])", r"\\\1", text)
