@@ -6,10 +6,9 @@ Exit status: 0 loaded or unchanged, 1 failed, 2 the user's mistake, 3 not publis
 from __future__ import annotations
 
 import json
-import logging
+import os
 import signal
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import rich.markup
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from taxi_platform.settings import Settings, check_urls, listed, load_settings
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
 
 FAILED, MISTAKE, NOT_PUBLISHED, INTERRUPTED = 1, 2, 3, 130
 DEMO_MONTHS = 3
+DEFAULT_JOBS = 2
 STEPS = ("raw_file", "cleaning", "rows_accounted_for", "trips", "table_matches_clean_trips")
 
 errors = Console(stderr=True, highlight=False)
@@ -89,8 +89,11 @@ def demo() -> None:
 @click.argument("last_month", required=False)
 @click.option("--force", is_flag=True, help="Fetch, clean and load again, even what has not changed.")
 @click.option("--reject", default="", metavar="RULES", help=f"Suspicious rules that reject: {', '.join(all_rules())}.")
+@click.option("--jobs", type=click.IntRange(1, 64), help=f"Months at a time.  [default: {DEFAULT_JOBS}]")
 @click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
-def ingest(dataset: str, month: str, last_month: str | None, force: bool, reject: str, as_json: bool) -> None:
+def ingest(
+    dataset: str, month: str, last_month: str | None, force: bool, reject: str, jobs: int | None, as_json: bool
+) -> None:
     """Bring a month, or all from MONTH to LAST_MONTH, into lake and warehouse."""
     settings = load_settings()
     first = Partition.parse(dataset, month)
@@ -103,7 +106,7 @@ def ingest(dataset: str, month: str, last_month: str | None, force: bool, reject
         raise UserError(f"TAXI_DATASETS leaves {dataset} out.", "Add it there, or unset TAXI_DATASETS.")
     rules = contract_of(first.dataset).check_rules(listed(reject))
     wanted = [Partition(first.dataset, m) for m in first.month.until(last.month)]
-    results = _ingest(settings, wanted, force, rules, quiet=as_json)
+    results = _ingest(settings, wanted, force, rules, jobs, quiet=as_json)
     if as_json:
         click.echo(json.dumps([result.as_json() for result in results], indent=1))
     else:
@@ -158,40 +161,41 @@ def _ingest(
     wanted: Sequence[Partition],
     force: bool = False,
     reject: Sequence[str] = (),
+    jobs: int | None = None,
     quiet: bool = False,
 ) -> list[MonthResult]:
-    """Run the months one after the other, telling how far it is; an interruption ends the list where it struck."""
+    """Run the months, telling how far it is; an interruption ends the list where it struck."""
     check_urls(settings)
+    jobs = min(jobs or min(DEFAULT_JOBS, os.cpu_count() or 1), len(wanted))
     results: list[MonthResult] = []
     bar = Progress(
         TextColumn("{task.description:<16}"),
         BarColumn(),
-        MofNCompleteColumn(),
+        TextColumn("{task.fields[months]}"),
         TimeElapsedColumn(),
         console=errors,
         transient=True,
         disable=quiet or not errors.is_terminal,
     )
     with bar:
-        task = bar.add_task("starting", total=len(wanted) * len(STEPS))
+        task = bar.add_task("starting", total=len(wanted) * len(STEPS), months=f"0/{len(wanted)}")
         # Imported here: Dagster costs a second or two, which --help and a mistyped month need not pay.
-        from taxi_platform.automation.runs import IngestOptions, ingest_month, open_instance
-        from taxi_platform.definitions import defs
+        from taxi_platform.automation.backfill import ingest_months
+        from taxi_platform.automation.runs import IngestOptions
 
-        logging.getLogger("dagster").setLevel(logging.ERROR)  # what a run has to say is in its own log
         options = IngestOptions(force, tuple(reject))
-        with open_instance(settings) as instance:
-            for number, partition in enumerate(wanted):
-                bar.update(task, description=str(partition), completed=number * len(STEPS))
-                started = time.monotonic()
-                outcome = ingest_month(instance, defs, partition, options, lambda step: bar.advance(task))
-                result = _result(outcome, time.monotonic() - started)
+        try:
+            for outcome, seconds in ingest_months(settings, wanted, options, jobs, lambda step: bar.advance(task)):
+                result = _result(outcome, seconds)
                 results.append(result)
+                told = f"{len(results)}/{len(wanted)}"
+                bar.update(task, description=str(result.partition), completed=len(results) * len(STEPS), months=told)
                 if bar.disable and not quiet:
-                    errors.print(f"{partition}: {result.status}, {number + 1} of {len(wanted)}")
-                if result.status == "interrupted":
-                    break
-    return results
+                    errors.print(f"{result.partition}: {result.status}, {told}")
+        except KeyboardInterrupt:
+            begun = {result.partition for result in results}
+            results += [MonthResult(p, "interrupted", 0.0) for p in wanted if p not in begun][:1]
+    return sorted(results, key=lambda result: wanted.index(result.partition))
 
 
 def _result(outcome: RunOutcome, seconds: float) -> MonthResult:

@@ -85,7 +85,7 @@ def is_dead(process: str) -> bool:
 
 def report_dead_runs(instance: dg.DagsterInstance) -> int:
     """Report runs of killed processes as failed: nobody else would, and they count against the concurrency limit."""
-    unfinished = [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING]
+    unfinished = [dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING]
     dead = [
         run
         for run in instance.get_runs(dg.RunsFilter(statuses=unfinished))
@@ -132,8 +132,12 @@ def ingest_month(
         remote_job_origin=_origin(job.name),
     )
     outcome = RunOutcome(partition, run.run_id)
-    for event in execute_run_iterator(InMemoryJob(job), run, instance):
-        _note(outcome, event, step_done)
+    try:
+        for event in execute_run_iterator(InMemoryJob(job), run, instance):
+            _note(outcome, event, step_done)
+    except KeyboardInterrupt:  # between two steps; inside them Dagster makes it a failure
+        outcome.interrupted = True
+        instance.report_run_failed(instance.get_run_by_id(run.run_id) or run, "Interrupted.")
     return outcome
 
 
@@ -152,8 +156,9 @@ def _note(outcome: RunOutcome, event: dg.DagsterEvent, step_done: Callable[[str]
             outcome.failed_checks.append(f"{check.check_name}: {check.description or 'failed'}")
     elif event.event_type == dg.DagsterEventType.RUN_SUCCESS:
         outcome.succeeded = True
-    elif event.event_type == dg.DagsterEventType.RUN_FAILURE and not outcome.problem:
-        outcome.problem = event.message or "failed"
+    elif event.event_type == dg.DagsterEventType.RUN_FAILURE:
+        outcome.problem = outcome.problem or event.message or "failed"
+        outcome.interrupted |= "interrupted" in outcome.problem
     if event.event_type in (dg.DagsterEventType.STEP_SUCCESS, dg.DagsterEventType.STEP_SKIPPED):
         step_done(event.step_key or "")
 

@@ -80,14 +80,20 @@ def _start(arguments: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
             stdout=out,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            preexec_fn=_end_with_parent if sys.platform == "linux" else None,
+            preexec_fn=_as_child,
         )
 
 
-def _end_with_parent() -> None:
+def _as_child() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)  # a shell's background job would pass on "ignore"
-    ctypes.CDLL(None).prctl(PARENT_DEATH_SIGNAL, signal.SIGTERM)
+    end_with_parent()
+
+
+def end_with_parent() -> None:
+    """Have this process terminated when its parent dies, however that dies; Linux only."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PARENT_DEATH_SIGNAL, signal.SIGTERM)
 
 
 def _wait(ready: Callable[[], bool], children: dict[str, subprocess.Popen[bytes]], name: str, logs: Path) -> None:

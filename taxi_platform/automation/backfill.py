@@ -1,0 +1,124 @@
+"""Many months from a command line, by several processes at once, ended cleanly by Ctrl-C or SIGTERM."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+
+import dagster as dg
+
+from taxi_platform.automation.runs import IngestOptions, RunOutcome, ingest_month, open_instance
+from taxi_platform.automation.supervisor import end_with_parent
+from taxi_platform.settings import Settings
+from taxi_platform.trips.errors import TaxiError
+from taxi_platform.trips.months import Partition
+
+
+def ingest_months(
+    settings: Settings,
+    wanted: Sequence[Partition],
+    options: IngestOptions,
+    jobs: int = 1,
+    step_done: Callable[[str], None] = lambda step: None,
+) -> Iterator[tuple[RunOutcome, float]]:
+    """Run every month's job; yields outcomes with their seconds as they come.
+
+    `step_done` is told the steps only where one process does it all. Raises `TaxiError` when a process was killed,
+    and passes `KeyboardInterrupt` on once every process has come to an end.
+    """
+    logging.getLogger("dagster").setLevel(logging.ERROR)  # what a run has to say is in its own log
+    with open_instance(settings) as instance:
+        if jobs > 1:
+            yield from _by_processes(wanted, options, jobs)
+            return
+        from taxi_platform.definitions import defs
+
+        for partition in wanted:
+            outcome, seconds = _timed(instance, defs, partition, options, step_done)
+            yield outcome, seconds
+            if outcome.interrupted:
+                return
+
+
+def _timed(
+    instance: dg.DagsterInstance,
+    definitions: dg.Definitions,
+    partition: Partition,
+    options: IngestOptions,
+    step_done: Callable[[str], None] = lambda step: None,
+) -> tuple[RunOutcome, float]:
+    started = time.monotonic()
+    return ingest_month(instance, definitions, partition, options, step_done), time.monotonic() - started
+
+
+def _by_processes(wanted: Sequence[Partition], options: IngestOptions, jobs: int) -> Iterator[tuple[RunOutcome, float]]:
+    pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _start_worker)
+    # While the workers start they inherit this: a Ctrl-C reaches them too, until they have a session of their own.
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    futures = [pool.submit(_work, partition, options) for partition in wanted]
+    signal.signal(signal.SIGINT, before)
+    told = set()
+    try:
+        for future in as_completed(futures):
+            told.add(future)
+            if found := future.result():
+                yield found
+    except KeyboardInterrupt:
+        for child in multiprocessing.active_children():
+            os.kill(child.pid or 0, signal.SIGINT)
+        pool.shutdown(cancel_futures=True)
+        rest = [future.result() for future in futures if not future.cancelled() and future not in told]
+        yield from filter(None, rest)
+        raise
+    except BrokenProcessPool as error:
+        raise TaxiError(
+            "A process that ingested a month was killed, perhaps for want of memory.",
+            "Run the same command again, perhaps with --jobs 1: it goes on where it stopped.",
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+_interrupted = False
+
+
+def _start_worker() -> None:
+    """Make ready for work; import what is slow. In a session of its own: only the parent passes interruptions on."""
+    os.setsid()
+    end_with_parent()
+    signal.signal(signal.SIGINT, _remember)
+    logging.getLogger("dagster").setLevel(logging.ERROR)
+    import taxi_platform.definitions  # noqa: F401
+
+
+def _remember(number: int, frame: object) -> None:
+    global _interrupted
+    _interrupted = True
+
+
+def _interrupt(number: int, frame: object) -> None:
+    _remember(number, frame)
+    signal.signal(number, _remember)
+    raise KeyboardInterrupt
+
+
+def _work(partition: Partition, options: IngestOptions) -> tuple[RunOutcome, float] | None:
+    """One month; None once interrupted, because the pool hands out a month or two ahead."""
+    from taxi_platform.definitions import defs
+
+    if _interrupted:
+        return None
+    with dg.DagsterInstance.get() as instance:
+        signal.signal(signal.SIGINT, _interrupt)
+        try:
+            return _timed(instance, defs, partition, options)
+        except KeyboardInterrupt:
+            return None  # between two runs: nothing was begun, or all of it was done
+        finally:
+            signal.signal(signal.SIGINT, _remember)
