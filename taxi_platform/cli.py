@@ -26,6 +26,8 @@ from taxi_platform.trips.errors import TaxiError, UserError
 from taxi_platform.trips.months import Month, Partition
 
 if TYPE_CHECKING:
+    import dagster as dg
+
     from taxi_platform.automation.runs import RunOutcome
 
 FAILED, MISTAKE, NOT_PUBLISHED, INTERRUPTED = 1, 2, 3, 130
@@ -185,7 +187,9 @@ def _ingest(
 
         options = IngestOptions(force, tuple(reject))
         try:
-            for outcome, seconds in ingest_months(settings, wanted, options, jobs, lambda step: bar.advance(task)):
+            for outcome, seconds in ingest_months(
+                settings, _definitions, wanted, options, jobs, lambda step: bar.advance(task)
+            ):
                 result = _result(outcome, seconds)
                 results.append(result)
                 told = f"{len(results)}/{len(wanted)}"
@@ -196,6 +200,12 @@ def _ingest(
             begun = {result.partition for result in results}
             results += [MonthResult(p, "interrupted", 0.0) for p in wanted if p not in begun][:1]
     return sorted(results, key=lambda result: wanted.index(result.partition))
+
+
+def _definitions() -> dg.Definitions:
+    from taxi_platform.definitions import defs
+
+    return defs
 
 
 def _result(outcome: RunOutcome, seconds: float) -> MonthResult:

@@ -14,7 +14,9 @@ warnings.filterwarnings("ignore", category=dg.PreviewWarning)
 from taxi_platform.assets.resources import LakeResource, SourceResource, WarehouseResource  # noqa: E402
 from taxi_platform.assets.trips import build_dataset  # noqa: E402
 from taxi_platform.assets.zones import taxi_zones_table  # noqa: E402
-from taxi_platform.automation.jobs import ingest_job  # noqa: E402
+from taxi_platform.automation.freshness import freshness_check  # noqa: E402
+from taxi_platform.automation.jobs import freshness_job, freshness_schedule, ingest_job  # noqa: E402
+from taxi_platform.automation.publication import catch_up_schedule, publication_sensor  # noqa: E402
 from taxi_platform.settings import Settings, check_urls, load_settings  # noqa: E402
 
 
@@ -45,10 +47,17 @@ def build_definitions(settings: Settings) -> dg.Definitions:
     """Everything the code location offers under these settings."""
     check_urls(settings)
     built = [build_dataset(dataset, settings.reject, bool(settings.serving_url)) for dataset in settings.datasets]
+    fresh = [freshness_check(dataset) for dataset in settings.datasets]
+    freshness = freshness_job(fresh)
     return dg.Definitions(
         assets=[taxi_zones_table, *(asset for assets, _ in built for asset in assets)],
-        asset_checks=[check for _, checks in built for check in checks],
-        jobs=[ingest_job(dataset) for dataset in settings.datasets],
+        asset_checks=[*fresh, *(check for _, checks in built for check in checks)],
+        jobs=[freshness, *(ingest_job(dataset) for dataset in settings.datasets)],
+        schedules=[
+            freshness_schedule(freshness),
+            *(catch_up_schedule(dataset, settings.reject, settings.since) for dataset in settings.datasets),
+        ],
+        sensors=[publication_sensor(dataset, settings.reject) for dataset in settings.datasets],
         resources=build_resources(settings),
         executor=dg.in_process_executor,
     )

@@ -12,7 +12,7 @@ from taxi_platform.lake import open_lake
 from taxi_platform.sources import open_source
 from taxi_platform.trips.contract import all_rules
 from taxi_platform.trips.errors import SettingError, UserError
-from taxi_platform.trips.months import Dataset
+from taxi_platform.trips.months import Dataset, Month
 from taxi_platform.warehouse import open_warehouse
 
 MEMORY_PATTERN = re.compile(r"(\d+(?:\.\d+)?)\s*(MB|GB|MiB|GiB)", re.IGNORECASE)
@@ -30,6 +30,7 @@ class Settings:
     datasets: tuple[Dataset, ...]
     reject: tuple[str, ...]
     notify_urls: tuple[str, ...]
+    since: Month | None
     memory_limit: str
     threads: int
 
@@ -54,6 +55,7 @@ def load_settings(environment: Mapping[str, str] = os.environ) -> Settings:
         datasets=_datasets(value("TAXI_DATASETS", ",".join(Dataset))),
         reject=_rules(value("TAXI_REJECT", "")),
         notify_urls=tuple(value("TAXI_NOTIFY_URLS", "").split()),
+        since=_since(value("TAXI_SINCE", "")),
         memory_limit=_memory(value("TAXI_MEMORY_LIMIT", "512MB")),
         threads=_threads(value("TAXI_THREADS", str(os.cpu_count() or 1))),
     )
@@ -89,6 +91,13 @@ def _rules(text: str) -> tuple[str, ...]:
                 f"TAXI_REJECT: {rule!r} is not a suspicious rule.", f"It takes a list of {', '.join(all_rules())}."
             )
     return tuple(sorted(set(rules)))
+
+
+def _since(text: str) -> Month | None:
+    try:
+        return Month.parse(text) if text else None
+    except UserError as error:
+        raise SettingError(f"TAXI_SINCE: {error.problem}", error.remedy) from None
 
 
 def _memory(text: str) -> str:

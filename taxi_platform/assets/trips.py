@@ -6,6 +6,7 @@ Assets ask a resource, call a step and tell metadata. What is done, and whether 
 Dagster reads the annotations of these functions when it decorates them, so they are not postponed here.
 """
 
+import random
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,6 +27,10 @@ from taxi_platform.warehouse.base import trips_table
 
 OWNER = "team:taxi-platform"
 TELL_SECONDS = 5
+PROCESS_TAG = "taxi/process"
+"""On runs that a command started and waits for: the machine, id and start time of its process."""
+RETRY_SECONDS = (30, 90, 270)
+"""The waits before a step is tried again after a transient error; the TLC's rate limit asks for as much."""
 MAX_SHARE_REJECTED = 0.01
 """A warning above this; real months of 2018 to 2024 reject no row at all, 2010-02 and 2010-03 hold broken ones."""
 
@@ -75,13 +80,14 @@ def build_dataset(
         tags=tags,
         partitions_def=partitions,
         backfill_policy=one_month_a_run,
+        pool="source",
     )
     def raw_file(
         context: dg.AssetExecutionContext, config: FetchConfig, source: SourceResource, lake: LakeResource
     ) -> Iterator[dg.MaterializeResult]:
         partition, started = _partition(context, dataset), time.monotonic()
         try:
-            with explained(passing=NotPublished):
+            with explained(context, passing=NotPublished):
                 fetched = steps.fetch(
                     source.open(),
                     lake.open(),
@@ -158,7 +164,7 @@ def build_dataset(
         partition, started = _partition(context, dataset), time.monotonic()
         store = lake.open()
         rules = {*reject, *config.reject}
-        with explained():
+        with explained(context):
             cleaned = steps.clean(
                 store, partition, lake.work_home, lake.engine, sorted(rules), config.force, context.log.info
             )
@@ -186,12 +192,13 @@ def build_dataset(
             required_resource_keys={"lake", resource},
             partitions_def=partitions,
             backfill_policy=one_month_a_run,
+            pool=resource,
         )
         def load(context: dg.AssetExecutionContext, config: LoadConfig) -> dg.MaterializeResult:
             partition, started = _partition(context, dataset), time.monotonic()
             lake: LakeResource = context.resources.lake
             warehouse: WarehouseResource = getattr(context.resources, resource)
-            with explained():
+            with explained(context):
                 loaded = steps.load(
                     lake.open(), warehouse.open(), partition, lake.work_home, config.force, context.log.info
                 )
@@ -252,18 +259,32 @@ def _partition(context: dg.AssetExecutionContext | dg.AssetCheckExecutionContext
 
 
 @contextmanager
-def explained(passing: type[TaxiError] | tuple[()] = ()) -> Iterator[None]:
-    """Turn our errors into Dagster failures: what, where and what to do, first in the run's log."""
+def explained(context: dg.AssetExecutionContext, passing: type[TaxiError] | tuple[()] = ()) -> Iterator[None]:
+    """Turn our errors into Dagster failures: what, where and what to do, first in the run's log.
+
+    A transient one is tried again a little later, unless somebody waits at a terminal for this run.
+    """
     try:
         yield
     except passing:
         raise
     except TaxiError as error:
+        _try_again(context, error)
         raise dg.Failure(
             description=str(error),
             metadata={"error": type(error).__name__, "problem": error.problem, "remedy": error.remedy or "none"},
             allow_retries=isinstance(error, TransientError),
         ) from error
+
+
+def _try_again(context: dg.AssetExecutionContext, error: TaxiError) -> None:
+    """Ask Dagster for another try of this step, if one may help and is left."""
+    tries = context.op_execution_context.retry_number
+    if not isinstance(error, TransientError) or tries >= len(RETRY_SECONDS) or PROCESS_TAG in context.run.tags:
+        return
+    seconds = RETRY_SECONDS[tries] * random.uniform(0.8, 1.2)
+    context.log.warning(f"{error} Trying again in {seconds:.0f} s.")
+    raise dg.RetryRequested(max_retries=len(RETRY_SECONDS), seconds_to_wait=seconds) from error
 
 
 def _telling(say: steps.Say) -> Progress:

@@ -15,11 +15,12 @@ from taxi_platform.warehouse.base import zones_table
     description="The TLC's taxi zones: what a location id means. Always from the file shipped in the package.",
     kinds={"table"},
     owners=[OWNER],
+    pool="warehouse",
 )
-def taxi_zones_table(warehouse: WarehouseResource) -> dg.MaterializeResult:
+def taxi_zones_table(context: dg.AssetExecutionContext, warehouse: WarehouseResource) -> dg.MaterializeResult:
     table, zones = zones_table(), taxi_zones()
     opened = warehouse.open()
-    with explained():
+    with explained(context):
         opened.replace_reference(table, zones)
     return dg.MaterializeResult(
         metadata={

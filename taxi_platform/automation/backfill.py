@@ -22,6 +22,7 @@ from taxi_platform.trips.months import Partition
 
 def ingest_months(
     settings: Settings,
+    definitions: Callable[[], dg.Definitions],
     wanted: Sequence[Partition],
     options: IngestOptions,
     jobs: int = 1,
@@ -29,16 +30,15 @@ def ingest_months(
 ) -> Iterator[tuple[RunOutcome, float]]:
     """Run every month's job; yields outcomes with their seconds as they come.
 
-    `step_done` is told the steps only where one process does it all. Raises `TaxiError` when a process was killed,
-    and passes `KeyboardInterrupt` on once every process has come to an end.
+    `definitions` builds what is run, in every process anew. `step_done` is told the steps only where one process does
+    it all. Raises `TaxiError` when a process was killed, and passes `KeyboardInterrupt` on once all have ended.
     """
     logging.getLogger("dagster").setLevel(logging.ERROR)  # what a run has to say is in its own log
     with open_instance(settings) as instance:
         if jobs > 1:
-            yield from _by_processes(wanted, options, jobs)
+            yield from _by_processes(definitions, wanted, options, jobs)
             return
-        from taxi_platform.definitions import defs
-
+        defs = definitions()
         for partition in wanted:
             outcome, seconds = _timed(instance, defs, partition, options, step_done)
             yield outcome, seconds
@@ -57,8 +57,10 @@ def _timed(
     return ingest_month(instance, definitions, partition, options, step_done), time.monotonic() - started
 
 
-def _by_processes(wanted: Sequence[Partition], options: IngestOptions, jobs: int) -> Iterator[tuple[RunOutcome, float]]:
-    pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _start_worker)
+def _by_processes(
+    definitions: Callable[[], dg.Definitions], wanted: Sequence[Partition], options: IngestOptions, jobs: int
+) -> Iterator[tuple[RunOutcome, float]]:
+    pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _start_worker, (definitions,))
     # While the workers start they inherit this: a Ctrl-C reaches them too, until they have a session of their own.
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     futures = [pool.submit(_work, partition, options) for partition in wanted]
@@ -86,15 +88,17 @@ def _by_processes(wanted: Sequence[Partition], options: IngestOptions, jobs: int
 
 
 _interrupted = False
+_definitions = dg.Definitions()
 
 
-def _start_worker() -> None:
-    """Make ready for work; import what is slow. In a session of its own: only the parent passes interruptions on."""
+def _start_worker(definitions: Callable[[], dg.Definitions]) -> None:
+    """Make ready for work. In a session of its own: only the parent passes interruptions on."""
+    global _definitions
     os.setsid()
     end_with_parent()
     signal.signal(signal.SIGINT, _remember)
     logging.getLogger("dagster").setLevel(logging.ERROR)
-    import taxi_platform.definitions  # noqa: F401
+    _definitions = definitions()
 
 
 def _remember(number: int, frame: object) -> None:
@@ -110,14 +114,12 @@ def _interrupt(number: int, frame: object) -> None:
 
 def _work(partition: Partition, options: IngestOptions) -> tuple[RunOutcome, float] | None:
     """One month; None once interrupted, because the pool hands out a month or two ahead."""
-    from taxi_platform.definitions import defs
-
     if _interrupted:
         return None
     with dg.DagsterInstance.get() as instance:
         signal.signal(signal.SIGINT, _interrupt)
         try:
-            return _timed(instance, defs, partition, options)
+            return _timed(instance, _definitions, partition, options)
         except KeyboardInterrupt:
             return None  # between two runs: nothing was begun, or all of it was done
         finally:

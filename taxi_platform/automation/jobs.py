@@ -1,10 +1,15 @@
-"""One job per dataset: a month from source to table."""
+"""One job per dataset, a month from source to table; and one that checks that the newest months are there."""
 
 from __future__ import annotations
 
 import dagster as dg
 
+from taxi_platform.automation.freshness import NAME as FRESHNESS
 from taxi_platform.trips.months import Dataset
+
+
+def job_name(dataset: Dataset) -> str:
+    return f"{dataset}_ingest"
 
 
 def ingest_job(dataset: Dataset) -> dg.UnresolvedAssetJobDefinition:
@@ -13,9 +18,31 @@ def ingest_job(dataset: Dataset) -> dg.UnresolvedAssetJobDefinition:
     A process per step would cost two to three seconds each.
     """
     return dg.define_asset_job(
-        name=f"{dataset}_ingest",
-        selection=dg.AssetSelection.groups(dataset.value),
+        name=job_name(dataset),
+        selection=dg.AssetSelection.groups(dataset.value)
+        - dg.AssetSelection.checks(dg.AssetCheckKey(dg.AssetKey([dataset.value, "trips"]), FRESHNESS)),
         executor_def=dg.in_process_executor,
         description=f"Bring one month of {dataset} trips from the source into lake and warehouse.",
         tags={"dataset": dataset.value},
+    )
+
+
+def freshness_job(checks: list[dg.AssetChecksDefinition]) -> dg.UnresolvedAssetJobDefinition:
+    """All freshness checks at once."""
+    return dg.define_asset_job(
+        "freshness",
+        selection=dg.AssetSelection.checks(*checks),
+        executor_def=dg.in_process_executor,
+        description="Check that the newest months are loaded, for every dataset.",
+    )
+
+
+def freshness_schedule(job: dg.UnresolvedAssetJobDefinition) -> dg.ScheduleDefinition:
+    """The checks every day at noon, after the catch-up schedules have had their turn."""
+    return dg.ScheduleDefinition(
+        name="freshness_schedule",
+        job=job,
+        cron_schedule="0 12 * * *",
+        execution_timezone="America/New_York",
+        description="Every day: check that the newest months are loaded. A warning in the UI where they are not.",
     )

@@ -14,15 +14,12 @@ from typing import Any
 import dagster as dg
 import psutil
 
+from taxi_platform.assets.trips import PROCESS_TAG
 from taxi_platform.settings import Settings
 from taxi_platform.trips.errors import LakeError
 from taxi_platform.trips.months import Partition
 
 LOCATION = "taxi_platform"
-PROCESS_TAG = "taxi/process"
-"""Machine, id and start time of a run's process: a run that says it is running while that process is gone, is dead."""
-
-
 INTERRUPTIONS = ("DagsterExecutionInterruptedError", "KeyboardInterrupt")
 
 
@@ -84,7 +81,7 @@ def is_dead(process: str) -> bool:
 
 
 def report_dead_runs(instance: dg.DagsterInstance) -> int:
-    """Report runs of killed processes as failed: nobody else would, and they count against the concurrency limit."""
+    """Report runs of killed processes as failed, and free their places in pools: nobody else would."""
     unfinished = [dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING]
     dead = [
         run
@@ -95,6 +92,7 @@ def report_dead_runs(instance: dg.DagsterInstance) -> int:
         instance.report_run_failed(
             run, "The process of this run was killed. Run the month again: it does what is missing."
         )
+        instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
     return len(dead)
 
 

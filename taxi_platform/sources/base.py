@@ -22,6 +22,10 @@ class Source(ABC):
     def stat(self, partition: Partition) -> Publication | None:
         """The month's publication, or None where it is not published. Costs one small request."""
 
+    def hasty(self, pause: Callable[[], None]) -> Source:
+        """The same source for a caller in a hurry: `stat` pauses first, is tried once and soon given up."""
+        return self
+
     @abstractmethod
     def fetch(self, partition: Partition, folder: Path, progress: Progress = lambda done, total: None) -> FetchedFile:
         """Fetch the month into `folder` under its published name, verified; leaves nothing there when it fails."""

@@ -13,7 +13,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 from urllib.parse import unquote, urljoin, urlsplit, urlunsplit
@@ -104,6 +104,8 @@ class HttpSource(Source):
     """The wait before the second attempt; each further one is three times as long, and jittered."""
     max_wait: float = 120
     """The longest wait between attempts, also where the server asks for more."""
+    pause: Callable[[], None] = lambda: None
+    """Called before a month is asked about."""
     session: requests.Session = field(default_factory=_Session, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -115,7 +117,11 @@ class HttpSource(Source):
     def url(self, partition: Partition) -> str:
         return self.template.replace("{dataset}", partition.dataset).replace("{month}", str(partition.month))
 
+    def hasty(self, pause: Callable[[], None]) -> Source:
+        return replace(self, stat_attempts=1, connect_timeout=5, read_timeout=10, pause=pause)
+
     def stat(self, partition: Partition) -> Publication | None:
+        self.pause()
         try:
             return self._tried(self.stat_attempts, lambda: self._stat(self.url(partition)))
         except _NotThere:

@@ -35,8 +35,8 @@ class SampleSource(Source):
         name = f"{partition.stem}.csv.gz"
         with received(folder, name) as part:
             write_sample(partition, self.rows, part)
-            rows, size = verify(part).rows, part.stat().st_size
+            found, size = verify(part), part.stat().st_size
             with part.open("rb") as file:
                 sha256 = hashlib.file_digest(file, "sha256").hexdigest()
             progress(size, size)
-        return FetchedFile(folder / name, publication, size, sha256, rows)
+        return FetchedFile(folder / name, publication, size, sha256, found.rows, found.plain)

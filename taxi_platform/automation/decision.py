@@ -1,0 +1,147 @@
+"""Which months need work, and why: the one decision behind sensors, schedules, `taxi ingest` and `taxi status`.
+
+It asks the source, the lake and the warehouse, never Dagster's history: what was lost there is found missing here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
+from enum import StrEnum
+
+from taxi_platform.lake.base import Lake
+from taxi_platform.lake.months import CleanFooter, MonthInLake, RawVersion
+from taxi_platform.sources.base import Source
+from taxi_platform.trips.contract import contract_of
+from taxi_platform.trips.errors import SourceUnavailable
+from taxi_platform.trips.months import Dataset, Month, Partition
+from taxi_platform.trips.publication import Publication
+from taxi_platform.warehouse.base import LoadedMonth, Warehouse, trips_table
+
+ONE_BY_ONE = 6
+"""So many months are asked of the warehouse one by one; for more, one query over the table is cheaper."""
+
+USUAL_LAG = timedelta(days=60)
+LONGEST_LAG = timedelta(days=90)
+"""From a month's end to its publication: about 50 days in 2023 and 2024, 32 to over 80 in 2026 (Last-Modified)."""
+
+
+class Reason(StrEnum):
+    """Why a month needs work."""
+
+    MISSING = "missing"
+    REPUBLISHED = "republished"
+    OUTDATED = "outdated"
+    NOT_LOADED = "not loaded"
+
+
+@dataclass(frozen=True)
+class MonthState:
+    """One month in source, lake and warehouse. `published` is None where it is not, or where nobody was asked."""
+
+    partition: Partition
+    published: Publication | None
+    raw: RawVersion | None
+    clean: CleanFooter | None
+    loaded: LoadedMonth | None
+    reject: tuple[str, ...] = ()
+
+    @property
+    def file_version(self) -> str | None:
+        """The version that the kept raw file has when it is cleaned today."""
+        return contract_of(self.partition.dataset).file_version(self.raw.sha256, self.reject) if self.raw else None
+
+    @property
+    def reason(self) -> Reason | None:
+        """Why the month needs work; None where it does not, or where there is nothing to work on."""
+        if self.raw is None:
+            return Reason.MISSING if self.published else None
+        if self.published and (self.published.url, self.published.version) != (self.raw.url, self.raw.source_version):
+            return Reason.REPUBLISHED
+        if self.clean is None or self.clean.file_version != self.file_version:
+            return Reason.OUTDATED
+        expected = LoadedMonth(self.clean.rows, (self.clean.file_version,)) if self.clean.rows else None
+        return None if self.loaded == expected else Reason.NOT_LOADED
+
+
+class Survey:
+    """Looks at months. A source that does not answer is asked no more; the lake's months are judged without it."""
+
+    def __init__(
+        self, source: Source | None, lake: Lake, warehouse: Warehouse, dataset: Dataset, reject: Sequence[str] = ()
+    ) -> None:
+        self.source, self.lake, self.warehouse, self.dataset = source, lake, warehouse, dataset
+        self.reject = contract_of(dataset).check_rules(reject)
+        self.problem: SourceUnavailable | None = None
+        self._loaded: dict[str, LoadedMonth] | None = None
+
+    def look(self, months: Sequence[Month], ask_kept: bool = True) -> Iterator[MonthState]:
+        """The months' states, in order, each as it is found; `ask_kept` asks the source for those in the lake too."""
+        if len(months) > ONE_BY_ONE and self._loaded is None:
+            self._loaded = self.warehouse.loaded_months(self._table)
+        for month in months:
+            partition = Partition(self.dataset, month)
+            kept = MonthInLake(self.lake, partition)
+            raw = kept.current_raw()
+            published = self._ask(partition) if raw is None or ask_kept else None
+            clean = kept.footer() if raw else None
+            yield MonthState(partition, published, raw, clean, self._loaded_month(partition), self.reject)
+
+    @property
+    def _table(self) -> str:
+        return trips_table(self.dataset).name
+
+    def _loaded_month(self, partition: Partition) -> LoadedMonth | None:
+        if self._loaded is not None:
+            return self._loaded.get(str(partition.month))
+        return self.warehouse.loaded_month(self._table, partition)
+
+    def _ask(self, partition: Partition) -> Publication | None:
+        if self.source is None:
+            return None
+        try:
+            return self.source.stat(partition)
+        except SourceUnavailable as error:
+            self.source, self.problem = None, error
+            return None
+
+
+def months_to_ingest(
+    survey: Survey, months: Sequence[Month], limit: int, ask_kept: bool = True
+) -> Iterator[MonthState]:
+    """The months that need work, newest first, at most `limit` of them; no month is looked at beyond that."""
+    found = 0
+    for state in survey.look(sorted(months, reverse=True), ask_kept):
+        if state.reason and found < limit:
+            found += 1
+            yield state
+        if found == limit:
+            return
+
+
+def months_in_lake(lake: Lake, dataset: Dataset) -> list[Month]:
+    """The months of which a raw file was ever kept, oldest first; one listing."""
+    return sorted({Month.parse(key.split("/")[2]) for key in lake.list(f"raw/{dataset}/")})
+
+
+def newest_month(today: date) -> Month:
+    """The newest month that can be published; the TLC is never less than a month behind."""
+    return Month.of(today).plus(-2)
+
+
+def expected_on(month: Month) -> date:
+    """About when the TLC publishes a month."""
+    return month.plus(1).first_day + USUAL_LAG
+
+
+def newest_due(today: date) -> Month:
+    """The newest month whose publication is overdue if it is not there."""
+    return Month.of(today - LONGEST_LAG).plus(-1)
+
+
+def newest_loaded(warehouse: Warehouse, dataset: Dataset, newest: Month, depth: int = 24) -> Month | None:
+    """The newest month that the table holds, looked for from `newest` down: each step reads one partition, not all."""
+    table = trips_table(dataset).name
+    months = (newest.plus(-back) for back in range(depth))
+    return next((month for month in months if warehouse.loaded_month(table, Partition(dataset, month))), None)

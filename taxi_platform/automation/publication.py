@@ -1,0 +1,185 @@
+"""What starts runs by itself: a sensor per dataset that watches the source, a schedule that catches up on months.
+
+Both are off until somebody switches them on, and may both be on: a month that is running or waiting is left alone.
+
+Dagster reads the annotations of these functions when it decorates them, so they are not postponed here.
+"""
+
+import json
+import random
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+import dagster as dg
+from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
+from dagster._time import get_current_datetime  # the clock that Dagster's tests can set
+
+from taxi_platform.assets.resources import LakeResource, SourceResource, WarehouseResource
+from taxi_platform.automation.decision import (
+    MonthState,
+    Survey,
+    expected_on,
+    months_in_lake,
+    months_to_ingest,
+    newest_month,
+)
+from taxi_platform.automation.jobs import job_name
+from taxi_platform.trips.months import Dataset, Month, Partition
+
+LOOK_EVERY = timedelta(hours=6)
+LOOK_AGAIN = timedelta(hours=1)
+"""After the source did not answer."""
+JITTER = 0.2
+NEWEST = 2
+"""Months that are asked about at every look; beside them come `OLDER` ones in turn, so 16 requests a day in all."""
+OLDER = 2
+TICK_SECONDS = 60
+PAUSE_SECONDS = 1.0
+"""Between two requests at most."""
+CATCH_UP = 36
+"""Months that one tick of the schedule asks for at most: they run a few at a time, newest first."""
+PRIORITY, NO_PRIORITY = "10", "0"
+
+
+@dataclass(frozen=True)
+class Memory:
+    """A sensor's cursor: when to look next (UTC), and the older month that comes after which one."""
+
+    look_at: datetime = datetime(2009, 1, 1, tzinfo=UTC)
+    last_older: str = ""
+
+    @classmethod
+    def parse(cls, text: str | None) -> "Memory":
+        try:
+            data = json.loads(text or "{}")
+            return cls(datetime.fromisoformat(data["look_at"]), str(data["last_older"]))
+        except (ValueError, KeyError, TypeError):
+            return cls()
+
+    def __str__(self) -> str:
+        return json.dumps({"look_at": self.look_at.isoformat(timespec="seconds"), "last_older": self.last_older})
+
+
+def publication_sensor(dataset: Dataset, reject: Sequence[str]) -> dg.SensorDefinition:
+    """`yellow_publication` and its likes: a run for every month that is new, republished or outdated."""
+
+    @dg.sensor(
+        name=f"{dataset}_publication",
+        job_name=job_name(dataset),
+        minimum_interval_seconds=TICK_SECONDS,
+        description=(
+            f"Asks the source about the {NEWEST} newest months of {dataset} every {LOOK_EVERY.seconds // 3600} hours "
+            f"and about {OLDER} older ones in the lake, in turn, and starts a run for each that is new, republished or "
+            "cleaned under another contract. Months that were never fetched are the schedule's."
+        ),
+    )
+    def publication(
+        context: dg.SensorEvaluationContext, source: SourceResource, lake: LakeResource, warehouse: WarehouseResource
+    ) -> dg.SensorResult | dg.SkipReason:
+        now, memory = get_current_datetime(), Memory.parse(context.cursor)
+        if now < memory.look_at:
+            return dg.SkipReason(f"The next look at the source is at {memory.look_at:%Y-%m-%d %H:%M} UTC.")
+        files = lake.open()
+        newest = [newest_month(now.date()).plus(-back) for back in range(NEWEST)]
+        older = _in_turn([month for month in months_in_lake(files, dataset) if month not in newest], memory.last_older)
+        survey = Survey(source.open().hasty(_pause), files, warehouse.open(), dataset, reject)
+        states = list(survey.look([*newest, *older]))
+        due = [state for state in states if state.reason]
+        requests = [_request(state, now, PRIORITY) for state in _idle(context.instance, due)]
+        wait = LOOK_AGAIN if survey.problem else LOOK_EVERY
+        look_at = now + wait * random.uniform(1 - JITTER, 1 + JITTER)
+        # Only a look that was answered passes the turn on.
+        last_older = str(older[-1]) if older and not survey.problem else memory.last_older
+        cursor = str(Memory(look_at, last_older))
+        if requests:
+            return dg.SensorResult(run_requests=requests, cursor=cursor)
+        return dg.SensorResult(skip_reason=_why_nothing(states, survey, look_at), cursor=cursor)
+
+    return publication
+
+
+def catch_up_schedule(dataset: Dataset, reject: Sequence[str], since: Month | None) -> dg.ScheduleDefinition:
+    """`yellow_schedule` and its likes: every morning, a run for each month since `since` that is not loaded."""
+    minute = 7 * (list(Dataset).index(dataset) + 1)
+
+    @dg.schedule(
+        name=f"{dataset}_schedule",
+        job_name=job_name(dataset),
+        cron_schedule=f"{minute} 6 * * *",
+        execution_timezone="America/New_York",
+        description=(
+            f"Every morning: a run for each month of {dataset} since {since or 'twelve months ago'} (TAXI_SINCE) that "
+            f"is published and not loaded, or cleaned under another contract; newest first, {CATCH_UP} a day at most. "
+            "What is in the lake already is not asked about: republished months are the sensor's."
+        ),
+    )
+    def schedule(
+        context: dg.ScheduleEvaluationContext, source: SourceResource, lake: LakeResource, warehouse: WarehouseResource
+    ) -> list[dg.RunRequest] | dg.SkipReason:
+        now = context.scheduled_execution_time
+        newest = newest_month(now.date())
+        months = list(first_month(dataset, since, newest).until(newest))
+        survey = Survey(source.open().hasty(_pause), lake.open(), warehouse.open(), dataset, reject)
+        due = list(months_to_ingest(survey, months, CATCH_UP, ask_kept=False))
+        requests = [
+            _request(state, now, PRIORITY if state.partition.month > newest.plus(-NEWEST) else NO_PRIORITY)
+            for state in _idle(context.instance, due)
+        ]
+        return requests or dg.SkipReason(_why_nothing(list(survey.look([newest], ask_kept=False)), survey))
+
+    return schedule
+
+
+def first_month(dataset: Dataset, since: Month | None, newest: Month) -> Month:
+    """Where catching up begins: at TAXI_SINCE, else twelve months back, never before the dataset does."""
+    return max(since or newest.plus(-11), dataset.first_month)
+
+
+def _pause() -> None:
+    time.sleep(random.uniform(0, PAUSE_SECONDS))
+
+
+def _in_turn(months: Sequence[Month], last: str) -> list[Month]:
+    """The next `OLDER` months after the last one that was asked about, from the beginning again at the end."""
+    later = [month for month in months if str(month) > last]
+    return [*later, *months][: min(OLDER, len(months))]
+
+
+def _request(state: MonthState, now: datetime, priority: str) -> dg.RunRequest:
+    version = state.published.version if state.published else "kept"
+    month = state.partition.month
+    return dg.RunRequest(
+        # A key is honoured once for ever: with the day in it, a month that failed gets another chance the next day.
+        run_key=f"{state.partition} {version} {state.file_version or 'new'} {now:%Y-%m-%d}",
+        partition_key=str(month),
+        tags={"dagster/priority": priority, "taxi/reason": str(state.reason), "taxi/source_version": version},
+    )
+
+
+def _idle(instance: dg.DagsterInstance, states: Sequence[MonthState]) -> list[MonthState]:
+    """The states whose month no run is working on or waiting for."""
+    return [state for state in states if not _busy(instance, state.partition)]
+
+
+def _busy(instance: dg.DagsterInstance, partition: Partition) -> bool:
+    of_the_month = dg.RunsFilter(statuses=NOT_FINISHED_STATUSES, tags={"dagster/partition": str(partition.month)})
+    return any(
+        run.tags.get("dataset") == partition.dataset
+        or any(key.path[0] == partition.dataset for key in run.asset_selection or ())
+        for run in instance.get_runs(of_the_month)
+    )
+
+
+def _why_nothing(states: Sequence[MonthState], survey: Survey, look_at: datetime | None = None) -> str:
+    again = f" The next look is at {look_at:%Y-%m-%d %H:%M} UTC." if look_at else ""
+    if survey.problem:
+        return f"The source does not answer: {survey.problem.problem}{again}"
+    missing = [state.partition for state in states if state.raw is None and state.published is None]
+    if missing:
+        first = min(missing)
+        return f"{first} is not published yet; expected about {expected_on(first.month):%Y-%m-%d}.{again}"
+    if any(state.reason for state in states):
+        return f"Every month that needs work is being worked on.{again}"
+    return f"Every month that was looked at is loaded in its last version.{again}"
