@@ -23,7 +23,7 @@ from rich.table import Table
 from taxi_platform.settings import Settings, check_urls, listed, load_settings
 from taxi_platform.trips.contract import all_rules, contract_of
 from taxi_platform.trips.errors import TaxiError, UserError
-from taxi_platform.trips.months import Month, Partition
+from taxi_platform.trips.months import Dataset, Month, Partition
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -86,18 +86,45 @@ def demo() -> None:
 
 
 @cli.command()
-@click.argument("dataset")
-@click.argument("month")
+@click.argument("dataset", required=False)
+@click.argument("month", required=False)
 @click.argument("last_month", required=False)
 @click.option("--force", is_flag=True, help="Fetch, clean and load again, even what has not changed.")
 @click.option("--reject", default="", metavar="RULES", help=f"Suspicious rules that reject: {', '.join(all_rules())}.")
 @click.option("--jobs", type=click.IntRange(1, 64), help=f"Months at a time.  [default: {DEFAULT_JOBS}]")
 @click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
 def ingest(
-    dataset: str, month: str, last_month: str | None, force: bool, reject: str, jobs: int | None, as_json: bool
+    dataset: str | None,
+    month: str | None,
+    last_month: str | None,
+    force: bool,
+    reject: str,
+    jobs: int | None,
+    as_json: bool,
 ) -> None:
-    """Bring a month, or all from MONTH to LAST_MONTH, into lake and warehouse."""
+    """Bring a month, or all from MONTH to LAST_MONTH, into lake and warehouse.
+
+    Without a month: every month since TAXI_SINCE that is missing, republished or outdated, newest first.
+    """
     settings = load_settings()
+    if dataset and month:
+        wanted = _range(settings, dataset, month, last_month)
+    elif force:
+        raise UserError("--force needs months.", "Name them: taxi ingest green 2020-04 2020-06 --force.")
+    else:
+        wanted = _due(settings, [Dataset.parse(dataset)] if dataset else settings.datasets)
+        if not wanted and not as_json:
+            out.print("Nothing to do: every month that is published is loaded in its last version.")
+    rules = sorted({rule for p in wanted for rule in contract_of(p.dataset).check_rules(listed(reject))})
+    results = _ingest(settings, wanted, force, rules, jobs, quiet=as_json) if wanted else []
+    if as_json:
+        click.echo(json.dumps([result.as_json() for result in results], indent=1))
+    elif wanted:
+        _print_table(results)
+    sys.exit(_exit_status(results))
+
+
+def _range(settings: Settings, dataset: str, month: str, last_month: str | None) -> list[Partition]:
     first = Partition.parse(dataset, month)
     last = Partition.parse(dataset, last_month or month)
     if last < first:
@@ -106,25 +133,39 @@ def ingest(
         raise UserError(f"{last.month} lies in the future.", f"The newest month there can be is {_newest_month()}.")
     if first.dataset not in settings.datasets:
         raise UserError(f"TAXI_DATASETS leaves {dataset} out.", "Add it there, or unset TAXI_DATASETS.")
-    rules = contract_of(first.dataset).check_rules(listed(reject))
-    wanted = [Partition(first.dataset, m) for m in first.month.until(last.month)]
-    results = _ingest(settings, wanted, force, rules, jobs, quiet=as_json)
-    if as_json:
-        click.echo(json.dumps([result.as_json() for result in results], indent=1))
-    else:
-        _print_table(results)
-    sys.exit(_exit_status(results))
+    return [Partition(first.dataset, m) for m in first.month.until(last.month)]
+
+
+def _due(settings: Settings, datasets: Sequence[Dataset]) -> list[Partition]:
+    """What the schedules would ask for, and months that were republished besides; a source that is down ends it."""
+    from taxi_platform.automation.decision import Survey, first_month, months_to_ingest
+    from taxi_platform.lake import open_lake
+    from taxi_platform.sources import open_source
+    from taxi_platform.warehouse import open_warehouse
+
+    check_urls(settings)
+    source, lake = open_source(settings.source_url, settings.datasets), open_lake(settings.lake_url)
+    warehouse, newest, wanted = open_warehouse(settings.warehouse_url), _newest_month(), []
+    for dataset in datasets:
+        survey = Survey(source, lake, warehouse, dataset, settings.reject)
+        months = list(first_month(dataset, settings.since, newest).until(newest))
+        wanted += [state.partition for state in months_to_ingest(survey, months, len(months))]
+        if survey.problem:
+            raise survey.problem
+    return wanted
 
 
 @cli.command()
 @click.option("--port", default=3000, show_default=True, type=click.IntRange(1, 65535), help="Port on loopback.")
 def dev(port: int) -> None:
     """Open Dagster's UI on this machine: code server, daemon and webserver, ended together by Ctrl-C."""
+    from taxi_platform.automation.channels import check_notify_urls
     from taxi_platform.automation.runs import open_instance
     from taxi_platform.automation.supervisor import serve
 
     settings = load_settings()
     check_urls(settings)
+    check_notify_urls(settings.notify_urls)
     with open_instance(settings):
         pass
     serve(settings, port, out.print)
@@ -156,6 +197,20 @@ def bootstrap(dry_run: bool) -> None:
             change.apply()
         state = ("would make" if dry_run else "made") if change.needed else "is there"
         out.print(f"{state:10} {change.what}", markup=False, soft_wrap=True)
+
+
+@cli.group()
+def notify() -> None:
+    """Messages about finished runs, to the channels of TAXI_NOTIFY_URLS."""
+
+
+@notify.command("test")
+def notify_test() -> None:
+    """Send a message to every channel now, and say of each whether it worked."""
+    from taxi_platform.automation.notifications import send_test
+
+    worked = send_test(load_settings(), lambda told: out.print(told, markup=False, soft_wrap=True))
+    sys.exit(0 if worked else FAILED)
 
 
 def _ingest(
@@ -256,6 +311,20 @@ def _print_table(results: Sequence[MonthResult]) -> None:
     for result in results:
         if result.problem:
             errors.print(f"{result.partition}: {result.problem}", style=None if result.status == "loaded" else "red")
+    if again := [result.partition for result in results if result.status in ("failed", "interrupted")]:
+        errors.print("Repeat what is missing with:", *(f"  taxi ingest {span}" for span in _spans(again)), sep="\n")
+
+
+def _spans(partitions: Sequence[Partition]) -> list[str]:
+    """`green 2020-04 2020-06` and the like: neighbouring months as one range, in the order of the command line."""
+    spans: list[list[Partition]] = []
+    for partition in sorted(partitions):
+        last = spans[-1][-1] if spans else None
+        if last and (last.dataset, last.month.plus(1)) == (partition.dataset, partition.month):
+            spans[-1].append(partition)
+        else:
+            spans.append([partition])
+    return [" ".join(map(str, [span[0], *(p.month for p in span[1:][-1:])])) for span in spans]
 
 
 def _print_places(settings: Settings) -> None:

@@ -16,6 +16,7 @@ from taxi_platform.assets.trips import build_dataset  # noqa: E402
 from taxi_platform.assets.zones import taxi_zones_table  # noqa: E402
 from taxi_platform.automation.freshness import freshness_check  # noqa: E402
 from taxi_platform.automation.jobs import freshness_job, freshness_schedule, ingest_job  # noqa: E402
+from taxi_platform.automation.notifications import build_notifications  # noqa: E402
 from taxi_platform.automation.publication import catch_up_schedule, publication_sensor  # noqa: E402
 from taxi_platform.settings import Settings, check_urls, load_settings  # noqa: E402
 
@@ -57,7 +58,10 @@ def build_definitions(settings: Settings) -> dg.Definitions:
             freshness_schedule(freshness),
             *(catch_up_schedule(dataset, settings.reject, settings.since) for dataset in settings.datasets),
         ],
-        sensors=[publication_sensor(dataset, settings.reject) for dataset in settings.datasets],
+        sensors=[
+            *(publication_sensor(dataset, settings.reject) for dataset in settings.datasets),
+            *build_notifications(settings),
+        ],
         resources=build_resources(settings),
         executor=dg.in_process_executor,
     )

@@ -62,6 +62,8 @@ def examine(settings: Settings, newest: Month) -> Iterator[Finding]:
     ):
         if url:
             yield _found(name, partial(_warehouse, settings, url, variable))
+    if settings.notify_urls:
+        yield _found("notifications", partial(_notifications, settings))
 
 
 def _found(name: str, look: Callable[[], str]) -> Finding:
@@ -97,6 +99,13 @@ def _lake(settings: Settings) -> str:
         return f"{lake.url}: to be made: {', '.join(missing)} (taxi bootstrap, or the first run)"
     lake.check_access()
     return f"{lake.url} can be written, read and cleaned up"
+
+
+def _notifications(settings: Settings) -> str:
+    from taxi_platform.automation.channels import check_notify_urls
+
+    check_notify_urls(settings.notify_urls)
+    return f"{len(settings.notify_urls)} channels; taxi notify test sends them a message"
 
 
 def _warehouse(settings: Settings, url: str, variable: str) -> str:

@@ -125,6 +125,11 @@ def months_in_lake(lake: Lake, dataset: Dataset) -> list[Month]:
     return sorted({Month.parse(key.split("/")[2]) for key in lake.list(f"raw/{dataset}/")})
 
 
+def first_month(dataset: Dataset, since: Month | None, newest: Month) -> Month:
+    """Where catching up begins: at TAXI_SINCE, else twelve months back, never before the dataset does."""
+    return max(since or newest.plus(-11), dataset.first_month)
+
+
 def newest_month(today: date) -> Month:
     """The newest month that can be published; the TLC is never less than a month behind."""
     return Month.of(today).plus(-2)

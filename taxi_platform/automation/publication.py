@@ -21,6 +21,7 @@ from taxi_platform.automation.decision import (
     MonthState,
     Survey,
     expected_on,
+    first_month,
     months_in_lake,
     months_to_ingest,
     newest_month,
@@ -41,6 +42,7 @@ PAUSE_SECONDS = 1.0
 CATCH_UP = 36
 """Months that one tick of the schedule asks for at most: they run a few at a time, newest first."""
 PRIORITY, NO_PRIORITY = "10", "0"
+ASKED_TAG = "taxi/asked_on"
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ def publication_sensor(dataset: Dataset, reject: Sequence[str]) -> dg.SensorDefi
         survey = Survey(source.open().hasty(_pause), files, warehouse.open(), dataset, reject)
         states = list(survey.look([*newest, *older]))
         due = [state for state in states if state.reason]
-        requests = [_request(state, now, PRIORITY) for state in _idle(context.instance, due)]
+        requests = [_request(state, now, PRIORITY) for state in _idle(context.instance, due, now)]
         wait = LOOK_AGAIN if survey.problem else LOOK_EVERY
         look_at = now + wait * random.uniform(1 - JITTER, 1 + JITTER)
         # Only a look that was answered passes the turn on.
@@ -125,16 +127,11 @@ def catch_up_schedule(dataset: Dataset, reject: Sequence[str], since: Month | No
         due = list(months_to_ingest(survey, months, CATCH_UP, ask_kept=False))
         requests = [
             _request(state, now, PRIORITY if state.partition.month > newest.plus(-NEWEST) else NO_PRIORITY)
-            for state in _idle(context.instance, due)
+            for state in _idle(context.instance, due, now)
         ]
         return requests or dg.SkipReason(_why_nothing(list(survey.look([newest], ask_kept=False)), survey))
 
     return schedule
-
-
-def first_month(dataset: Dataset, since: Month | None, newest: Month) -> Month:
-    """Where catching up begins: at TAXI_SINCE, else twelve months back, never before the dataset does."""
-    return max(since or newest.plus(-11), dataset.first_month)
 
 
 def _pause() -> None:
@@ -154,22 +151,24 @@ def _request(state: MonthState, now: datetime, priority: str) -> dg.RunRequest:
         # A key is honoured once for ever: with the day in it, a month that failed gets another chance the next day.
         run_key=f"{state.partition} {version} {state.file_version or 'new'} {now:%Y-%m-%d}",
         partition_key=str(month),
-        tags={"dagster/priority": priority, "taxi/reason": str(state.reason), "taxi/source_version": version},
+        tags={"dagster/priority": priority, "taxi/reason": str(state.reason), ASKED_TAG: f"{now:%Y-%m-%d}"},
     )
 
 
-def _idle(instance: dg.DagsterInstance, states: Sequence[MonthState]) -> list[MonthState]:
-    """The states whose month no run is working on or waiting for."""
-    return [state for state in states if not _busy(instance, state.partition)]
+def _idle(instance: dg.DagsterInstance, states: Sequence[MonthState], now: datetime) -> list[MonthState]:
+    """The states whose month no run is working on or waiting for, nor failed on today, whoever asked for it."""
 
+    def busy(partition: Partition) -> bool:
+        month = {"dagster/partition": str(partition.month)}
+        unfinished = dg.RunsFilter(statuses=NOT_FINISHED_STATUSES, tags=month)
+        failed = dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE], tags={**month, ASKED_TAG: f"{now:%Y-%m-%d}"})
+        return any(
+            run.tags.get("dataset") == partition.dataset
+            or any(key.path[0] == partition.dataset for key in run.asset_selection or ())
+            for run in [*instance.get_runs(unfinished), *instance.get_runs(failed)]
+        )
 
-def _busy(instance: dg.DagsterInstance, partition: Partition) -> bool:
-    of_the_month = dg.RunsFilter(statuses=NOT_FINISHED_STATUSES, tags={"dagster/partition": str(partition.month)})
-    return any(
-        run.tags.get("dataset") == partition.dataset
-        or any(key.path[0] == partition.dataset for key in run.asset_selection or ())
-        for run in instance.get_runs(of_the_month)
-    )
+    return [state for state in states if not busy(state.partition)]
 
 
 def _why_nothing(states: Sequence[MonthState], survey: Survey, look_at: datetime | None = None) -> str:
