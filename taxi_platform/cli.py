@@ -149,7 +149,7 @@ def _due(settings: Settings, datasets: Sequence[Dataset]) -> list[Partition]:
     for dataset in datasets:
         survey = Survey(source, lake, warehouse, dataset, settings.reject)
         months = list(first_month(dataset, settings.since, newest).until(newest))
-        wanted += [state.partition for state in months_to_ingest(survey, months, len(months))]
+        wanted += [state.partition for state in months_to_ingest(survey.look(months), len(months))]
         if survey.problem:
             raise survey.problem
     return wanted

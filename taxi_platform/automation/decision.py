@@ -5,7 +5,7 @@ It asks the source, the lake and the warehouse, never Dagster's history: what wa
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from enum import StrEnum
@@ -86,7 +86,8 @@ class Survey:
             raw = kept.current_raw()
             published = self._ask(partition) if raw is None or ask_kept else None
             clean = kept.footer() if raw else None
-            yield MonthState(partition, published, raw, clean, self._loaded_month(partition), self.reject)
+            loaded = self._loaded_month(partition) if clean else None
+            yield MonthState(partition, published, raw, clean, loaded, self.reject)
 
     @property
     def _table(self) -> str:
@@ -107,17 +108,10 @@ class Survey:
             return None
 
 
-def months_to_ingest(
-    survey: Survey, months: Sequence[Month], limit: int, ask_kept: bool = True
-) -> Iterator[MonthState]:
-    """The months that need work, newest first, at most `limit` of them; no month is looked at beyond that."""
-    found = 0
-    for state in survey.look(sorted(months, reverse=True), ask_kept):
-        if state.reason and found < limit:
-            found += 1
-            yield state
-        if found == limit:
-            return
+def months_to_ingest(states: Iterable[MonthState], limit: int) -> list[MonthState]:
+    """The months that need work, newest first, at most `limit` of them."""
+    due = [state for state in states if state.reason]
+    return sorted(due, key=lambda state: state.partition.month, reverse=True)[:limit]
 
 
 def months_in_lake(lake: Lake, dataset: Dataset) -> list[Month]:

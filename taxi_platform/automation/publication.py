@@ -88,7 +88,7 @@ def publication_sensor(dataset: Dataset, reject: Sequence[str]) -> dg.SensorDefi
         older = _in_turn([month for month in months_in_lake(files, dataset) if month not in newest], memory.last_older)
         survey = Survey(source.open().hasty(_pause), files, warehouse.open(), dataset, reject)
         states = list(survey.look([*newest, *older]))
-        due = [state for state in states if state.reason]
+        due = months_to_ingest(states, NEWEST + OLDER)
         requests = [_request(state, now, PRIORITY) for state in _idle(context.instance, due, now)]
         wait = LOOK_AGAIN if survey.problem else LOOK_EVERY
         look_at = now + wait * random.uniform(1 - JITTER, 1 + JITTER)
@@ -124,12 +124,13 @@ def catch_up_schedule(dataset: Dataset, reject: Sequence[str], since: Month | No
         newest = newest_month(now.date())
         months = list(first_month(dataset, since, newest).until(newest))
         survey = Survey(source.open().hasty(_pause), lake.open(), warehouse.open(), dataset, reject)
-        due = list(months_to_ingest(survey, months, CATCH_UP, ask_kept=False))
+        states = list(survey.look(months, ask_kept=False))
+        due = months_to_ingest(states, CATCH_UP)
         requests = [
             _request(state, now, PRIORITY if state.partition.month > newest.plus(-NEWEST) else NO_PRIORITY)
             for state in _idle(context.instance, due, now)
         ]
-        return requests or dg.SkipReason(_why_nothing(list(survey.look([newest], ask_kept=False)), survey))
+        return requests or dg.SkipReason(_why_nothing(states[-1:], survey))
 
     return schedule
 
