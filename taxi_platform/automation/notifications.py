@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import dagster as dg
+from dagster._time import get_current_timestamp  # the clock that runs are stamped with
 
 from taxi_platform.automation.channels import TAKES, Message, advice, check_notify_urls, open_channels
 from taxi_platform.automation.outbox import GIVE_UP, Outbox, Say, deliver
@@ -193,8 +194,9 @@ def tell(instance: dg.DagsterInstance, settings: Settings, since: float, say: Sa
     Any process may call it at any time: a message is noted once, and delivered by one process at a time.
     """
     outbox, urls = Outbox(settings.home), settings.notify_urls
-    since = note_finished_runs(instance, outbox, urls, ui_url(), since, time.time())
-    sent = deliver(outbox, urls, say)
+    now = get_current_timestamp()
+    since = note_finished_runs(instance, outbox, urls, ui_url(), since, now)
+    sent = deliver(outbox, urls, say, now)
     return since, f"{sent} messages sent, {outbox.waiting()} wait."
 
 
