@@ -1,6 +1,6 @@
 # Every target sets up what it needs, once. `make` only wraps: .venv/bin/taxi and .venv/bin/pytest work without it.
 .DEFAULT_GOAL := help
-.PHONY: help demo dev test test-bigquery lint bench eras setup setup-dev clean
+.PHONY: help demo dev test test-bigquery test-browser test-slow soak lint bench eras setup setup-dev clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-14s %s\n", $$1, $$2}'
@@ -12,10 +12,19 @@ dev: setup ## Open Dagster's UI on http://127.0.0.1:3000 (Ctrl-C ends it)
 	@.venv/bin/taxi dev
 
 test: setup-dev ## Run the tests
-	@.venv/bin/pytest -m "not bigquery and not real_gcp"
+	@.venv/bin/pytest -m "not (bigquery or browser or slow or real_gcp)"
 
 test-bigquery: setup-dev ## Run the tests that need the BigQuery emulator (a Python 3.13 or newer)
 	@.venv/bin/pytest -m "bigquery and not real_gcp"
+
+test-browser: setup-dev ## Drive the real UI in Chromium
+	@.venv/bin/pytest -n 0 -m browser
+
+test-slow: setup-dev ## Run the tests that take minutes: a simulated year, hundreds of kills
+	@.venv/bin/pytest -m "slow and not bigquery"
+
+soak: setup-dev ## Repeat the browser tests and the kills ten times
+	@for i in 1 2 3 4 5 6 7 8 9 10; do .venv/bin/pytest -q -n 0 -m browser && .venv/bin/pytest -q -m "slow and not bigquery" || exit 1; done
 
 lint: setup-dev ## Check style, types and layers
 	@.venv/bin/ruff format --check .

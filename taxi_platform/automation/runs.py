@@ -17,6 +17,7 @@ import psutil
 from taxi_platform.assets.trips import PROCESS_TAG
 from taxi_platform.settings import Settings
 from taxi_platform.trips.errors import LakeError
+from taxi_platform.trips.faults import fault_point
 from taxi_platform.trips.months import Partition
 
 LOCATION = "taxi_platform"
@@ -143,6 +144,7 @@ def _note(outcome: RunOutcome, event: dg.DagsterEvent, step_done: Callable[[str]
     if event.is_step_materialization:
         found = event.step_materialization_data.materialization
         outcome.metadata[found.asset_key.path[-1]] = {key: value.value for key, value in found.metadata.items()}
+        fault_point("event_recorded")
     elif event.is_step_failure:
         data = event.step_failure_data
         outcome.interrupted |= bool(data.error and data.error.cls_name in INTERRUPTIONS)

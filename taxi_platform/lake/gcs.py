@@ -23,6 +23,7 @@ from google.cloud.storage.retry import DEFAULT_RETRY
 
 from taxi_platform.lake.base import ANY_VERSION, NEW, Lake, StoredObject
 from taxi_platform.trips.errors import Conflict, IntegrityError, LakeBusy, LakeError
+from taxi_platform.trips.faults import fault_point
 from taxi_platform.trips.plan import Change
 
 CHUNK_BYTES = 8 * 1024 * 1024
@@ -152,6 +153,7 @@ class GCSLake(Lake):
                 try:
                     condition = {"if_generation_match": int(expected or 0)}
                     blob.upload_from_file(data, size=sent[0], checksum=None, **condition, **self._options)
+                    fault_point("uploaded")
                 except api.PreconditionFailed:
                     pass
                 except api.NotFound:  # no bucket; or no longer an upload in chunks, because it was complete

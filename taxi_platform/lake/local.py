@@ -15,6 +15,7 @@ from filelock import FileLock, Timeout
 
 from taxi_platform.lake.base import ANY_VERSION, NEW, Lake, StoredObject
 from taxi_platform.trips.errors import Conflict, LakeError, TransientError
+from taxi_platform.trips.faults import fault_point
 from taxi_platform.trips.months import Partition
 from taxi_platform.trips.plan import Change
 
@@ -125,14 +126,17 @@ class LocalLake(Lake):
         """Make a temporary file the object, durably, if the object still has the expected version."""
         target = self._path(key)
         try:
+            fault_point("temp_written")
             target.parent.mkdir(parents=True, exist_ok=True)
             _sync(temporary)
+            fault_point("fsynced")
             (self.root / ".locks").mkdir(exist_ok=True)
             with FileLock(self.root / ".locks" / "commit.lock"):
                 current = self.stat(key)
                 if if_version != ANY_VERSION and if_version != (current.version if current else NEW):
                     raise Conflict(f"{self.uri(key)} was replaced by another run.", "Run the month again.")
                 temporary.replace(target)
+                fault_point("renamed")
                 _sync(target.parent)
                 stored = self.stat(key)
         except BaseException:

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from taxi_platform.lake.base import ANY_VERSION, NEW, Lake, StoredObject
 from taxi_platform.trips.cleaning import CleanMonth
 from taxi_platform.trips.errors import Conflict, LakeError
+from taxi_platform.trips.faults import fault_point
 from taxi_platform.trips.months import Partition
 from taxi_platform.trips.publication import FetchedFile, Publication
 from taxi_platform.trips.report import Report
@@ -91,6 +92,7 @@ class MonthInLake:
 
     def publish_raw(self, fetched: FetchedFile) -> RawVersion:
         """Keep a fetched file for ever, and make it the current one; the same content twice is one version."""
+        fault_point("fetched")
         offered = fetched.publication
         raw = RawVersion(
             key=f"{self.raw_prefix}{fetched.sha256[:12]}/{fetched.path.name}",
@@ -108,9 +110,11 @@ class MonthInLake:
         stored = self.lake.stat(raw.key)
         if stored is None or stored.size != raw.size:
             self.lake.upload(raw.key, fetched.path, ANY_VERSION)
+        fault_point("raw_uploaded")
         # Same content under a new ETag or date: the entry learns the new name, so that it is not fetched again.
         kept = versions[:-1] if versions and versions[-1].sha256 == raw.sha256 else versions
         self._write_manifest([*kept, raw], manifest_version)
+        fault_point("manifest_written")
         return raw
 
     def _write_manifest(self, versions: Sequence[RawVersion], if_version: str) -> None:
@@ -146,16 +150,24 @@ class MonthInLake:
             return None
 
     def report(self, file_version: str) -> Report | None:
-        found = self.lake.read(self.report_key(file_version))
-        return Report.from_json(found[0]) if found else None
+        """The report of a version; None where it is lost, `Conflict` where a newer version's run has swept it."""
+        if found := self.lake.read(self.report_key(file_version)):
+            return Report.from_json(found[0])
+        footer = self.footer()
+        if footer and footer.file_version != file_version:
+            raise Conflict(f"{self.partition} was cleaned by another run meanwhile.", "Run the month again.")
+        return None
 
     def is_whole(self, footer: CleanFooter | None, file_version: str) -> bool:
-        """Whether the month is published in exactly this version, side files included."""
+        """Whether the month is published in exactly this version, with its side files and nobody else's.
+
+        Others are what a run left that was killed before its sweep, or lost to another one. They cannot just be
+        removed: without locks a run may be about to commit them. It loses once the month is published again.
+        """
         return (
             footer is not None
             and footer.file_version == file_version
-            and self.lake.stat(self.rejected_key(file_version)) is not None
-            and self.lake.stat(self.report_key(file_version)) is not None
+            and self._side_keys() == [self.rejected_key(file_version), self.report_key(file_version)]
         )
 
     def publish_clean(self, clean: CleanMonth, replaces: CleanFooter | None) -> None:
@@ -163,9 +175,12 @@ class MonthInLake:
 
         Raises `Conflict` when the raw file or the clean file changed since they were read.
         """
+        fault_point("cleaned")
         report = clean.report
         self.lake.upload(self.rejected_key(report.file_version), clean.rejected)
+        fault_point("rejected_published")
         self.lake.write(self.report_key(report.file_version), report.to_json().encode())
+        fault_point("report_published")
         raw = self.current_raw()
         if raw is None or raw.sha256 != report.raw_sha256:
             raise Conflict(f"A newer raw file of {self.partition} was published meanwhile.", "Run the month again.")
@@ -177,11 +192,15 @@ class MonthInLake:
         # a run that loses to it and starts over; what that run writes then is newer, and stays.
         unfollowed = self._side_files_but(report.file_version)
         self.lake.upload(self.clean_key, clean.trips, expected)
+        fault_point("clean_published")
         for side_file in unfollowed:
             self.lake.delete(side_file.key, side_file.version)
+            fault_point("swept")
+
+    def _side_keys(self) -> list[str]:
+        return [*self.lake.list(self.rejected_prefix), *self.lake.list(self.reports_prefix)]
 
     def _side_files_but(self, file_version: str) -> list[StoredObject]:
         kept = (self.rejected_key(file_version), self.report_key(file_version))
-        keys = [*self.lake.list(self.rejected_prefix), *self.lake.list(self.reports_prefix)]
-        found = [self.lake.stat(key) for key in keys if key not in kept]
+        found = [self.lake.stat(key) for key in self._side_keys() if key not in kept]
         return [side_file for side_file in found if side_file]

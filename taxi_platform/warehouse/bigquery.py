@@ -20,6 +20,7 @@ from google.cloud import bigquery as bq
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from taxi_platform.trips.errors import Conflict, IntegrityError, SettingError, WarehouseBusy, WarehouseError
+from taxi_platform.trips.faults import fault_point
 from taxi_platform.trips.months import Partition
 from taxi_platform.trips.plan import Change
 from taxi_platform.warehouse.base import (
@@ -109,8 +110,10 @@ class BigQueryWarehouse(Warehouse):
             run = secrets.token_hex(4)
             self._load(self._ensure(rejected), files.rejected, files.rejected_uri, files, run)
             self._check_arrived(rejected, files, expected[rejected])
+            fault_point("bigquery_rejected_loaded")
             job = self._load(self._ensure(trips), files.trips, files.trips_uri, files, run)
             self._check_arrived(trips, files, expected[trips])
+            fault_point("bigquery_loaded")
         links = {"bigquery_table": self._link(trips.name), "bigquery_job": self._job_link(job)}
         return LoadResult(expected[trips].rows, expected[rejected].rows, expected[trips], links)
 
@@ -242,6 +245,7 @@ class BigQueryWarehouse(Warehouse):
                 except api.Conflict:  # ours, by the run in its name: the answer to the first request was lost
                     found = self.client.get_job(job_id, location=self.location, timeout=CALL_SECONDS)
                     job = cast(bq.LoadJob, found)
+                fault_point("bigquery_submitted")
                 self._finish(job)
         return job
 

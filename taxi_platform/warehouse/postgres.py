@@ -18,6 +18,7 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_r
 
 from taxi_platform.trips.contract import PICKUP
 from taxi_platform.trips.errors import WarehouseBusy, WarehouseError
+from taxi_platform.trips.faults import fault_point
 from taxi_platform.trips.months import Partition
 from taxi_platform.trips.plan import Change
 from taxi_platform.warehouse.base import (
@@ -95,7 +96,10 @@ class PostgresWarehouse(Warehouse):
                     self._fill(con, table, aside, path)
                     check_arrived(table, fingerprint, self._fingerprint(con, table, aside))
                     asides.append((self._name(table.name), aside))
+                    fault_point("postgres_built")
                 self._when_free(con, lambda: self._swap(con, partition, asides))
+                fault_point("postgres_swapped")
+            fault_point("postgres_committed")
         return LoadResult(expected[0].rows, expected[1].rows, expected[0])
 
     def replace_reference(self, table: Table, rows: Sequence[tuple[Any, ...]]) -> None:
@@ -173,6 +177,7 @@ class PostgresWarehouse(Warehouse):
         with con.cursor().copy(copy) as sink:
             for block in binary_copy(path, table.columns):
                 sink.write(block)
+                fault_point("postgres_copying")
         if any(column.name == PICKUP for column in table.columns):
             con.execute(sql.SQL("CREATE INDEX ON {} ({})").format(aside, sql.Identifier(PICKUP)))
 

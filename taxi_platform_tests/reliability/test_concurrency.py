@@ -1,0 +1,87 @@
+"""Eight processes at once: whatever the order, one version stays, whole, and who lost says so and why."""
+
+from __future__ import annotations
+
+from random import Random
+
+import pytest
+
+from taxi_platform.assets import steps
+from taxi_platform.trips.months import Month, Partition
+from taxi_platform_tests.reliability.conftest import OpenPlace, Undisturbed
+from taxi_platform_tests.reliability.places import Place, Version
+from taxi_platform_tests.reliability.test_kills import NEW, OLD
+from taxi_platform_tests.reliability.warm import DONE, REFUSED, Ending, Order, Warm
+
+PROCESSES = 8
+pytestmark = pytest.mark.slow
+MONTHS = [str(Month(2020, 1).plus(number)) for number in range(PROCESSES)]
+EVERYWHERE = pytest.mark.parametrize(
+    ("lake", "warehouse"),
+    [("local", "duckdb"), ("local", "postgres"), ("gcs", "duckdb"), ("gcs", "postgres"), ("gcs", "bigquery")],
+)
+
+
+def at_once(place: Place, month: str, rows: int, number: int) -> Order:
+    """One of many orders. Over a bucket each process is a machine of its own, with its own work folder."""
+    home = place.home / f"machine{number}" if place.lake_url.startswith("gs:") else place.home
+    return place.order(rows, month=month, home=home, checks=False)
+
+
+def check_told(endings: list[Ending], locked: bool) -> None:
+    """Everybody ended well: where a lock makes them wait with the month, elsewhere perhaps with a reason."""
+    for ending in endings:
+        assert ending.status in ([DONE] if locked else [DONE, REFUSED]), ending.told
+        assert ending.status == DONE or ending.told.startswith("Conflict: "), ending.told
+    assert any(ending.status == DONE for ending in endings)
+
+
+@EVERYWHERE
+def test_of_eight_runs_of_a_month_from_two_versions_of_its_source_one_version_stays(
+    open_place: OpenPlace, warm: Warm, undisturbed: Undisturbed, lake, warehouse
+):
+    place = open_place(lake, warehouse)
+    possible: dict[str, Version] = {undisturbed(rows).raw: undisturbed(rows) for rows in (OLD, NEW)}
+    sources = Random(f"{lake} {warehouse}").sample([OLD, NEW] * (PROCESSES // 2), PROCESSES)
+    endings = warm.run(*(at_once(place, "2020-04", rows, number) for number, rows in enumerate(sources)))
+    check_told(endings, locked=lake == "local")
+    stayed = place.raw_files()[-1]
+    assert place.version() == possible[stayed]
+    if any(ending.status == REFUSED for ending in endings):  # may have left something that the next run sweeps
+        warm.run(place.order(OLD if possible[stayed] == undisturbed(OLD) else NEW))
+    assert place.litter() == []
+
+
+def test_a_month_that_is_cleaned_again_just_when_it_is_loaded_is_loaded_as_it_is_then(
+    open_place: OpenPlace, warm: Warm, undisturbed: Undisturbed, monkeypatch
+):
+    place = open_place("gcs", "duckdb")
+    (ending,) = warm.run(place.order(OLD))
+    assert ending.status == DONE, ending.told
+    # Between a load's look at the clean file and its look at the report, another run replaces and sweeps both.
+    others = [lambda: warm.run(at_once(place, "2020-04", NEW, 1))]
+    read = place.lake.read
+    monkeypatch.setattr(place.lake, "read", lambda key: (others and others.pop()(), read(key))[1])
+    loaded = steps.load(place.lake, place.warehouse, Partition.parse("green", "2020-04"), place.home)
+    assert not others
+    assert (loaded.result.rows, loaded.file_version) == (NEW - 1, undisturbed(NEW).tables[0].file_versions[0])
+    assert place.version() == undisturbed(NEW)
+
+
+@EVERYWHERE
+def test_eight_months_at_once_do_not_touch_each_other(open_place: OpenPlace, warm: Warm, lake, warehouse):
+    place = open_place(lake, warehouse)
+    for rows in (OLD, NEW):
+        orders = [at_once(place, month, rows + number, number) for number, month in enumerate(MONTHS)]
+        assert [ending.told for ending in warm.run(*orders)] == ["done done done"] * PROCESSES
+    loaded = place.warehouse.loaded_months("green_trips")
+    assert {month: found.rows for month, found in loaded.items()} == {
+        month: NEW + number - 1 for number, month in enumerate(MONTHS)
+    }
+    for number, month in enumerate(MONTHS):
+        partition = Partition.parse("green", month)
+        footer, _ = steps.published(place.lake, partition)
+        assert loaded[month].file_versions == (footer.file_version,)
+        assert steps.check_accounted_for(place.lake, partition) == (NEW + number, NEW + number - 1, 1)
+        assert len(set(steps.check_table(place.lake, place.warehouse, partition, place.home))) == 1
+    assert place.litter() == []

@@ -1,0 +1,157 @@
+"""Runs killed wherever they publish: the next run ends as if nothing had happened, and readers never see a half."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+from random import Random
+
+import pytest
+
+import taxi_platform
+from taxi_platform.trips.faults import FAULT_POINTS
+from taxi_platform_tests.reliability.conftest import OpenPlace, Undisturbed
+from taxi_platform_tests.reliability.places import MONTH, Place, Version
+from taxi_platform_tests.reliability.warm import DONE, Warm
+
+OLD, NEW = 600, 500
+"""Rows of the two samples that runs publish over one another."""
+
+IN_LAKE = ["manifest_written", "cleaned", "rejected_published", "report_published", "clean_published"]
+LOCAL = [f"{point}:{n}" for point in ("temp_written", "fsynced", "renamed") for n in (1, 2, 3, 4)]
+BUCKET = [f"uploaded:{n}" for n in (1, 2, 3, 4)]
+DUCKDB = ["duckdb_inserted:1", "duckdb_inserted:2", "duckdb_committed"]
+POSTGRES = [
+    *("postgres_copying:1", "postgres_copying:2", "postgres_copying:3", "postgres_copying:5"),
+    *("postgres_built:1", "postgres_built:2", "postgres_swapped", "postgres_committed"),
+]
+BIGQUERY = ["bigquery_submitted:1", "bigquery_rejected_loaded", "bigquery_submitted:2", "bigquery_loaded"]
+FIRST = ["fetched", "raw_uploaded", "manifest_written", "report_published", "clean_published"]
+
+OF_A_NEW_MONTH = [
+    *(("local", "duckdb", p) for p in (*FIRST, "temp_written", "fsynced", "renamed", "duckdb_inserted:2")),
+    *(("gcs", "postgres", p) for p in (*FIRST, "uploaded", "postgres_copying:2", "postgres_swapped")),
+    ("gcs", "bigquery", "bigquery_submitted:2"),
+]
+OF_A_KNOWN_MONTH = [
+    *(("local", "duckdb", p) for p in (*IN_LAKE, "swept:1", "swept:2", *LOCAL, *DUCKDB)),
+    *(("gcs", "postgres", p) for p in (*IN_LAKE, "swept:1", "swept:2", *BUCKET, *POSTGRES)),
+    *(("gcs", "bigquery", p) for p in BIGQUERY),
+]
+OF_A_COMMAND = [
+    ("local", "duckdb", ["fetched", "temp_written", "fsynced", "renamed", "raw_uploaded", *IN_LAKE, "swept"]),
+    ("local", "duckdb", ["duckdb_inserted:2", "duckdb_committed", *(f"event_recorded:{n}" for n in (1, 2, 4))]),
+    ("gcs", "postgres", ["uploaded:3", "postgres_copying:2", "postgres_built", *POSTGRES[-2:]]),
+    ("gcs", "bigquery", ["bigquery_submitted:2", "bigquery_rejected_loaded", "bigquery_loaded"]),
+]
+RANDOM_KILLS = 30
+"""For each of four pairs of lake and warehouse: 200 together with those at the fault points."""
+
+RUN_SECONDS = 0.6
+"""A little more than one run takes, so that some are killed in a second one."""
+
+TAXI = Path(sys.executable).with_name("taxi")
+pytestmark = pytest.mark.slow
+
+
+def check_readable(place: Place, *possible: Version | None) -> None:
+    """What readers find is whole and of one of these versions, None for no month yet, in the lake and in the tables."""
+    assert place.clean() in [version.objects if version else {} for version in possible]
+    tables = [version.tables if version else (None, None) for version in possible]
+    if "bigquery" in place.warehouse_url:  # has no transaction over two tables
+        assert all(found in expected for found, expected in zip(place.loaded(), zip(*tables, strict=True), strict=True))
+    else:
+        assert place.loaded() in tables
+
+
+def run_again(warm: Warm, place: Place, rows: int, expected: Version) -> None:
+    """An undisturbed run repairs everything."""
+    (ending,) = warm.run(place.order(rows))
+    assert ending.status == DONE, ending.told
+    assert place.version() == expected
+    assert place.litter() == []
+
+
+@pytest.mark.parametrize(("lake", "warehouse", "fault"), OF_A_NEW_MONTH)
+def test_a_run_killed_over_a_new_month_is_made_good_by_the_next(
+    open_place: OpenPlace, warm: Warm, undisturbed: Undisturbed, lake, warehouse, fault
+):
+    place = open_place(lake, warehouse)
+    (ending,) = warm.run(place.order(NEW, fault=fault))
+    assert ending.killed, ending.told
+    check_readable(place, None, undisturbed(NEW))
+    run_again(warm, place, NEW, undisturbed(NEW))
+    assert place.raw_files() == [undisturbed(NEW).raw]
+
+
+@pytest.mark.parametrize(("lake", "warehouse", "fault"), OF_A_KNOWN_MONTH)
+def test_a_run_killed_while_it_replaces_a_month_is_made_good_by_the_next(
+    open_place: OpenPlace, warm: Warm, undisturbed: Undisturbed, survivors, lake, warehouse, fault
+):
+    place = survivors.pop((lake, warehouse), None)
+    if place is None:
+        place = open_place(lake, warehouse)
+        run_again(warm, place, OLD, undisturbed(OLD))
+    history = place.raw_files()
+    old, new = (OLD, NEW) if history[-1] == undisturbed(OLD).raw else (NEW, OLD)
+    (ending,) = warm.run(place.order(new, fault=fault))
+    assert ending.killed, ending.told
+    check_readable(place, undisturbed(old), undisturbed(new))
+    run_again(warm, place, new, undisturbed(new))
+    assert place.raw_files() == [*history, undisturbed(new).raw]
+    survivors[lake, warehouse] = place
+
+
+@pytest.mark.parametrize("warehouse", ["duckdb", "postgres"])
+@pytest.mark.parametrize("lake", ["local", "gcs"])
+def test_kills_at_any_moment_never_show(open_place: OpenPlace, warm: Warm, undisturbed: Undisturbed, lake, warehouse):
+    random = Random(f"{lake} {warehouse}")
+    place = open_place(lake, warehouse)
+    possible = [undisturbed(OLD), undisturbed(NEW)]
+    run_again(warm, place, OLD, possible[0])
+    for number in range(RANDOM_KILLS):
+        orders = place.order(*random.sample((OLD, NEW), 2), endless=True, checks=False)
+        (ending,) = warm.run(orders, kill_after=random.uniform(0, RUN_SECONDS))
+        assert ending.killed, ending.told
+        check_readable(place, *possible)
+        if number % 6 == 5:
+            rows = random.choice((OLD, NEW))
+            run_again(warm, place, rows, undisturbed(rows))
+            history = place.raw_files()
+            assert all(former != latter for former, latter in pairwise(history))
+            assert set(history) <= {version.raw for version in possible}
+
+
+@pytest.mark.parametrize(("lake", "warehouse", "faults"), OF_A_COMMAND)
+def test_a_command_killed_again_and_again_is_made_good_by_the_next(
+    open_place: OpenPlace, warm_command: Warm, undisturbed: Undisturbed, lake, warehouse, faults
+):
+    place = open_place(lake, warehouse)
+    possible = undisturbed(OLD), undisturbed(NEW)
+    ingest = ("ingest", "green", MONTH)
+    for number, fault in enumerate(faults):
+        # The other version each time, and by force, so that every start does everything that it comes to.
+        rows = (OLD, NEW)[number % 2]
+        (ending,) = warm_command.run(
+            place.order(command=(*ingest, "--force"), settings=place.settings(rows), fault=fault)
+        )
+        assert ending.killed, (fault, ending)
+        check_readable(place, *possible, None)
+    environment = {**os.environ, **place.settings(NEW)}
+    done = subprocess.run([TAXI, *ingest], env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert place.version() == undisturbed(NEW)
+    assert place.litter() == []
+
+
+def test_every_fault_point_is_in_the_package_and_runs_are_killed_at_it():
+    package = Path(taxi_platform.__file__).parent
+    used = re.findall(r'fault_point\("(\w+)"\)', "".join(path.read_text("utf-8") for path in package.rglob("*.py")))
+    assert sorted(used) == sorted(FAULT_POINTS)
+    killed = {fault.partition(":")[0] for *_, fault in OF_A_NEW_MONTH + OF_A_KNOWN_MONTH}
+    assert killed == FAULT_POINTS.keys() - {"event_recorded"}  # that one is Dagster's
+    assert {fault.partition(":")[0] for *_, faults in OF_A_COMMAND for fault in faults} == FAULT_POINTS.keys()
