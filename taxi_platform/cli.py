@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Sequence
@@ -29,11 +30,25 @@ if TYPE_CHECKING:
     import dagster as dg
 
     from taxi_platform.automation.runs import RunOutcome
+    from taxi_platform.automation.status import Status
 
 FAILED, MISTAKE, NOT_PUBLISHED, INTERRUPTED = 1, 2, 3, 130
 DEMO_MONTHS = 3
 DEFAULT_JOBS = 2
 STEPS = ("raw_file", "cleaning", "rows_accounted_for", "trips", "table_matches_clean_trips")
+
+MARKS = {
+    "loaded": ("●", "green"),
+    "not loaded": ("◐", "yellow"),
+    "raw": ("○", "yellow"),
+    "outdated": ("!", "yellow"),
+    "republished": ("↻", "yellow"),
+    "failed": ("✗", "red"),
+    "published": ("+", "cyan"),
+    "unknown": ("·", "dim"),
+    "not published": ("-", "dim"),
+}
+"""How `taxi status` draws a month, by its stage."""
 
 errors = Console(stderr=True, highlight=False)
 out = Console(highlight=False)
@@ -153,6 +168,24 @@ def _due(settings: Settings, datasets: Sequence[Dataset]) -> list[Partition]:
         if survey.problem:
             raise survey.problem
     return wanted
+
+
+@cli.command()
+@click.option("--ask", is_flag=True, help="Ask the source about every month, not only the newest three.")
+@click.option("--json", "as_json", is_flag=True, help="Print a list of months as JSON.")
+def status(ask: bool, as_json: bool) -> None:
+    """Show how far every month of every dataset has come, what it holds, and what failed."""
+    from taxi_platform.automation.status import failed_months, status
+
+    settings = load_settings()
+    check_urls(settings)
+    found = status(settings, _newest_month(), failed_months(settings), ask)
+    if as_json:
+        click.echo(json.dumps([month.as_json() for month in found.months], indent=1))
+    else:
+        _print_status(settings, found)
+    if found.source_problem:
+        errors.print(f"The source was not asked further. {found.source_problem}", soft_wrap=True)
 
 
 @cli.command()
@@ -313,6 +346,40 @@ def _print_table(results: Sequence[MonthResult]) -> None:
             errors.print(f"{result.partition}: {result.problem}", style=None if result.status == "loaded" else "red")
     if again := [result.partition for result in results if result.status in ("failed", "interrupted")]:
         errors.print("Repeat what is missing with:", *(f"  taxi ingest {span}" for span in _spans(again)), sep="\n")
+
+
+def _print_status(settings: Settings, found: Status) -> None:
+    """A line per year, a mark per month."""
+    from taxi_platform.automation.status import folded
+
+    for dataset in settings.datasets:
+        months = [month for month in found.months if month.dataset == dataset]
+        years = folded(months)
+        rows, rejected = (sum(getattr(m, name) or 0 for m in months) for name in ("rows", "rows_rejected"))
+        loaded, size = sum(m.stage == "loaded" for m in months), sum(m.bytes for m in months) / 1e6
+        head = (
+            f"{dataset}: {loaded} of {len(months)} months loaded, {rows:,} rows, {rejected:,} rejected, {size:,.1f} MB"
+        )
+        out.print(f"[bold]{head}[/]" if years else f"{dataset}: nothing yet, {len(months)} months there may be")
+        if years:
+            out.print("       J F M A M J J A S O N D", style="dim")
+        for year, of_year in years.items():
+            cells = {int(m.month[5:]): MARKS[m.stage] for m in of_year}
+            out.print(f"  {year} ", " ".join(_mark(*cells[n]) if n in cells else " " for n in range(1, 13)))
+    shown = {month.stage for month in found.months}
+    out.print("\n" + "   ".join(f"{MARKS[stage][0]} {stage}" for stage in MARKS if stage in shown), highlight=False)
+    if settings.home.exists():
+        out.print(f"{shutil.disk_usage(settings.home).free / 1e9:,.0f} GB are free at {settings.home}.", soft_wrap=True)
+    failed = [month for month in found.months if month.problem]
+    for month in failed:
+        out.print(f"{month.dataset} {month.month}: {month.problem}", style="red", markup=False, soft_wrap=True)
+    if failed:
+        again = _spans([Partition.parse(month.dataset, month.month) for month in failed])
+        out.print("Repeat what failed with:", *(f"  taxi ingest {span}" for span in again), sep="\n")
+
+
+def _mark(mark: str, style: str) -> str:
+    return f"[{style}]{mark}[/]"
 
 
 def _spans(partitions: Sequence[Partition]) -> list[str]:

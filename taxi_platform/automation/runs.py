@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import resources
@@ -18,7 +18,7 @@ from taxi_platform.assets.trips import PROCESS_TAG
 from taxi_platform.settings import Settings
 from taxi_platform.trips.errors import LakeError
 from taxi_platform.trips.faults import fault_point
-from taxi_platform.trips.months import Partition
+from taxi_platform.trips.months import Dataset, Partition
 
 LOCATION = "taxi_platform"
 INTERRUPTIONS = ("DagsterExecutionInterruptedError", "KeyboardInterrupt")
@@ -95,6 +95,28 @@ def report_dead_runs(instance: dg.DagsterInstance) -> int:
         )
         instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
     return len(dead)
+
+
+def what_failed(instance: dg.DagsterInstance, datasets: Sequence[Dataset], limit: int) -> dict[Partition, str]:
+    """The months whose latest run failed → the first line of what it said, among the `limit` latest runs."""
+    latest: dict[Partition, str] = {}
+    ended = dg.RunsFilter(statuses=[dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE])
+    for run in instance.get_runs(ended, limit=limit):
+        names = {run.job_name.removesuffix("_ingest"), *(key.path[0] for key in run.asset_selection or ())}
+        for dataset in datasets:
+            if dataset.value in names and (month := run.tags.get("dagster/partition")):
+                failed = run.status == dg.DagsterRunStatus.FAILURE
+                latest.setdefault(Partition.parse(dataset, month), _first_line(instance, run) if failed else "")
+    return {partition: problem for partition, problem in latest.items() if problem}
+
+
+def _first_line(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:
+    wanted = {dg.DagsterEventType.STEP_FAILURE, dg.DagsterEventType.RUN_FAILURE}
+    outcome = RunOutcome(Partition.parse("green", "2020-01"), run.run_id)
+    for log in instance.all_logs(run.run_id, of_type=wanted):
+        if log.dagster_event:
+            _note(outcome, log.dagster_event, lambda step: None)
+    return (outcome.problem or "failed").splitlines()[0]
 
 
 def run_config(partition: Partition, options: IngestOptions) -> dict[str, Any]:

@@ -1,0 +1,123 @@
+"""`taxi status` tells how far every month has come, and makes nothing."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from taxi_platform.assets import steps
+from taxi_platform.automation.status import Stage, folded, status
+from taxi_platform.lake import open_lake
+from taxi_platform.lake.months import MonthInLake
+from taxi_platform.settings import load_settings
+from taxi_platform.sources import open_source
+from taxi_platform.trips.cleaning import Engine
+from taxi_platform.trips.months import Month, Partition
+from taxi_platform.trips.sample import write_sample
+from taxi_platform.warehouse import open_warehouse
+from taxi_platform_tests.sources.web import S3_DENIED, Page, serving
+
+NEWEST = Month(2020, 8)
+TAXI = Path(sys.executable).with_name("taxi")
+
+
+@pytest.fixture
+def web(monkeypatch, tmp_path):
+    """A source of green 2020-01 to 2020-07; nothing later is published."""
+    with serving() as web:
+        monkeypatch.setenv("TAXI_SOURCE_URL", web.url + "/{dataset}_{month}.csv.gz")
+        monkeypatch.setenv("TAXI_DATASETS", "green")
+        for month in Month(2013, 8).until(NEWEST):
+            web.pages[f"/green_{month}.csv.gz"] = Page(S3_DENIED, 403)
+        for month in Month(2020, 1).until(Month(2020, 7)):
+            path = tmp_path / f"{month}.csv.gz"
+            write_sample(Partition.parse("green", str(month)), 300, path)
+            web.pages[f"/green_{month}.csv.gz"] = Page(path.read_bytes(), etag=f'"{month}"')
+        yield web
+
+
+def bring(month, *what):
+    settings = load_settings()
+    partition, lake, home = Partition.parse("green", month), open_lake(settings.lake_url), settings.home
+    warehouse = open_warehouse(settings.warehouse_url)
+    if "fetch" in what:
+        steps.fetch(open_source(settings.source_url), lake, partition, home)
+    if "clean" in what:
+        steps.clean(lake, partition, home, Engine())
+    if "load" in what:
+        steps.load(lake, warehouse, partition, home)
+
+
+def stages(found):
+    return {month.month: month.stage for month in found.months if month.stage != Stage.UNKNOWN}
+
+
+def test_every_stage_is_told_apart(web, monkeypatch):
+    bring("2020-01", "fetch", "clean", "load")
+    bring("2020-02", "fetch", "clean")
+    bring("2020-03", "fetch")
+    bring("2020-06", "fetch", "clean", "load")
+    web.pages["/green_2020-06.csv.gz"].etag = '"again"'
+    failures = {Partition.parse("green", "2020-03"): "The disk is full.", Partition.parse("green", "2020-01"): "Old."}
+    found = status(load_settings(), NEWEST, failures)
+    assert stages(found) == {
+        "2020-01": Stage.LOADED,
+        "2020-02": Stage.NOT_LOADED,
+        "2020-03": Stage.FAILED,
+        "2020-06": Stage.REPUBLISHED,
+        "2020-07": Stage.PUBLISHED,
+        "2020-08": Stage.NOT_PUBLISHED,
+    }
+    by_month = {month.month: month for month in found.months}
+    assert len(found.months) == 85  # 2013-08 to 2020-08
+    assert by_month["2020-03"].problem == "The disk is full." and by_month["2020-01"].problem is None
+    loaded = by_month["2020-01"]
+    assert (loaded.rows + loaded.rows_rejected, loaded.raw_versions) == (300, 1)
+    kept = MonthInLake(open_lake(load_settings().lake_url), Partition.parse("green", "2020-01"))
+    files = [path for path in (load_settings().home / "lake").rglob("*2020-01*/**/*") if path.is_file()]
+    manifest = kept.lake.stat(kept.manifest_key).size
+    assert loaded.bytes == sum(path.stat().st_size for path in set(files) if ".lock" not in path.name) - manifest
+    monkeypatch.setenv("TAXI_REJECT", "zero_passengers")
+    assert stages(status(load_settings(), NEWEST, {}))["2020-01"] == Stage.OUTDATED
+    assert list(folded(found.months)) == [2020]
+
+
+def test_the_source_is_asked_about_three_months_unless_all_are_wanted(web):
+    status(load_settings(), NEWEST, {})
+    assert {path for _, path, _ in web.requests} == {f"/green_2020-0{n}.csv.gz" for n in (6, 7, 8)}
+    found = status(load_settings(), NEWEST, {}, ask_all=True)
+    assert sum(month.stage == Stage.PUBLISHED for month in found.months) == 7
+
+
+def test_a_source_that_is_down_is_told_once_and_hides_nothing_that_is_known(web, monkeypatch):
+    bring("2020-07", "fetch", "clean", "load")
+    monkeypatch.setenv("TAXI_SOURCE_URL", "http://127.0.0.1:9/{dataset}_{month}.csv.gz")
+    monkeypatch.setattr("tenacity.nap.time.sleep", lambda seconds: None)
+    found = status(load_settings(), NEWEST, {})
+    assert stages(found) == {"2020-07": Stage.LOADED}
+    assert "127.0.0.1:9" in str(found.source_problem)
+
+
+def run(*arguments):
+    return subprocess.run([TAXI, *arguments], capture_output=True, text=True, timeout=120)
+
+
+def test_the_command_draws_a_picture_and_makes_nothing(web, tmp_path):
+    told = run("status")
+    assert told.returncode == 0, told.stderr
+    assert "green: nothing yet" in told.stdout or "green: 0 of" in told.stdout
+    assert not (tmp_path / "home").exists()
+
+
+def test_a_month_that_failed_is_shown_with_the_reason_and_the_command(web, tmp_path):
+    web.pages["/green_2020-05.csv.gz"] = Page(b"<html>We are sorry</html>")
+    run("ingest", "green", "2020-04", "2020-05")
+    told = run("status")
+    assert told.returncode == 0, told.stderr
+    assert "  2020  · · · ● ✗ · · · · · · ·\n" in told.stdout
+    assert "green 2020-05:" in told.stdout and "taxi ingest green 2020-05" in told.stdout
+    months = {month["month"]: month for month in json.loads(run("status", "--json").stdout)}
+    assert (months["2020-04"]["stage"], months["2020-05"]["stage"]) == ("loaded", "failed")
+    assert months["2020-04"]["rows"] + months["2020-04"]["rows_rejected"] == 300
