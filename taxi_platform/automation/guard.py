@@ -29,7 +29,7 @@ App = Callable[[Message, Receive, Send], Awaitable[None]]
 
 LOOPBACK_NAMES = ("127.0.0.1", "localhost", "[::1]")
 TOKEN_PATTERN = re.compile(r"[!-~]{16,}")
-BODY_BYTES = 10_000_000  # the UI's largest request, a launch of all months, stays below 1 MB
+BODY_BYTES = 10_000_000  # a launch of every month of every dataset, each by name, is some 20 kB
 LOGIN_BYTES = 4_096
 LOGIN_SECONDS = 7 * 24 * 3600
 WRONG_TOKEN_SECONDS = 1.0

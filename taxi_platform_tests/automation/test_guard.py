@@ -9,9 +9,12 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 import requests
@@ -79,11 +82,11 @@ class Server:
 
     def end(self) -> None:
         self.process.terminate()
-        try:
+        with suppress(subprocess.TimeoutExpired):
             self.process.wait(15)
-        except subprocess.TimeoutExpired:
-            os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait()
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)  # the code server that it started, too
+        self.process.wait()
 
     def ask(self, method: str, path: str, headers: dict | None = None, **more) -> requests.Response:
         with requests.Session() as session:
@@ -498,6 +501,8 @@ def test_a_login_is_short(viewers):
         "mutation { reloadWorkspace { __typename } }",
         'mutation { setConcurrencyLimit(concurrencyKey: "x", limit: 1) }',
         'mutation { deletePipelineRun(runId: "x") { __typename } }',
+        'mutation { terminateRun(runId: "x") { __typename } }',
+        'mutation { shutdownRepositoryLocation(repositoryLocationName: "hello") { __typename } }',
         'mutation { wipeAssets(assetPartitionRanges: [{assetKey: {path: ["hello"]}}]) { __typename } }',
         'mutation { reportRunlessAssetEvents(eventParams: {eventType: ASSET_MATERIALIZATION, assetKey: {path: ["x"]}})'
         " { __typename } }",
@@ -506,7 +511,7 @@ def test_a_login_is_short(viewers):
 )
 def test_viewers_change_nothing(viewers, mutation):
     answer = viewers.graphql(mutation, {"Authorization": f"Bearer {TOKEN}"})
-    assert re.search("UnauthorizedError|DagsterUserCodeUnreachable|permission", answer.text), answer.text
+    assert "UnauthorizedError" in answer.text
 
 
 def test_viewers_get_answers_and_no_permission(viewers):
@@ -627,17 +632,46 @@ def test_the_login_lets_a_browser_in(viewers, page):
     assert page.refused == []
 
 
+@pytest.fixture
+def other_site(ui):
+    """A page of another origin that tries what a page can: a frame, an image, a socket, a request and a form."""
+    query = f"{ui.url}/graphql?query={quote(RESUME)}"
+    page = f"""<iframe src="{ui.url}/"></iframe><img src="{query}">
+        <script>
+        tried = Promise.allSettled([
+            fetch("{query}", {{method: "POST", mode: "no-cors"}}),
+            fetch("{ui.url}/graphql", {{method: "POST", headers: {{"Content-Type": "application/json"}},
+                                        body: '{{"query": "{RESUME}"}}'}}),
+            new Promise((opened, refused) => {{
+                socket = new WebSocket("ws://{ui.host}/graphql", "graphql-ws");
+                socket.onopen = opened; socket.onerror = refused;
+            }}),
+        ]).then(results => results.map(result => result.status));
+        </script>
+        <form method="post" action="{query}"><button>Win a prize</button></form>"""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html")
+            self.end_headers()
+            self.wfile.write(page.encode())
+
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://localhost:{server.server_port}/"
+        server.shutdown()
+
+
 @pytest.mark.browser
-def test_another_page_cannot_frame_the_ui_or_change_anything(ui, page):
-    page.route(
-        "http://evil.example/",
-        lambda route: route.fulfill(
-            content_type="text/html",
-            body=f"<iframe src='{ui.url}/'></iframe><img src='{ui.url}/graphql?query={RESUME}'>"
-            f"<form method=post action='{ui.url}/graphql?query={RESUME}'><button>Win</button></form>",
-        ),
-    )
-    page.goto("http://evil.example/")
-    page.get_by_text("Win").click()
+def test_another_page_can_neither_frame_the_ui_nor_listen_nor_change_anything(ui, page, other_site):
+    page.goto(other_site)
+    # A request that a page may send but not read counts as sent; that it changed nothing is asserted below.
+    assert page.evaluate("tried") == ["fulfilled", "rejected", "rejected"]
+    assert [frame.url.split(":")[0] for frame in page.frames] == ["http", "chrome-error"]
+    page.get_by_role("button", name="Win a prize").click()
     page.get_by_text("is not allowed").wait_for()
     assert ui.paused()
