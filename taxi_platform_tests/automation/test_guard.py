@@ -24,6 +24,7 @@ from websockets.sync.client import connect
 from taxi_platform.automation.guard import BODY_BYTES, WRONG_TOKEN_SECONDS, load_access
 from taxi_platform.trips.errors import SettingError
 
+pytestmark = pytest.mark.slow
 TOKEN = "a-token-for-the-ui-0123456789"
 REPORT_TOKEN = "a-token-for-reports-0123456789"
 PROXY_HOST = "taxi.example.com"

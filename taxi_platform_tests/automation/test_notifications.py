@@ -31,6 +31,7 @@ from taxi_platform.trips.errors import SettingError
 from taxi_platform.trips.months import Partition
 from taxi_platform_tests.automation.receivers import mail_box, web_hook
 
+pytestmark = pytest.mark.slow
 GREEN = Partition.parse("green", "2020-04")
 SECRET = "canary-5f0c2a"
 UI = "http://127.0.0.1:3000"

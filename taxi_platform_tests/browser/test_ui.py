@@ -1,0 +1,103 @@
+"""What a person does in the UI, done in a browser; what came of it, asked through GraphQL."""
+
+import re
+
+import pytest
+from playwright.sync_api import expect
+
+from taxi_platform_tests.browser.conftest import DEADLINE, wait_for
+
+pytestmark = pytest.mark.browser
+expect.set_options(timeout=DEADLINE * 1000)
+
+
+def materialize(page, platform, dataset, partitions):
+    """Launch the dataset's assets for a partition or a range, from the graph."""
+    page.goto(f"{platform.url}/locations/taxi_platform/asset-groups/{dataset}/lineage")
+    page.get_by_role("button", name=re.compile("Materialize all")).click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_text("Partition selection").wait_for()
+    every = dialog.get_by_text("Show all partitions")
+    if every.count():
+        every.first.click()
+    box = dialog.locator('input[type="text"]').first
+    box.fill(partitions)
+    box.press("Tab")
+    dialog.get_by_role("button", name=re.compile("Launch")).click()
+
+
+def test_a_month_is_materialized_and_its_run_log_reads_like_a_story(page, platform):
+    materialize(page, platform, "green", "2026-08")
+    wait_for(lambda: "2026-08" in platform.materialized("green/trips"))
+    runs = platform.ask("{ runsOrError(limit: 1) { ... on Runs { results { id } } } }")["runsOrError"]["results"]
+    page.goto(f"{platform.url}/runs/{runs[0]['id']}")
+    expect(page.get_by_text("Success").first).to_be_visible()
+    page.get_by_placeholder("Filter").fill("green 2026-08:")
+    for told in ("bytes, 3,000 rows", "rows clean,", "rows in green_trips"):
+        expect(page.get_by_text(re.compile(told)).first).to_be_visible()
+
+
+def test_a_month_shows_its_chart_columns_and_checks(page, platform):
+    materialize(page, platform, "green", "2026-07")
+    wait_for(lambda: "2026-07" in platform.materialized("green/trips"))
+    page.goto(f"{platform.url}/assets/green/clean_trips?view=partitions&partition=2026-07")
+    expect(page.get_by_text("rows_rejected", exact=True).first).to_be_visible()
+    expect(page.get_by_text("suspicious/zero_passengers").first).to_be_visible()
+    row = page.locator("tr", has_text="trips_per_day").last
+    if row.get_by_text("Show Markdown").count():
+        row.get_by_text("Show Markdown").first.click()
+    chart = page.locator('img[src^="data:image/svg"]').first
+    expect(chart).to_be_visible()
+    assert chart.evaluate("image => image.complete && image.naturalWidth") == 440
+    page.goto(f"{platform.url}/assets/green/clean_trips")
+    expect(page.get_by_text("When the meter was engaged, New York wall clock.").first).to_be_visible()
+    page.goto(f"{platform.url}/assets/green/clean_trips?view=checks")
+    for check in ("rows_accounted_for", "published_count", "usual_shares", "no_unknown_columns"):
+        expect(page.get_by_text(check).first).to_be_visible()
+
+
+def test_lineage_shows_every_step_of_a_dataset(page, platform):
+    page.goto(f"{platform.url}/locations/taxi_platform/asset-groups/fhvhv/lineage")
+    for asset in ("raw_file", "clean_trips", "rejected_trips", "trips"):
+        expect(page.get_by_text(asset, exact=True).first).to_be_visible()
+
+
+def test_a_sensor_that_is_switched_on_brings_the_newest_months(page, platform):
+    page.goto(f"{platform.url}/locations/taxi_platform/sensors/yellow_publication")
+    expect(page.get_by_text("Asks the source about the 2 newest months of yellow")).to_be_visible()
+    page.locator("label").last.click()
+    wait_for(lambda: platform.ticks("Sensor", "yellow_publication")[0]["switched"] == "RUNNING")
+    wait_for(lambda: any(tick.get("runIds") for tick in platform.ticks("Sensor", "yellow_publication")))
+    wait_for(lambda: len(platform.materialized("yellow/trips")) == 2)
+    later = wait_for(
+        lambda: [t for t in platform.ticks("Sensor", "yellow_publication") if t.get("skipReason")], 2 * DEADLINE
+    )
+    assert "The next look at the source is at" in later[0]["skipReason"]
+
+
+def test_a_schedule_says_what_it_does_and_is_switched_on(page, platform):
+    page.goto(f"{platform.url}/locations/taxi_platform/schedules/fhv_schedule")
+    expect(page.get_by_text("Every morning: a run for each month of fhv since 2026-01")).to_be_visible()
+    page.locator("label").last.click()
+    wait_for(lambda: platform.ticks("Schedule", "fhv_schedule")[0]["switched"] == "RUNNING")
+
+
+def test_a_range_is_backfilled(page, platform):
+    materialize(page, platform, "fhv", "[2025-01...2025-03]")
+    wait_for(lambda: platform.materialized("fhv/trips") >= {"2025-01", "2025-02", "2025-03"}, 2 * DEADLINE)
+    page.goto(f"{platform.url}/runs")
+    expect(page.get_by_text("Success").first).to_be_visible()
+
+
+def test_the_launchpad_documents_what_a_run_takes(platform):
+    query = """query($selector: PipelineSelector!) { runConfigSchemaOrError(selector: $selector) {
+                 ... on RunConfigSchema { allConfigTypes {
+                 ... on CompositeConfigType { fields { name description } } } } } }"""
+    selector = {
+        "pipelineName": "green_ingest",
+        "repositoryName": "__repository__",
+        "repositoryLocationName": "taxi_platform",
+    }
+    types = platform.ask(query, selector=selector)["runConfigSchemaOrError"]["allConfigTypes"]
+    fields = {field["name"]: field["description"] for kind in types for field in kind.get("fields", [])}
+    assert fields["reject"] == "Suspicious rules that reject in this run, such as zero_passengers."
