@@ -33,7 +33,7 @@ def ingest_months(
     `definitions` builds what is run, in every process anew. `step_done` is told the steps only where one process does
     it all. Raises `TaxiError` when a process was killed, and passes `KeyboardInterrupt` on once all have ended.
     """
-    logging.getLogger("dagster").setLevel(logging.ERROR)  # what a run has to say is in its own log
+    _quiet()
     with open_instance(settings) as instance:
         if jobs > 1:
             yield from _by_processes(definitions, wanted, options, jobs)
@@ -44,6 +44,12 @@ def ingest_months(
             yield outcome, seconds
             if outcome.interrupted:
                 return
+
+
+def _quiet() -> None:
+    """What a run has to say is in its own log; an interrupted connection to that log would print a traceback."""
+    logging.getLogger("dagster").setLevel(logging.ERROR)
+    logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL + 1)
 
 
 def _timed(
@@ -97,7 +103,7 @@ def _start_worker(definitions: Callable[[], dg.Definitions]) -> None:
     os.setsid()
     end_with_parent()
     signal.signal(signal.SIGINT, _remember)
-    logging.getLogger("dagster").setLevel(logging.ERROR)
+    _quiet()
     _definitions = definitions()
 
 
