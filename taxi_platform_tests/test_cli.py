@@ -129,14 +129,14 @@ def test_an_interruption_is_status_130_and_the_next_run_finishes(tmp_path):
         stderr=subprocess.PIPE,
         text=True,
     )
-    assert "green 2020-01: loaded" in child.stderr.readline()
+    assert ": loaded, 1/" in child.stderr.readline()
     child.send_signal(signal.SIGINT)
     _, rest = child.communicate(timeout=60)
     assert child.returncode == 130
     assert "Traceback" not in rest
     status, out, _ = taxi("ingest", "green", "2020-01", "2020-02", "--json")
     assert status == 0
-    assert json.loads(out)[0]["status"] == "unchanged"
+    assert "unchanged" in [result["status"] for result in json.loads(out)]  # the two run side by side
     assert not list((tmp_path / "home/tmp").glob("*"))
 
 

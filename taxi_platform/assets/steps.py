@@ -24,6 +24,7 @@ from taxi_platform.trips.errors import (
     LakeError,
     NotPublished,
     SourceUnavailable,
+    WarehouseError,
 )
 from taxi_platform.trips.months import Partition
 from taxi_platform.trips.report import Report
@@ -165,10 +166,13 @@ def load(
             say(f"{partition}: {trips.name} already holds version {version}.")
             result = LoadResult(footer.rows, report.rows_rejected, warehouse.fingerprint(trips, partition))
         else:
-            problem: LakeError | None = None
+            problem: LakeError | WarehouseError | None = None
             try:
                 result = _replace_month(lake, warehouse, month, version, home)
-            except LakeError as error:  # its side files are swept when another version of the month is published
+            except (
+                LakeError,
+                WarehouseError,
+            ) as error:  # Its side files are swept when another version of the month is published
                 problem = error
             after = month.footer()
             if after is None or after.file_version != version:

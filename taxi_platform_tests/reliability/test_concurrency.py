@@ -72,7 +72,7 @@ def test_a_month_that_is_cleaned_again_just_when_it_is_loaded_is_loaded_as_it_is
 def test_eight_months_at_once_do_not_touch_each_other(open_place: OpenPlace, warm: Warm, lake, warehouse):
     place = open_place(lake, warehouse)
     if warehouse == "bigquery":  # its emulator cannot make a table for two at once
-        warm.run(at_once(place, MONTHS[0], OLD, 0))
+        warm.run(at_once(place, MONTHS[0], 50, 0))
     for rows in (OLD, NEW):
         orders = [at_once(place, month, rows + number, number) for number, month in enumerate(MONTHS)]
         assert [ending.told for ending in warm.run(*orders)] == ["done done done"] * PROCESSES
