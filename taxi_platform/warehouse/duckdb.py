@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -200,6 +201,8 @@ class DuckDBWarehouse(Warehouse):
                     "Close it there, or let it open the file read-only for a moment, and run again.",
                 ) from error
             raise
+        if not read_only:  # nobody else has the file open now: what lies beside it, a killed load has spilled
+            shutil.rmtree(self.path.with_name(f"{self.path.name}.tmp"), ignore_errors=True)
         con.execute("SET enable_progress_bar = false")
         return con
 

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from itertools import pairwise
 from pathlib import Path
 from random import Random
@@ -124,6 +125,28 @@ def test_kills_at_any_moment_never_show(open_place: OpenPlace, warm: Warm, undis
             history = place.raw_files()
             assert all(former != latter for former, latter in pairwise(history))
             assert set(history) <= {version.raw for version in possible}
+
+
+SPILL = """
+import duckdb, sys
+con = duckdb.connect(sys.argv[1], config={"memory_limit": "60MB", "threads": 1})
+con.execute("CREATE TABLE t AS SELECT hash(range) AS a, 'x' || hash(range + 1) AS b FROM range(9000000) ORDER BY a")
+"""
+
+
+def test_what_a_killed_process_spilled_beside_the_database_is_gone_after_the_next_load(
+    open_place: OpenPlace, warm: Warm, undisturbed: Undisturbed
+):
+    place = open_place("local", "duckdb")
+    run_again(warm, place, OLD, undisturbed(OLD))
+    spilled = place.home / "warehouse.duckdb.tmp"
+    with subprocess.Popen([sys.executable, "-c", SPILL, str(place.home / "warehouse.duckdb")]) as child:
+        while not any(spilled.glob("*")):
+            assert child.poll() is None, "it has not spilled"
+            time.sleep(0.01)
+        child.kill()
+    assert place.litter() == [str(spilled)]
+    run_again(warm, place, NEW, undisturbed(NEW))
 
 
 @pytest.mark.parametrize(("lake", "warehouse", "faults"), OF_A_COMMAND)
