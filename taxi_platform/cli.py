@@ -185,7 +185,7 @@ def status(ask: bool, as_json: bool) -> None:
     else:
         _print_status(settings, found)
     if found.source_problem:
-        errors.print(f"The source was not asked further. {found.source_problem}", soft_wrap=True)
+        errors.print(f"The source was not asked further. {found.source_problem}", markup=False, soft_wrap=True)
 
 
 @cli.command()
@@ -349,25 +349,27 @@ def _print_table(results: Sequence[MonthResult]) -> None:
 
 
 def _print_status(settings: Settings, found: Status) -> None:
-    """A line per year, a mark per month."""
-    from taxi_platform.automation.status import folded
+    """A line per year, a mark per month; at most 80 characters wide but for paths and problems."""
+    from rich.columns import Columns
+
+    from taxi_platform.automation.status import by_year
 
     for dataset in settings.datasets:
         months = [month for month in found.months if month.dataset == dataset]
-        years = folded(months)
+        years = by_year(months)
+        begun = any(of_year for _, of_year in years)
         rows, rejected = (sum(getattr(m, name) or 0 for m in months) for name in ("rows", "rows_rejected"))
-        loaded, size = sum(m.stage == "loaded" for m in months), sum(m.bytes for m in months) / 1e6
-        head = (
-            f"{dataset}: {loaded} of {len(months)} months loaded, {rows:,} rows, {rejected:,} rejected, {size:,.1f} MB"
-        )
-        out.print(f"[bold]{head}[/]" if years else f"{dataset}: nothing yet, {len(months)} months there may be")
-        if years:
+        loaded, size = sum(m.stage == "loaded" for m in months), _size(sum(m.bytes for m in months))
+        head = f"{dataset}: {loaded} of {len(months)} months loaded, {rows:,} rows, {rejected:,} rejected, {size}"
+        out.print(f"[bold]{head}[/]" if begun else f"{dataset}: nothing yet, {len(months)} months there may be")
+        if begun:
             out.print("       J F M A M J J A S O N D", style="dim")
-        for year, of_year in years.items():
+        for year, of_year in years if begun else ():
             cells = {int(m.month[5:]): MARKS[m.stage] for m in of_year}
-            out.print(f"  {year} ", " ".join(_mark(*cells[n]) if n in cells else " " for n in range(1, 13)))
+            marks = " ".join(_mark(*cells[n]) if n in cells else " " for n in range(1, 13)).rstrip()
+            out.print(f"  {year} ", marks if of_year else "[dim]nothing in the lake[/]")
     shown = {month.stage for month in found.months}
-    out.print("\n" + "   ".join(f"{MARKS[stage][0]} {stage}" for stage in MARKS if stage in shown), highlight=False)
+    out.print("", Columns([f"{_mark(*MARKS[stage])} {stage}" for stage in MARKS if stage in shown], (0, 3)), sep="\n")
     if settings.home.exists():
         out.print(f"{shutil.disk_usage(settings.home).free / 1e9:,.0f} GB are free at {settings.home}.", soft_wrap=True)
     failed = [month for month in found.months if month.problem]
@@ -376,6 +378,10 @@ def _print_status(settings: Settings, found: Status) -> None:
     if failed:
         again = _spans([Partition.parse(month.dataset, month.month) for month in failed])
         out.print("Repeat what failed with:", *(f"  taxi ingest {span}" for span in again), sep="\n")
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:,.1f} GB" if count >= 1e9 else f"{count / 1e6:,.1f} MB"
 
 
 def _mark(mark: str, style: str) -> str:

@@ -1,6 +1,7 @@
 """`taxi status` tells how far every month has come, and makes nothing."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from taxi_platform.assets import steps
-from taxi_platform.automation.status import Stage, folded, status
+from taxi_platform.automation.status import MonthStatus, Stage, by_year, status
 from taxi_platform.lake import open_lake
 from taxi_platform.lake.months import MonthInLake
 from taxi_platform.settings import load_settings
@@ -81,7 +82,53 @@ def test_every_stage_is_told_apart(web, monkeypatch):
     assert loaded.bytes == sum(path.stat().st_size for path in set(files) if ".lock" not in path.name) - manifest
     monkeypatch.setenv("TAXI_REJECT", "zero_passengers")
     assert stages(status(load_settings(), NEWEST, {}))["2020-01"] == Stage.OUTDATED
-    assert list(folded(found.months)) == [2020]
+    assert [(years, len(of_year)) for years, of_year in by_year(found.months)] == [("2013–2019", 0), ("2020", 8)]
+
+
+def test_a_month_that_is_clean_but_not_loaded_tells_its_rejected_rows_from_the_report(web):
+    bring("2020-02", "fetch", "clean")
+    bring("2020-03", "fetch")
+    found = {month.month: month for month in status(load_settings(), NEWEST, {}).months}
+    kept = MonthInLake(open_lake(load_settings().lake_url), Partition.parse("green", "2020-02"))
+    report = kept.report(kept.footer().file_version)
+    told = (found["2020-02"].rows, found["2020-02"].rows_rejected)
+    assert told == (report.rows_clean, report.rows_rejected)
+    assert report.rows_rejected > 0
+    assert (found["2020-03"].rows, found["2020-03"].rows_rejected) == (None, None)
+
+
+def test_a_raw_file_that_was_published_twice_takes_its_place_once(web):
+    page, first = web.pages["/green_2020-05.csv.gz"], web.pages["/green_2020-05.csv.gz"].body
+    for etag, body in (("1", first), ("2", web.pages["/green_2020-04.csv.gz"].body), ("3", first)):
+        page.etag, page.body = f'"{etag}"', body
+        bring("2020-05", "fetch")
+    (month,) = [month for month in status(load_settings(), NEWEST, {}).months if month.month == "2020-05"]
+    files = list((load_settings().home / "lake/raw").rglob("*.csv.gz"))
+    assert (len(files), month.raw_versions) == (2, 3)
+    assert month.bytes == sum(path.stat().st_size for path in files)
+
+
+def test_a_month_newer_than_any_publication_is_shown_once_the_lake_has_it(web):
+    bring("2020-07", "fetch", "clean", "load")
+    assert stages(status(load_settings(), Month(2020, 4), {}))["2020-07"] == Stage.LOADED
+
+
+def test_an_old_failure_is_not_shown_where_nothing_can_be_done(web):
+    failures = {Partition.parse("green", month): "Busy." for month in ("2020-01", "2020-07", "2020-08")}
+    found = status(load_settings(), NEWEST, failures)
+    assert stages(found) == {
+        "2020-01": Stage.FAILED,
+        "2020-06": Stage.PUBLISHED,
+        "2020-07": Stage.FAILED,
+        "2020-08": Stage.NOT_PUBLISHED,
+    }
+
+
+def test_years_of_which_nothing_is_known_are_one_line_wherever_they_stand():
+    stages = {2013: Stage.UNKNOWN, 2014: Stage.UNKNOWN, 2015: Stage.RAW, 2016: Stage.UNKNOWN, 2017: Stage.NOT_PUBLISHED}
+    months = [MonthStatus("green", f"{year}-{n:02}", stage) for year, stage in stages.items() for n in (11, 12)]
+    lines = [(years, len(of_year)) for years, of_year in by_year(months)]
+    assert lines == [("2013–2014", 0), ("2015", 2), ("2016", 0), ("2017", 2)]
 
 
 def test_the_source_is_asked_about_three_months_unless_all_are_wanted(web):
@@ -94,21 +141,39 @@ def test_the_source_is_asked_about_three_months_unless_all_are_wanted(web):
 def test_a_source_that_is_down_is_told_once_and_hides_nothing_that_is_known(web, monkeypatch):
     bring("2020-07", "fetch", "clean", "load")
     monkeypatch.setenv("TAXI_SOURCE_URL", "http://127.0.0.1:9/{dataset}_{month}.csv.gz")
-    monkeypatch.setattr("tenacity.nap.time.sleep", lambda seconds: None)
     found = status(load_settings(), NEWEST, {})
     assert stages(found) == {"2020-07": Stage.LOADED}
     assert "127.0.0.1:9" in str(found.source_problem)
 
 
-def run(*arguments):
-    return subprocess.run([TAXI, *arguments], capture_output=True, text=True, timeout=120)
+@pytest.mark.parametrize("answer", [503, 410])
+def test_a_source_that_fails_is_asked_once_for_all_datasets_and_keeps_what_it_said_before(web, monkeypatch, answer):
+    monkeypatch.setenv("TAXI_DATASETS", "green,fhv")
+    web.pages["/green_2020-07.csv.gz"] = Page(status=answer)
+    found = status(load_settings(), NEWEST, {})
+    assert stages(found) == {"2020-08": Stage.NOT_PUBLISHED}
+    assert str(answer) in str(found.source_problem)
+    assert [path for _, path, _ in web.requests if "2020-08" not in path] == ["/green_2020-07.csv.gz"]
+
+
+def run(*arguments, **environment):
+    environment = {**os.environ, **environment}
+    return subprocess.run([TAXI, *arguments], env=environment, capture_output=True, text=True, timeout=120)
 
 
 def test_the_command_draws_a_picture_and_makes_nothing(web, tmp_path):
     told = run("status")
     assert told.returncode == 0, told.stderr
-    assert "green: nothing yet" in told.stdout or "green: 0 of" in told.stdout
+    assert "green: 0 of" in told.stdout and "  2013–" in told.stdout
     assert not (tmp_path / "home").exists()
+
+
+def test_a_warehouse_that_cannot_be_reached_is_one_sentence_and_status_one(web):
+    bring("2020-01", "fetch")
+    told = run("status", "--json", TAXI_WAREHOUSE_URL="postgresql://taxi:hidden@127.0.0.1:9/trips")
+    assert (told.returncode, told.stdout) == (1, "")
+    assert "cannot be reached" in told.stderr
+    assert "hidden" not in told.stderr and "Traceback" not in told.stderr
 
 
 def test_a_month_that_failed_is_shown_with_the_reason_and_the_command(web, tmp_path):
@@ -117,6 +182,8 @@ def test_a_month_that_failed_is_shown_with_the_reason_and_the_command(web, tmp_p
     told = run("status")
     assert told.returncode == 0, told.stderr
     assert "  2020  · · · ● ✗ · · · · · · ·\n" in told.stdout
+    assert "  2013–2019  nothing in the lake\n" in told.stdout
+    assert "\x1b" not in told.stdout
     assert "green 2020-05:" in told.stdout and "taxi ingest green 2020-05" in told.stdout
     months = {month["month"]: month for month in json.loads(run("status", "--json").stdout)}
     assert (months["2020-04"]["stage"], months["2020-05"]["stage"]) == ("loaded", "failed")
