@@ -24,7 +24,7 @@ from rich.table import Table
 from taxi_platform.settings import Settings, check_urls, listed, load_settings
 from taxi_platform.trips.contract import all_rules, contract_of
 from taxi_platform.trips.errors import TaxiError, UserError
-from taxi_platform.trips.months import Dataset, Month, Partition
+from taxi_platform.trips.months import Dataset, Month, Partition, newest_month
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -90,7 +90,7 @@ def cli() -> None:
 def demo() -> None:
     """Run three recent months of every dataset end to end, and say what came out and where."""
     settings = load_settings()
-    newest = _newest_month()
+    newest = newest_month(_today())
     wanted = [
         Partition(dataset, newest.plus(-back)) for dataset in settings.datasets for back in reversed(range(DEMO_MONTHS))
     ]
@@ -145,7 +145,9 @@ def _range(settings: Settings, dataset: str, month: str, last_month: str | None)
     if last < first:
         raise UserError(f"{last.month} comes before {first.month}.", "Give the first month first.")
     if last.month > Month.of(_today()):
-        raise UserError(f"{last.month} lies in the future.", f"The newest month there can be is {_newest_month()}.")
+        raise UserError(
+            f"{last.month} lies in the future.", f"The newest month there can be is {newest_month(_today())}."
+        )
     if first.dataset not in settings.datasets:
         raise UserError(f"TAXI_DATASETS leaves {dataset} out.", "Add it there, or unset TAXI_DATASETS.")
     return [Partition(first.dataset, m) for m in first.month.until(last.month)]
@@ -160,7 +162,7 @@ def _due(settings: Settings, datasets: Sequence[Dataset]) -> list[Partition]:
 
     check_urls(settings)
     source, lake = open_source(settings.source_url, settings.datasets), open_lake(settings.lake_url)
-    warehouse, newest, wanted = open_warehouse(settings.warehouse_url), _newest_month(), []
+    warehouse, newest, wanted = open_warehouse(settings.warehouse_url), newest_month(_today()), []
     for dataset in datasets:
         survey = Survey(source, lake, warehouse, dataset, settings.reject)
         months = list(first_month(dataset, settings.since, newest).until(newest))
@@ -179,7 +181,7 @@ def status(ask: bool, as_json: bool) -> None:
 
     settings = load_settings()
     check_urls(settings)
-    found = status(settings, _newest_month(), failed_months(settings), ask)
+    found = status(settings, newest_month(_today()), failed_months(settings), ask)
     if as_json:
         click.echo(json.dumps([month.as_json() for month in found.months], indent=1))
     else:
@@ -210,7 +212,7 @@ def doctor() -> None:
     from taxi_platform.doctor import examine
 
     wrong = 0
-    for finding in examine(load_settings(), _newest_month()):
+    for finding in examine(load_settings(), newest_month(_today())):
         wrong += not finding.ok
         mark = "[green]ok   [/]" if finding.ok else "[red]wrong[/]"
         out.print(f"{mark} {finding.name:20}", rich.markup.escape(finding.told), soft_wrap=True)
@@ -411,11 +413,6 @@ def _print_places(settings: Settings) -> None:
 
 def _today() -> date:
     return datetime.now().date()
-
-
-def _newest_month() -> Month:
-    """The newest month that can be published: the TLC is about two months behind."""
-    return Month.of(_today()).plus(-2)
 
 
 def main() -> None:

@@ -123,7 +123,7 @@ def _chart(report: Report) -> str:
     """
     width, height, left, top, bottom = 440, 150, 54, 22, 132
     highest = max(report.trips_per_day.values(), default=0) or 1
-    step = (width - left) / max(31, len(report.trips_per_day))
+    step = (width - left) / 31
     marks = []
     for day, trips in report.trips_per_day.items():
         x, tall = left + step * (int(day[-2:]) - 1), (bottom - top) * trips / highest

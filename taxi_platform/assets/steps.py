@@ -97,7 +97,7 @@ def fetch(
             publication = source.stat(partition)
             if publication is None:
                 raise NotPublished(f"{partition} is not published.", "Try again later, or take an earlier month.")
-            if before and held and not force and month.is_current(publication):
+            if before and held and not force and before.is_of(publication):
                 say(f"{partition}: the source still has the file that was fetched on {before.time[:10]}.")
                 return Fetched(before, lake.uri(before.key), before, unchanged=True)
             with work_folder(home, partition) as folder:
@@ -169,10 +169,8 @@ def load(
             problem: LakeError | WarehouseError | None = None
             try:
                 result = _replace_month(lake, warehouse, month, version, home)
-            except (
-                LakeError,
-                WarehouseError,
-            ) as error:  # Its side files are swept when another version of the month is published
+            except (LakeError, WarehouseError) as error:
+                # The files are swept when another version of the month is published.
                 problem = error
             after = month.footer()
             if after is None or after.file_version != version:

@@ -57,7 +57,7 @@ class MonthState:
         """Why the month needs work; None where it does not, or where there is nothing to work on."""
         if self.raw is None:
             return Reason.MISSING if self.published else None
-        if self.published and (self.published.url, self.published.version) != (self.raw.url, self.raw.source_version):
+        if self.published and not self.raw.is_of(self.published):
             return Reason.REPUBLISHED
         if self.clean is None or self.clean.file_version != self.file_version:
             return Reason.OUTDATED
@@ -122,11 +122,6 @@ def months_in_lake(lake: Lake, dataset: Dataset) -> list[Month]:
 def first_month(dataset: Dataset, since: Month | None, newest: Month) -> Month:
     """Where catching up begins: at TAXI_SINCE, else twelve months back, never before the dataset does."""
     return max(since or newest.plus(-11), dataset.first_month)
-
-
-def newest_month(today: date) -> Month:
-    """The newest month that can be published; the TLC is never less than a month behind."""
-    return Month.of(today).plus(-2)
 
 
 def expected_on(month: Month) -> date:

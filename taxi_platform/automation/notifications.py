@@ -22,10 +22,9 @@ from dagster._time import get_current_timestamp  # the clock that runs are stamp
 
 from taxi_platform.automation.channels import TAKES, Message, advice, check_notify_urls, open_channels
 from taxi_platform.automation.outbox import GIVE_UP, Outbox, Say, deliver
-from taxi_platform.automation.runs import INTERRUPTIONS
+from taxi_platform.automation.runs import INTERRUPTIONS, datasets_of
 from taxi_platform.settings import Settings
 from taxi_platform.trips.errors import SettingError
-from taxi_platform.trips.months import Dataset
 
 TICK_SECONDS = 30
 NOTE_SECONDS = 10
@@ -89,9 +88,8 @@ def note_finished_runs(
 
 
 def _subject(run: dg.DagsterRun) -> str | None:
-    """`green 2020-04`; None for a run that ingests nothing. The UI's asset pages start runs without a job's name."""
-    names = {run.job_name.removesuffix("_ingest"), *(key.path[0] for key in run.asset_selection or ())}
-    datasets = [dataset.value for dataset in Dataset if dataset.value in names]
+    """`green 2020-04`; None for a run that ingests nothing."""
+    datasets = datasets_of(run)
     return f"{', '.join(datasets)} {run.tags.get('dagster/partition', '')}".strip() if datasets else None
 
 

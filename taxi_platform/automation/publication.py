@@ -24,10 +24,10 @@ from taxi_platform.automation.decision import (
     first_month,
     months_in_lake,
     months_to_ingest,
-    newest_month,
 )
 from taxi_platform.automation.jobs import job_name
-from taxi_platform.trips.months import Dataset, Month, Partition
+from taxi_platform.automation.runs import datasets_of
+from taxi_platform.trips.months import Dataset, Month, Partition, newest_month
 
 LOOK_EVERY = timedelta(hours=6)
 LOOK_AGAIN = timedelta(hours=1)
@@ -163,11 +163,8 @@ def _idle(instance: dg.DagsterInstance, states: Sequence[MonthState], now: datet
         month = {"dagster/partition": str(partition.month)}
         unfinished = dg.RunsFilter(statuses=NOT_FINISHED_STATUSES, tags=month)
         failed = dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE], tags={**month, ASKED_TAG: f"{now:%Y-%m-%d}"})
-        return any(
-            run.tags.get("dataset") == partition.dataset
-            or any(key.path[0] == partition.dataset for key in run.asset_selection or ())
-            for run in [*instance.get_runs(unfinished), *instance.get_runs(failed)]
-        )
+        runs = [*instance.get_runs(unfinished), *instance.get_runs(failed)]
+        return any(partition.dataset in datasets_of(run) for run in runs)
 
     return [state for state in states if not busy(state.partition)]
 

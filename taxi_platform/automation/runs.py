@@ -102,17 +102,26 @@ def what_failed(instance: dg.DagsterInstance, datasets: Sequence[Dataset], limit
     latest: dict[Partition, str] = {}
     ended = dg.RunsFilter(statuses=[dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE])
     for run in instance.get_runs(ended, limit=limit):
-        names = {run.job_name.removesuffix("_ingest"), *(key.path[0] for key in run.asset_selection or ())}
-        for dataset in datasets:
-            if dataset.value in names and (month := run.tags.get("dagster/partition")):
+        month = run.tags.get("dagster/partition")
+        if month is None:
+            continue
+        for dataset in datasets_of(run):
+            partition = Partition.parse(dataset, month)
+            if dataset in datasets and partition not in latest:
                 failed = run.status == dg.DagsterRunStatus.FAILURE
-                latest.setdefault(Partition.parse(dataset, month), _first_line(instance, run) if failed else "")
+                latest[partition] = _first_line(instance, run, partition) if failed else ""
     return {partition: problem for partition, problem in latest.items() if problem}
 
 
-def _first_line(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:
+def datasets_of(run: dg.DagsterRun) -> list[Dataset]:
+    """The datasets that a run ingests: of its job, or of the assets that the UI's pages and backfills select."""
+    names = {run.job_name.removesuffix("_ingest"), *(key.path[0] for key in run.asset_selection or ())}
+    return [dataset for dataset in Dataset if dataset.value in names]
+
+
+def _first_line(instance: dg.DagsterInstance, run: dg.DagsterRun, partition: Partition) -> str:
     wanted = {dg.DagsterEventType.STEP_FAILURE, dg.DagsterEventType.RUN_FAILURE}
-    outcome = RunOutcome(Partition.parse("green", "2020-01"), run.run_id)
+    outcome = RunOutcome(partition, run.run_id)
     for log in instance.all_logs(run.run_id, of_type=wanted):
         if log.dagster_event:
             _note(outcome, log.dagster_event, lambda step: None)

@@ -35,6 +35,10 @@ class RawVersion:
     time: str
     plain: bool = False
 
+    def is_of(self, publication: Publication) -> bool:
+        """Whether what the source offers is this version, without fetching it."""
+        return (self.url, self.source_version) == (publication.url, publication.version)
+
 
 @dataclass(frozen=True)
 class CleanFooter:
@@ -84,11 +88,6 @@ class MonthInLake:
     def current_raw(self) -> RawVersion | None:
         versions, _ = self.versions()
         return versions[-1] if versions else None
-
-    def is_current(self, publication: Publication) -> bool:
-        """Whether what the source offers is what the lake has, without fetching it."""
-        raw = self.current_raw()
-        return raw is not None and (raw.url, raw.source_version) == (publication.url, publication.version)
 
     def publish_raw(self, fetched: FetchedFile) -> RawVersion:
         """Keep a fetched file for ever, and make it the current one; the same content twice is one version."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from taxi_platform.sources.base import FetchedFile, Progress, Publication, Source
 from taxi_platform.trips.errors import NotPublished
 from taxi_platform.trips.files import received, verify
-from taxi_platform.trips.months import Month, Partition
+from taxi_platform.trips.months import Partition, newest_month
 from taxi_platform.trips.sample import DEFAULT_ROWS, SAMPLE_VERSION, write_sample
 
 
@@ -23,8 +23,7 @@ class SampleSource(Source):
     today: Callable[[], date] = date.today
 
     def stat(self, partition: Partition) -> Publication | None:
-        newest = Month.of(self.today()).plus(-2)
-        if not partition.dataset.first_month <= partition.month <= newest:
+        if not partition.dataset.first_month <= partition.month <= newest_month(self.today()):
             return None
         url = f"sample://{partition.dataset}/{partition.month}?rows={self.rows}"
         return Publication(url, f"{SAMPLE_VERSION}-{self.rows}")

@@ -48,6 +48,11 @@ class Month:
             current = current.plus(1)
 
 
+def newest_month(today: date) -> Month:
+    """The newest month that can be published; the TLC is never less than a month behind."""
+    return Month.of(today).plus(-2)
+
+
 class Dataset(StrEnum):
     """The four kinds of trips the TLC publishes."""
 
