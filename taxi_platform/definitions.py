@@ -56,7 +56,10 @@ def build_definitions(settings: Settings) -> dg.Definitions:
         jobs=[freshness, *(ingest_job(dataset) for dataset in settings.datasets)],
         schedules=[
             freshness_schedule(freshness),
-            *(catch_up_schedule(dataset, settings.reject, settings.since) for dataset in settings.datasets),
+            *(
+                catch_up_schedule(dataset, settings.reject, settings.since, settings.schedule)
+                for dataset in settings.datasets
+            ),
         ],
         sensors=[
             *(publication_sensor(dataset, settings.reject) for dataset in settings.datasets),

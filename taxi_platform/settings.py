@@ -31,6 +31,7 @@ class Settings:
     reject: tuple[str, ...]
     notify_urls: tuple[str, ...]
     since: Month | None
+    schedule: str | None
     memory_limit: str
     threads: int
 
@@ -56,6 +57,7 @@ def load_settings(environment: Mapping[str, str] = os.environ) -> Settings:
         reject=_rules(value("TAXI_REJECT", "")),
         notify_urls=tuple(value("TAXI_NOTIFY_URLS", "").split()),
         since=_since(value("TAXI_SINCE", "")),
+        schedule=_cron(value("TAXI_SCHEDULE", "")),
         memory_limit=_memory(value("TAXI_MEMORY_LIMIT", "512MB")),
         threads=_threads(value("TAXI_THREADS", str(os.cpu_count() or 1))),
     )
@@ -98,6 +100,18 @@ def _since(text: str) -> Month | None:
         return Month.parse(text) if text else None
     except UserError as error:
         raise SettingError(f"TAXI_SINCE: {error.problem}", error.remedy) from None
+
+
+def _cron(text: str) -> str | None:
+    if not text:
+        return None
+    from dagster._utils.schedules import is_valid_cron_string  # a second of imports: only for those who set it
+
+    if not is_valid_cron_string(text):
+        raise SettingError(
+            f"TAXI_SCHEDULE is {text!r}.", "It takes a cron line in New York's time, such as 30 6 * * *."
+        )
+    return text
 
 
 def _memory(text: str) -> str:

@@ -102,18 +102,21 @@ def publication_sensor(dataset: Dataset, reject: Sequence[str]) -> dg.SensorDefi
     return publication
 
 
-def catch_up_schedule(dataset: Dataset, reject: Sequence[str], since: Month | None) -> dg.ScheduleDefinition:
-    """`yellow_schedule` and its likes: every morning, a run for each month since `since` that is not loaded."""
+def catch_up_schedule(
+    dataset: Dataset, reject: Sequence[str], since: Month | None, cron: str | None = None
+) -> dg.ScheduleDefinition:
+    """`yellow_schedule` and its likes: every morning, or by `cron`, a run for each month since `since` not loaded."""
+    when = f"By {cron} (New York's time)" if cron else "Every morning"
     minute = 7 * (list(Dataset).index(dataset) + 1)
 
     @dg.schedule(
         name=f"{dataset}_schedule",
         job_name=job_name(dataset),
-        cron_schedule=f"{minute} 6 * * *",
+        cron_schedule=cron or f"{minute} 6 * * *",
         execution_timezone="America/New_York",
         description=(
-            f"Every morning: a run for each month of {dataset} since {since or 'twelve months ago'} (TAXI_SINCE) that "
-            f"is published and not loaded, or cleaned under another contract; newest first, {CATCH_UP} a day at most. "
+            f"{when}: a run for each month of {dataset} since {since or 'twelve months ago'} (TAXI_SINCE) that "
+            f"is published and not loaded, or cleaned under another contract; newest first, {CATCH_UP} at a time. "
             "What is in the lake already is not asked about: republished months are the sensor's."
         ),
     )

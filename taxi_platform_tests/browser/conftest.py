@@ -77,7 +77,12 @@ def platform(tmp_path_factory):
         port = probe.getsockname()[1]
     home = tmp_path_factory.mktemp("ui") / "home"
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("TAXI_", "DAGSTER_"))}
-    settings = {"TAXI_HOME": str(home), "TAXI_SOURCE_URL": "sample://?rows=3000", "TAXI_SINCE": "2026-01"}
+    settings = {
+        "TAXI_HOME": str(home),
+        "TAXI_SOURCE_URL": "sample://?rows=3000",
+        "TAXI_SINCE": "2026-07",
+        "TAXI_SCHEDULE": "* * * * *",
+    }
     process = subprocess.Popen(
         [TAXI, "dev", "--port", str(port)], env={**environment, **settings}, stdout=subprocess.PIPE, text=True
     )

@@ -1,14 +1,17 @@
 """What a person does in the UI, done in a browser; what came of it, asked through GraphQL."""
 
 import re
+from datetime import date
 
 import pytest
 from playwright.sync_api import expect
 
+from taxi_platform.trips.months import Month, newest_month
 from taxi_platform_tests.browser.conftest import DEADLINE, wait_for
 
 pytestmark = pytest.mark.browser
 expect.set_options(timeout=DEADLINE * 1000)
+NOTHING_TO_DO = "Every month that was looked at is loaded in its last version."
 
 
 def materialize(page, platform, dataset, partitions):
@@ -75,11 +78,17 @@ def test_a_sensor_that_is_switched_on_brings_the_newest_months(page, platform):
     assert "The next look at the source is at" in later[0]["skipReason"]
 
 
-def test_a_schedule_says_what_it_does_and_is_switched_on(page, platform):
+def test_a_schedule_that_is_switched_on_ticks_and_catches_up(page, platform):
     page.goto(f"{platform.url}/locations/taxi_platform/schedules/fhv_schedule")
-    expect(page.get_by_text("Every morning: a run for each month of fhv since 2026-01")).to_be_visible()
+    expect(
+        page.get_by_text("By * * * * * (New York's time): a run for each month of fhv since 2026-07")
+    ).to_be_visible()
     page.locator("label").last.click()
     wait_for(lambda: platform.ticks("Schedule", "fhv_schedule")[0]["switched"] == "RUNNING")
+    wait_for(lambda: any(tick.get("runIds") for tick in platform.ticks("Schedule", "fhv_schedule")))
+    caught_up = {str(month) for month in Month(2026, 7).until(newest_month(date.today()))}
+    wait_for(lambda: platform.materialized("fhv/trips") >= caught_up)
+    wait_for(lambda: platform.ticks("Schedule", "fhv_schedule")[0].get("skipReason") == NOTHING_TO_DO)
 
 
 def test_a_range_is_backfilled(page, platform):
