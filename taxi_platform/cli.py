@@ -7,20 +7,26 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import date, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 import rich.markup
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
+from taxi_platform.printing import (
+    MonthResult,
+    errors,
+    out,
+    print_places,
+    print_pruned,
+    print_status,
+    print_table,
+    print_versions,
+)
 from taxi_platform.settings import Settings, check_urls, listed, load_settings
 from taxi_platform.trips.contract import all_rules, contract_of
 from taxi_platform.trips.errors import TaxiError, UserError
@@ -30,55 +36,11 @@ if TYPE_CHECKING:
     import dagster as dg
 
     from taxi_platform.automation.runs import RunOutcome
-    from taxi_platform.automation.status import Status
 
 FAILED, MISTAKE, NOT_PUBLISHED, INTERRUPTED = 1, 2, 3, 130
 DEMO_MONTHS = 3
 DEFAULT_JOBS = 2
 STEPS = ("raw_file", "cleaning", "rows_accounted_for", "trips", "table_matches_clean_trips")
-
-MARKS = {
-    "loaded": ("●", "green"),
-    "not loaded": ("◐", "yellow"),
-    "raw": ("○", "yellow"),
-    "outdated": ("!", "yellow"),
-    "republished": ("↻", "yellow"),
-    "failed": ("✗", "red"),
-    "published": ("+", "cyan"),
-    "unknown": ("·", "dim"),
-    "not published": ("-", "dim"),
-}
-"""How `taxi status` draws a month, by its stage."""
-
-errors = Console(stderr=True, highlight=False)
-out = Console(highlight=False)
-
-
-@dataclass(frozen=True)
-class MonthResult:
-    """One line of what an ingestion tells at its end."""
-
-    partition: Partition
-    status: str
-    seconds: float
-    rows_read: int | None = None
-    rows_clean: int | None = None
-    rows_rejected: int | None = None
-    rows_in_table: int | None = None
-    run_id: str | None = None
-    problem: str = ""
-
-    def as_json(self) -> dict[str, Any]:
-        counts = ("rows_read", "rows_clean", "rows_rejected", "rows_in_table")
-        return {
-            "dataset": str(self.partition.dataset),
-            "month": str(self.partition.month),
-            "status": self.status,
-            **{name: getattr(self, name) for name in counts},
-            "seconds": round(self.seconds, 2),
-            "run_id": self.run_id,
-            "problem": self.problem or None,
-        }
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -95,8 +57,8 @@ def demo() -> None:
         Partition(dataset, newest.plus(-back)) for dataset in settings.datasets for back in reversed(range(DEMO_MONTHS))
     ]
     results = _ingest(settings, wanted)
-    _print_table(results)
-    _print_places(settings)
+    print_table(results)
+    print_places(settings)
     sys.exit(_exit_status(results))
 
 
@@ -135,7 +97,7 @@ def ingest(
     if as_json:
         click.echo(json.dumps([result.as_json() for result in results], indent=1))
     elif wanted:
-        _print_table(results)
+        print_table(results)
     sys.exit(_exit_status(results))
 
 
@@ -173,6 +135,60 @@ def _due(settings: Settings, datasets: Sequence[Dataset]) -> list[Partition]:
 
 
 @cli.command()
+@click.argument("dataset")
+@click.argument("month")
+def versions(dataset: str, month: str) -> None:
+    """List the raw files that the lake keeps of a month, in the order in which they were the current one."""
+    from taxi_platform.lake import open_lake
+    from taxi_platform.lake.months import MonthInLake
+
+    found, _ = MonthInLake(open_lake(load_settings().lake_url), Partition.parse(dataset, month)).versions()
+    print_versions(found)
+
+
+@cli.command()
+@click.argument("dataset")
+@click.argument("month")
+@click.argument("version", required=False)
+def restore(dataset: str, month: str, version: str | None) -> None:
+    """Go back to an older raw file of a month: the one before, or VERSION as `taxi versions` names it.
+
+    The month is cleaned and loaded from it. What the source has now is left alone until it publishes something else.
+    """
+    from taxi_platform.lake import open_lake
+    from taxi_platform.lake.months import MonthInLake
+
+    settings = load_settings()
+    (partition,) = _range(settings, dataset, month, None)
+    raw = MonthInLake(open_lake(settings.lake_url), partition).restore(version)
+    out.print(f"{partition}: version {raw.short_sha256} with {raw.rows:,} rows is the current one.")
+    results = _ingest(settings, [partition])
+    print_table(results)
+    sys.exit(_exit_status(results))
+
+
+@cli.command()
+@click.argument("dataset", required=False)
+@click.option("--keep", default=2, show_default=True, type=click.IntRange(1), help="Raw files that stay of a month.")
+@click.option("--apply", is_flag=True, help="Remove them; without this, only say which.")
+def prune(dataset: str | None, keep: int, apply: bool) -> None:
+    """Remove old raw files, and those that killed runs left; the current ones always stay.
+
+    Over a bucket, which has no locks, run it while nothing is ingested.
+    """
+    from taxi_platform.automation.decision import months_in_lake
+    from taxi_platform.lake import open_lake
+    from taxi_platform.lake.months import MonthInLake
+
+    settings = load_settings()
+    lake, gone = open_lake(settings.lake_url), []
+    for chosen in [Dataset.parse(dataset)] if dataset else settings.datasets:
+        for month in months_in_lake(lake, chosen):
+            gone += MonthInLake(lake, Partition(chosen, month)).prune(keep, apply)
+    print_pruned(gone, apply)
+
+
+@cli.command()
 @click.option("--ask", is_flag=True, help="Ask the source about every month, not only the newest three.")
 @click.option("--json", "as_json", is_flag=True, help="Print a list of months as JSON.")
 def status(ask: bool, as_json: bool) -> None:
@@ -185,7 +201,7 @@ def status(ask: bool, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps([month.as_json() for month in found.months], indent=1))
     else:
-        _print_status(settings, found)
+        print_status(settings, found)
     if found.source_problem:
         errors.print(f"The source was not asked further. {found.source_problem}", markup=False, soft_wrap=True)
 
@@ -329,86 +345,6 @@ def _exit_status(results: Sequence[MonthResult]) -> int:
         if status in statuses:
             return code
     return 0
-
-
-def _print_table(results: Sequence[MonthResult]) -> None:
-    table = Table(box=None, header_style="bold")
-    for name in ("dataset", "month", "status"):
-        table.add_column(name, no_wrap=True)
-    for name in ("rows read", "clean", "rejected", "in table", "seconds"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for result in results:
-        counts = (result.rows_read, result.rows_clean, result.rows_rejected, result.rows_in_table)
-        numbers = ["" if count is None else f"{count:,}" for count in counts]
-        month = result.partition
-        table.add_row(str(month.dataset), str(month.month), result.status, *numbers, f"{result.seconds:.1f}")
-    out.print(table)
-    for result in results:
-        if result.problem:
-            errors.print(f"{result.partition}: {result.problem}", style=None if result.status == "loaded" else "red")
-    if again := [result.partition for result in results if result.status in ("failed", "interrupted")]:
-        errors.print("Repeat what is missing with:", *(f"  taxi ingest {span}" for span in _spans(again)), sep="\n")
-
-
-def _print_status(settings: Settings, found: Status) -> None:
-    """A line per year, a mark per month; at most 80 characters wide but for paths and problems."""
-    from rich.columns import Columns
-
-    from taxi_platform.automation.status import by_year
-
-    for dataset in settings.datasets:
-        months = [month for month in found.months if month.dataset == dataset]
-        years = by_year(months)
-        begun = any(of_year for _, of_year in years)
-        rows, rejected = (sum(getattr(m, name) or 0 for m in months) for name in ("rows", "rows_rejected"))
-        loaded, size = sum(m.stage == "loaded" for m in months), _size(sum(m.bytes for m in months))
-        head = f"{dataset}: {loaded} of {len(months)} months loaded, {rows:,} rows, {rejected:,} rejected, {size}"
-        out.print(f"[bold]{head}[/]" if begun else f"{dataset}: nothing yet, {len(months)} months there may be")
-        if begun:
-            out.print("       J F M A M J J A S O N D", style="dim")
-        for year, of_year in years if begun else ():
-            cells = {int(m.month[5:]): MARKS[m.stage] for m in of_year}
-            marks = " ".join(_mark(*cells[n]) if n in cells else " " for n in range(1, 13)).rstrip()
-            out.print(f"  {year} ", marks if of_year else "[dim]nothing in the lake[/]")
-    shown = {month.stage for month in found.months}
-    out.print("", Columns([f"{_mark(*MARKS[stage])} {stage}" for stage in MARKS if stage in shown], (0, 3)), sep="\n")
-    if settings.home.exists():
-        out.print(f"{shutil.disk_usage(settings.home).free / 1e9:,.0f} GB are free at {settings.home}.", soft_wrap=True)
-    failed = [month for month in found.months if month.problem]
-    for month in failed:
-        out.print(f"{month.dataset} {month.month}: {month.problem}", style="red", markup=False, soft_wrap=True)
-    if failed:
-        again = _spans([Partition.parse(month.dataset, month.month) for month in failed])
-        out.print("Repeat what failed with:", *(f"  taxi ingest {span}" for span in again), sep="\n")
-
-
-def _size(count: int) -> str:
-    return f"{count / 1e9:,.1f} GB" if count >= 1e9 else f"{count / 1e6:,.1f} MB"
-
-
-def _mark(mark: str, style: str) -> str:
-    return f"[{style}]{mark}[/]"
-
-
-def _spans(partitions: Sequence[Partition]) -> list[str]:
-    """`green 2020-04 2020-06` and the like: neighbouring months as one range, in the order of the command line."""
-    spans: list[list[Partition]] = []
-    for partition in sorted(partitions):
-        last = spans[-1][-1] if spans else None
-        if last and (last.dataset, last.month.plus(1)) == (partition.dataset, partition.month):
-            spans[-1].append(partition)
-        else:
-            spans.append([partition])
-    return [" ".join(map(str, [span[0], *(p.month for p in span[1:][-1:])])) for span in spans]
-
-
-def _print_places(settings: Settings) -> None:
-    from taxi_platform.lake import open_lake
-    from taxi_platform.warehouse import open_warehouse
-
-    lake, warehouse = open_lake(settings.lake_url), open_warehouse(settings.warehouse_url)
-    out.print(f"\nLake       {lake.url}\nWarehouse  {warehouse.url}\nUI         make dev, then http://127.0.0.1:3000")
-    out.print(f"\nAsk it something:\n  {warehouse.example_query(f'{settings.datasets[0]}_trips')}", soft_wrap=True)
 
 
 def _today() -> date:

@@ -5,7 +5,8 @@ What decides is the lake and the warehouse, never Dagster's history; so nothing 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -24,6 +25,7 @@ from taxi_platform.trips.errors import (
     LakeError,
     NotPublished,
     SourceUnavailable,
+    TaxiError,
     WarehouseError,
 )
 from taxi_platform.trips.months import Partition
@@ -98,7 +100,8 @@ def fetch(
             if publication is None:
                 raise NotPublished(f"{partition} is not published.", "Try again later, or take an earlier month.")
             if before and held and not force and before.is_of(publication):
-                say(f"{partition}: the source still has the file that was fetched on {before.time[:10]}.")
+                told = "set aside" if before.instead_of == publication.offer else f"fetched on {before.time[:10]}"
+                say(f"{partition}: the source still has the file that was {told}.")
                 return Fetched(before, lake.uri(before.key), before, unchanged=True)
             with work_folder(home, partition) as folder:
                 raw = month.publish_raw(source.fetch(partition, folder, progress))
@@ -146,6 +149,28 @@ def clean(
         return Cleaned(footer, report, *uris, raw.url, unchanged)
 
 
+@contextmanager
+def _clean_month(lake: Lake, partition: Partition) -> Iterator[tuple[MonthInLake, CleanFooter, Report]]:
+    """The month as the lake holds it now; raises `LakeError` where it is not whole.
+
+    Raises `Conflict` where another run cleaned it again meanwhile, which sweeps the files of the version before:
+    whatever else went wrong then, that is why.
+    """
+    with lake.lock(partition):
+        month = MonthInLake(lake, partition)
+        footer, report = published(lake, partition)
+        problem: TaxiError | None = None
+        try:
+            yield month, footer, report
+        except (LakeError, WarehouseError, IntegrityError) as error:
+            problem = error
+        after = month.footer()
+        if after is None or after.file_version != footer.file_version:
+            raise Conflict(f"{partition} was cleaned again by another run meanwhile.", "Run the month again.")
+        if problem:
+            raise problem
+
+
 @starting_over
 def load(
     lake: Lake,
@@ -156,29 +181,19 @@ def load(
     say: Say = lambda sentence: None,
 ) -> Loaded:
     """Make the warehouse's month the one that the lake's clean file holds."""
-    with lake.lock(partition):
-        footer, report = published(lake, partition)
+    trips = trips_table(partition.dataset)
+    with _clean_month(lake, partition) as (month, footer, report):
         version = footer.file_version
-        month = MonthInLake(lake, partition)
-        trips = trips_table(partition.dataset)
         unchanged = not force and warehouse.is_loaded(partition, version, footer.rows, report.rows_rejected)
         if unchanged:
-            say(f"{partition}: {trips.name} already holds version {version}.")
             result = LoadResult(footer.rows, report.rows_rejected, warehouse.fingerprint(trips, partition))
         else:
-            problem: LakeError | WarehouseError | None = None
-            try:
-                result = _replace_month(lake, warehouse, month, version, home)
-            except (LakeError, WarehouseError) as error:
-                # The files are swept when another version of the month is published.
-                problem = error
-            after = month.footer()
-            if after is None or after.file_version != version:
-                raise Conflict(f"{partition} was cleaned again while it was loaded.", "Run the month again.")
-            if problem:
-                raise problem
-            say(f"{partition}: {result.rows:,} rows in {trips.name}, {result.rejected_rows:,} in the rejected table.")
-        return Loaded(result, version, warehouse.uri(trips.name), unchanged)
+            result = _replace_month(lake, warehouse, month, version, home)
+    if unchanged:
+        say(f"{partition}: {trips.name} already holds version {version}.")
+    else:
+        say(f"{partition}: {result.rows:,} rows in {trips.name}, {result.rejected_rows:,} in the rejected table.")
+    return Loaded(result, version, warehouse.uri(trips.name), unchanged)
 
 
 def _replace_month(lake: Lake, warehouse: Warehouse, month: MonthInLake, version: str, home: Path) -> LoadResult:
@@ -202,16 +217,16 @@ def published(lake: Lake, partition: Partition) -> tuple[CleanFooter, Report]:
     return footer, report
 
 
+@starting_over
 def check_accounted_for(lake: Lake, partition: Partition) -> tuple[int, int, int]:
     """Rows read, clean and rejected, each from where it is stored; raises `IntegrityError` where they do not add up."""
     import pyarrow.parquet as pq
 
-    footer, _ = published(lake, partition)
-    month = MonthInLake(lake, partition)
-    versions, _ = month.versions()
-    read = next((raw.rows for raw in reversed(versions) if raw.sha256 == footer.raw_sha256), None)
-    with lake.open(month.rejected_key(footer.file_version)) as file:
-        rejected = pq.read_metadata(file).num_rows
+    with _clean_month(lake, partition) as (month, footer, _):
+        versions, _ = month.versions()
+        read = next((raw.rows for raw in reversed(versions) if raw.sha256 == footer.raw_sha256), None)
+        with lake.open(month.rejected_key(footer.file_version)) as file:
+            rejected = pq.read_metadata(file).num_rows
     if read is None or read != footer.rows + rejected:
         raise IntegrityError(
             f"{partition}: {read} rows were read, but {footer.rows} are clean and {rejected} rejected.",
@@ -220,21 +235,30 @@ def check_accounted_for(lake: Lake, partition: Partition) -> tuple[int, int, int
     return read, footer.rows, rejected
 
 
+@starting_over
 def check_table(lake: Lake, warehouse: Warehouse, partition: Partition, home: Path) -> tuple[str, str]:
-    """The fingerprints of clean file and table, read again; raises `IntegrityError` where they differ."""
-    table = trips_table(partition.dataset)
-    with (
-        work_folder(home, partition) as folder,
-        lake.local_copy(MonthInLake(lake, partition).clean_key, folder) as path,
-    ):
-        expected = parquet_fingerprint(table.columns, path)
-    arrived = warehouse.fingerprint(table, partition)
-    check_arrived(table, expected, arrived)
-    _, report = published(lake, partition)
-    loaded = warehouse.loaded_month(rejected_table(partition.dataset).name, partition)
-    if (loaded.rows if loaded else 0) != report.rows_rejected:
-        raise IntegrityError(
-            f"{partition}: {loaded.rows if loaded else 0} rejected rows are in the table, not {report.rows_rejected}.",
-            "Materialize the month again with force.",
-        )
+    """The fingerprints of clean file and table, read again; raises `IntegrityError` where they differ.
+
+    Raises `Conflict` where the table holds another version than the clean file: cleaned again, and not loaded yet.
+    """
+    trips, rejected = trips_table(partition.dataset), rejected_table(partition.dataset)
+    with _clean_month(lake, partition) as (month, footer, report):
+        loaded = warehouse.loaded_month(trips.name, partition)
+        if loaded and loaded.file_versions != (footer.file_version,):
+            raise Conflict(
+                f"{trips.name} holds version {' and '.join(loaded.file_versions)} of {partition}, the lake "
+                f"{footer.file_version}.",
+                f"Whoever cleaned it loads it too; if nobody does, materialize {partition.dataset}/trips again.",
+            )
+        with work_folder(home, partition) as folder, lake.local_copy(month.clean_key, folder) as path:
+            expected = parquet_fingerprint(trips.columns, path)
+        arrived = warehouse.fingerprint(trips, partition)
+        check_arrived(trips, expected, arrived)
+        found = warehouse.loaded_month(rejected.name, partition)
+        if (found.rows if found else 0) != report.rows_rejected:
+            raise IntegrityError(
+                f"{partition}: {found.rows if found else 0} rejected rows are in the table, "
+                f"not {report.rows_rejected}.",
+                "Materialize the month again with force.",
+            )
     return str(expected), str(arrived)

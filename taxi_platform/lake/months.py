@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 
 from taxi_platform.lake.base import ANY_VERSION, NEW, Lake, StoredObject
 from taxi_platform.trips.cleaning import CleanMonth
-from taxi_platform.trips.errors import Conflict, LakeError
+from taxi_platform.trips.errors import Conflict, LakeError, UserError
 from taxi_platform.trips.faults import fault_point
 from taxi_platform.trips.months import Partition
 from taxi_platform.trips.publication import FetchedFile, Publication
 from taxi_platform.trips.report import Report
+
+SHORT = 12
+"""Hex digits of a sha256 that name a raw file to people and in its key."""
 
 
 @dataclass(frozen=True)
@@ -34,10 +37,20 @@ class RawVersion:
     rows: int
     time: str
     plain: bool = False
+    instead_of: str | None = None
+    """After going back: what the source offered then, which is not to be fetched again."""
+
+    @property
+    def short_sha256(self) -> str:
+        return self.sha256[:SHORT]
 
     def is_of(self, publication: Publication) -> bool:
-        """Whether what the source offers is this version, without fetching it."""
-        return (self.url, self.source_version) == (publication.url, publication.version)
+        """Whether what the source offers is this version, without fetching it, or the one that it stands in for."""
+        return publication.offer in (self._offer, self.instead_of)
+
+    @property
+    def _offer(self) -> str:
+        return Publication(self.url, self.source_version).offer
 
 
 @dataclass(frozen=True)
@@ -94,7 +107,7 @@ class MonthInLake:
         fault_point("fetched")
         offered = fetched.publication
         raw = RawVersion(
-            key=f"{self.raw_prefix}{fetched.sha256[:12]}/{fetched.path.name}",
+            key=f"{self.raw_prefix}{fetched.sha256[:SHORT]}/{fetched.path.name}",
             url=offered.url,
             source_version=offered.version,
             etag=offered.etag,
@@ -115,6 +128,57 @@ class MonthInLake:
         self._write_manifest([*kept, raw], manifest_version)
         fault_point("manifest_written")
         return raw
+
+    def restore(self, version: str | None = None) -> RawVersion:
+        """Make an older raw file the current one again: the one before, or that whose sha256 begins with `version`.
+
+        What the source offers now is left alone from then on, until it offers something else. Raises `UserError`
+        where there is no such file.
+        """
+        with self.lake.lock(self.partition):
+            versions, manifest_version = self.versions()
+            current = versions[-1] if versions else None
+            others = {raw.sha256: raw for raw in versions if raw.sha256 != versions[-1].sha256}
+            if version:
+                chosen = [raw for raw in others.values() if raw.sha256.startswith(version)]
+            else:
+                chosen = [raw for raw in versions if raw.sha256 in others][-1:]
+            if current is None or len(chosen) != 1 or self.lake.stat(chosen[0].key) is None:
+                wanted = f"raw version {version}" if version else "earlier raw version"
+                raise UserError(
+                    f"The lake has no {wanted} of {self.partition}.",
+                    f"taxi versions {self.partition} lists what there is.",
+                )
+            restored = replace(
+                chosen[0],
+                time=datetime.now(UTC).isoformat(timespec="seconds"),
+                instead_of=current.instead_of or current._offer,
+            )
+            self._write_manifest([*versions, restored], manifest_version)
+            return restored
+
+    def prune(self, keep: int, apply: bool) -> list[StoredObject]:
+        """The raw files beyond the newest `keep`, and those of killed runs that no manifest names; gone if `apply`.
+
+        The current one and the one that the clean file was made of always stay. The manifest forgets a file before it
+        goes, so a run killed between the two leaves one to be found by the next.
+        """
+        with self.lake.lock(self.partition):
+            versions, manifest_version = self.versions()
+            footer = self.footer()
+            newest_first = list(dict.fromkeys(raw.sha256 for raw in reversed(versions)))
+            kept = {*newest_first[:keep], *([footer.raw_sha256] if footer else [])}
+            named = {self.manifest_key, *(raw.key for raw in versions if raw.sha256 in kept)}
+            gone = [
+                found for key in self.lake.list(self.raw_prefix) if key not in named and (found := self.lake.stat(key))
+            ]
+            left = [raw for raw in versions if raw.sha256 in kept]
+            if apply and left != versions:
+                self._write_manifest(left, manifest_version)
+            if apply:
+                for file in gone:
+                    self.lake.delete(file.key, file.version)
+            return gone
 
     def _write_manifest(self, versions: Sequence[RawVersion], if_version: str) -> None:
         text = json.dumps({"versions": [asdict(version) for version in versions]}, indent=1)

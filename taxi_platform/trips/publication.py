@@ -20,6 +20,11 @@ class Publication:
     etag: str | None = None
     last_modified: str | None = None
 
+    @property
+    def offer(self) -> str:
+        """What names this very file: another address or version is another file until its bytes say otherwise."""
+        return f"{self.url} {self.version}"
+
 
 @dataclass(frozen=True)
 class FetchedFile:

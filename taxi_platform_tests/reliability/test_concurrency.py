@@ -25,7 +25,7 @@ EVERYWHERE = pytest.mark.parametrize(
 def at_once(place: Place, month: str, rows: int, number: int) -> Order:
     """One of many orders. Over a bucket each process is a machine of its own, with its own work folder."""
     home = place.home / f"machine{number}" if place.lake_url.startswith("gs:") else place.home
-    return place.order(rows, month=month, home=home, checks=False)
+    return place.order(rows, month=month, home=home)
 
 
 def check_told(endings: list[Ending], locked: bool) -> None:
