@@ -1,6 +1,6 @@
 # Every target sets up what it needs, once. `make` only wraps: .venv/bin/taxi and .venv/bin/pytest work without it.
 .DEFAULT_GOAL := help
-.PHONY: help demo dev test test-bigquery test-browser test-slow soak lint bench eras setup setup-dev clean
+.PHONY: help demo dev test test-bigquery test-browser test-slow soak lint bench eras audit setup setup-dev clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-14s %s\n", $$1, $$2}'
@@ -38,6 +38,9 @@ bench: setup-dev ## Measure cleaning against DuckDB's bare COPY, side by side
 eras: setup-dev ## Clean a month of every era of the TLC's files and say what came of it
 	@.venv/bin/python -m taxi_platform_tests.trips.eras
 
+audit: setup ## Look up known holes of every locked version, where the package index tells of them
+	@sh scripts/audit.sh
+
 setup:
 	@sh scripts/setup.sh
 
@@ -45,4 +48,4 @@ setup-dev:
 	@sh scripts/setup.sh dev
 
 clean: ## Remove the environment and caches; data stays
-	rm -rf .venv .venv-bigquery .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-audit .venv-bigquery .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

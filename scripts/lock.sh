@@ -5,5 +5,6 @@ cd "$(dirname "$0")/.."
 lock() { uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url "$@"; }
 export UV_SYSTEM_CERTS=1
 printf 'uv\n' | lock - -o requirements-uv.lock
+printf 'pip-audit\n' | lock - -o requirements-audit.lock
 lock pyproject.toml --extra setup -o requirements.lock
 lock pyproject.toml --extra setup --extra dev -c requirements.lock -o requirements-dev.lock
