@@ -1,15 +1,38 @@
-"""Real files of the TLC beside the project: tests that need them are skipped where they are absent."""
+"""What tests of several rooms need: the command, a free port, patience, and the TLC's real files beside the project."""
 
+import socket
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 SHARED = Path(__file__).parents[2] / "shared" / "tlc"
+TAXI = Path(sys.executable).with_name("taxi")
+DEADLINE = 120
 
 
 def shared_file(name: str) -> Path:
-    """A file or folder below `shared/tlc`, for example `files/green_tripdata_2020-04.csv.gz`."""
+    """A file or folder below `shared/tlc`, such as `files/green_tripdata_2020-04.csv.gz`; skips where it is absent."""
     path = SHARED / name
     if not path.exists():
         pytest.skip(f"needs shared/tlc/{name} beside the project")
     return path
+
+
+def free_port() -> int:
+    """A port on loopback that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def wait_for(what: Callable[[], Any], seconds: float = DEADLINE) -> Any:
+    """The first true value of `what`, asked again and again."""
+    deadline = time.monotonic() + seconds
+    while not (found := what()):
+        assert time.monotonic() < deadline, "not in time"
+        time.sleep(0.5)
+    return found

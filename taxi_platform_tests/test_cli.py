@@ -13,7 +13,7 @@ import duckdb
 import pytest
 import requests
 
-TAXI = Path(sys.executable).with_name("taxi")
+from taxi_platform_tests.shared import TAXI, free_port
 
 
 def taxi(*arguments, **environment):
@@ -141,9 +141,7 @@ def test_an_interruption_is_status_130_and_the_next_run_finishes(tmp_path):
 
 
 def test_dev_serves_the_graph_on_loopback_and_ends_within_seconds():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     child = subprocess.Popen([TAXI, "dev", "--port", str(port)], stdout=subprocess.PIPE, text=True)
     try:
         assert f"http://127.0.0.1:{port}" in child.stdout.readline()

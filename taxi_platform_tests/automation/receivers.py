@@ -2,7 +2,6 @@
 
 import email
 import json
-import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +14,8 @@ from typing import Any
 
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import AuthResult
+
+from taxi_platform_tests.shared import free_port
 
 
 @dataclass
@@ -89,9 +90,7 @@ def mail_box(password: str) -> Iterator[MailBox]:
         known = (given.login, given.password) == (b"taxi", password.encode())
         return AuthResult(success=known, handled=False)  # "handled" would mean that the answer was sent here
 
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     box = MailBox(f"127.0.0.1:{port}", password)
     controller = Controller(
         Handler(), "127.0.0.1", port, authenticator=login, auth_required=True, auth_require_tls=False

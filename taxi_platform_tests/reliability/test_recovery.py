@@ -1,20 +1,28 @@
 """What was lost is made again, and a bad month is gone back from, each by one command."""
 
 import json
+import os
 import shutil
+import signal
+import subprocess
 
 import dagster as dg
 import duckdb
 import pytest
 
+from taxi_platform.automation.runs import _origin
+from taxi_platform.definitions import build_definitions
 from taxi_platform.lake import open_lake
 from taxi_platform.lake.months import MonthInLake
+from taxi_platform.settings import load_settings
 from taxi_platform.trips.months import Partition
 from taxi_platform.trips.sample import write_sample
+from taxi_platform_tests.shared import TAXI, free_port, wait_for
 from taxi_platform_tests.sources.web import Page, serving
 from taxi_platform_tests.test_cli import taxi
 
 GREEN = Partition.parse("green", "2020-04")
+pytestmark = pytest.mark.slow
 
 
 class Month:
@@ -117,6 +125,29 @@ def test_any_version_can_be_named_and_one_that_is_not_there_is_a_mistake(month):
     for wrong in ("000000000000", first.short_sha256):  # unknown; the current one already
         status, _, err = month.taxi("restore", "green", "2020-04", wrong)
         assert (status, "taxi versions green 2020-04" in err) == (2, True)
+
+
+def test_a_waiting_run_of_a_dataset_that_was_taken_out_meanwhile_fails_clearly_and_touches_nothing(month):
+    table = month.table()
+    environment = {**os.environ, "TAXI_HOME": str(month.home), "TAXI_SOURCE_URL": month.url}
+    with dg.DagsterInstance.from_config(str(month.home / "dagster")) as instance:
+        job = build_definitions(load_settings(environment)).resolve_job_def("green_ingest")
+        tags = {**job.tags, "dagster/partition": "2020-04"}
+        waiting = instance.create_run_for_job(
+            job, tags=tags, status=dg.DagsterRunStatus.QUEUED, remote_job_origin=_origin(job.name)
+        )
+        command = [TAXI, "dev", "--port", str(free_port())]
+        with subprocess.Popen(command, env={**environment, "TAXI_DATASETS": "fhv"}) as dev:
+            try:
+                wait_for(lambda: instance.get_run_by_id(waiting.run_id).is_finished)
+            finally:
+                dev.send_signal(signal.SIGINT)
+        assert instance.get_run_by_id(waiting.run_id).status == dg.DagsterRunStatus.FAILURE
+        told = " ".join(
+            log.dagster_event.message or "" for log in instance.all_logs(waiting.run_id) if log.dagster_event
+        )
+        assert "green_ingest" in told
+    assert month.table() == table
 
 
 def test_old_raw_files_are_named_first_and_removed_only_when_told(month):

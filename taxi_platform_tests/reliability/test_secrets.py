@@ -3,11 +3,8 @@
 import json
 import os
 import signal
-import socket
 import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
 import requests
@@ -15,9 +12,9 @@ import requests
 from taxi_platform.trips.months import Partition
 from taxi_platform.trips.sample import write_sample
 from taxi_platform_tests.automation.receivers import web_hook
+from taxi_platform_tests.shared import TAXI, free_port
 from taxi_platform_tests.sources.web import S3_DENIED, Page, serving
 
-TAXI = Path(sys.executable).with_name("taxi")
 CANARY = "canary7f3a"
 QUERIES = [
     "{ instance { info } }",
@@ -90,9 +87,7 @@ def test_no_secret_is_found_in_output_files_ui_or_messages(settings, tmp_path):
         run({**environment, "TAXI_SOURCE_URL": f"ftp://{CANARY}/{{month}}"}, "ingest", "green", "2020-04"),
         run({**environment, "TAXI_NOTIFY_URLS": f"nothing://{CANARY}"}, "doctor"),
     ]
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     answers = ask(environment, port)
     deadline = time.monotonic() + 5
     while not hook.got and time.monotonic() < deadline:
