@@ -44,12 +44,14 @@ def test_a_range_is_loaded_then_unchanged(tmp_path):
         assert con.execute("SELECT count(*) FROM green_trips").fetchone()[0] == sum(r["rows_clean"] for r in results)
 
 
+@pytest.mark.fault(24)
 def test_a_month_that_is_not_published_is_one_sentence_and_status_three(tmp_path):
     status, _, err = taxi("ingest", "green", "2020-04", TAXI_SOURCE_URL=f"file://{tmp_path}/{{dataset}}_{{month}}.csv")
     assert status == 3
     assert "green 2020-04 is not published" in err
 
 
+@pytest.mark.fault(43)
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
@@ -104,6 +106,7 @@ def test_a_home_that_cannot_be_made_is_told(tmp_path):
     assert "TAXI_HOME" in err
 
 
+@pytest.mark.fault(42)
 def test_a_database_held_open_is_told(tmp_path):
     home = tmp_path / "home"
     home.mkdir()
@@ -122,6 +125,7 @@ def test_a_database_held_open_is_told(tmp_path):
     assert "Close it there" in err.replace("\n", " ")
 
 
+@pytest.mark.fault(47)
 def test_an_interruption_is_status_130_and_the_next_run_finishes(tmp_path):
     child = subprocess.Popen(
         [TAXI, "ingest", "green", "2020-01", "2020-12"],

@@ -157,6 +157,7 @@ def test_a_month_that_is_not_published_says_so(place):
         place.ingest()
 
 
+@pytest.mark.fault(1, 5, 6, 8)
 @pytest.mark.parametrize(
     ("content", "error"),
     [
@@ -184,6 +185,7 @@ def test_bad_input_publishes_nothing_and_keeps_the_last_good_month(place, conten
     assert not list((place.home / "lake" / ".tmp").glob("*"))
 
 
+@pytest.mark.fault(37)
 def test_a_dropped_table_and_lost_clean_files_are_made_again_without_the_source(place):
     place.publish(ROW.format(day=1))
     place.ingest()
@@ -210,6 +212,7 @@ def small_disk(tmp_path):
     subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
+@pytest.mark.fault(32)
 def test_a_full_disk_is_told_and_leaves_the_last_good_month(small_disk):
     place = Place(small_disk)
     place.publish(ROW.format(day=1))

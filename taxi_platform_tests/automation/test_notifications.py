@@ -348,6 +348,7 @@ def test_the_same_run_noted_twice_is_one_message(hook, outbox):
     assert deliver(outbox, [f"json://{hook.address}/hook"], print) == 1
 
 
+@pytest.mark.fault(46)
 def test_channels_that_fail_keep_nothing_from_the_others(hook, outbox):
     urls = [
         f"json://{hook.address}/500",
@@ -378,6 +379,7 @@ def test_channels_that_fail_keep_nothing_from_the_others(hook, outbox):
     assert len(said) == 5
 
 
+@pytest.mark.fault(46)
 def test_a_broken_channel_is_tried_again_ever_later_and_gets_the_message_when_it_is_back(hook, outbox):
     hook.broken = True
     urls = [f"json://{hook.address}/hook"]
@@ -434,6 +436,7 @@ def test_old_messages_leave_the_outbox(hook, outbox):
     assert query(outbox, "SELECT (SELECT count(*) FROM messages), (SELECT count(*) FROM deliveries)") == [(0, 0)]
 
 
+@pytest.mark.fault(46)
 def test_a_failing_channel_hurts_neither_run_nor_sensor(platform, hook):
     hook.broken = True
     assert platform.ingest().succeeded
@@ -442,6 +445,7 @@ def test_a_failing_channel_hurts_neither_run_nor_sensor(platform, hook):
     assert len(hook.got) == 1
 
 
+@pytest.mark.fault(45)
 def test_no_secret_of_a_url_is_logged_stored_or_sent(platform, hook, outbox, monkeypatch, logged, tmp_path):
     with mail_box("another") as box:
         urls = [

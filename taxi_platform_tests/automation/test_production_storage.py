@@ -96,6 +96,7 @@ def test_a_run_and_its_materializations_are_in_postgresql_and_the_password_is_no
     assert not list(Path(instance.root_directory).rglob("*.db"))
 
 
+@pytest.mark.fault(41)
 def test_a_restart_of_the_database_in_mid_run_loses_nothing(instance, database):
     crashed = []
 

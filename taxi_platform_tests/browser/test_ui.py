@@ -54,6 +54,9 @@ def test_a_month_shows_its_chart_columns_and_checks(page, platform):
     assert chart.evaluate("image => image.complete && image.naturalWidth") == 440
     page.goto(f"{platform.url}/assets/green/clean_trips")
     expect(page.get_by_text("When the meter was engaged, New York wall clock.").first).to_be_visible()
+    page.get_by_text("Plots", exact=True).first.click()  # numbers over the months
+    expect(page.get_by_text("suspicious/zero_passengers").first).to_be_visible()
+    expect(page.locator("canvas").first).to_be_visible()
     page.goto(f"{platform.url}/assets/green/clean_trips?view=checks")
     for check in ("rows_accounted_for", "published_count", "usual_shares", "no_unknown_columns"):
         expect(page.get_by_text(check).first).to_be_visible()

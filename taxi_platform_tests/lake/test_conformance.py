@@ -132,6 +132,7 @@ def test_of_eight_creators_at_once_exactly_one_wins(lake):
     assert lake.read("key") == (data, stored)
 
 
+@pytest.mark.fault(34)
 def test_of_eight_replacers_at_once_exactly_one_wins(lake):
     seen = lake.write("key", b"before")
     won, lost = race(lambda data: lake.write("key", data, seen.version))

@@ -68,6 +68,7 @@ def answering(status, message="told"):
     return meddle
 
 
+@pytest.mark.fault(36)
 @pytest.mark.parametrize("size", [5, CHUNK_BYTES + 5], ids=["in one request", "in chunks"])
 @pytest.mark.parametrize("if_version", [NEW, "*"])
 def test_a_write_whose_answer_was_lost_is_recognised_as_its_own(bucket, size, if_version):
@@ -81,6 +82,7 @@ def test_a_write_whose_answer_was_lost_is_recognised_as_its_own(bucket, size, if
     assert wire.uploads[-1] != 200  # the retry was refused, and still the write had won
 
 
+@pytest.mark.fault(36)
 def test_a_replacement_whose_answer_was_lost_is_recognised_as_its_own(bucket):
     lake, wire = lake_over(bucket, losing_the_answer_to(lambda method, url, answer: b"second" in answer.request.body))
     first = lake_over(bucket, lambda method, url, answer: answer)[0].write("key", b"first")
@@ -88,6 +90,7 @@ def test_a_replacement_whose_answer_was_lost_is_recognised_as_its_own(bucket):
     assert wire.uploads == [200, 412]
 
 
+@pytest.mark.fault(34, 36)
 def test_a_write_that_lost_to_other_bytes_of_the_same_size_is_a_conflict(bucket):
     lake, wire = lake_over(bucket, lambda method, url, answer: answer)
     lake.write("key", b"ours")
@@ -111,6 +114,7 @@ def test_an_overwrite_that_meets_another_one_is_tried_again_over_it(bucket):
     assert lake.read("key") == (b"ours", stored)
 
 
+@pytest.mark.fault(37)
 def test_a_copy_that_arrives_damaged_is_refused_by_name(bucket, tmp_path):
     def damage(method, url, answer):
         if "alt=media" in url:
@@ -128,6 +132,7 @@ def test_a_copy_that_arrives_damaged_is_refused_by_name(bucket, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.fault(37)
 @pytest.mark.parametrize("way", ["read", "open", "copy"])
 def test_an_object_replaced_while_it_is_read_is_a_conflict(bucket, tmp_path, way):
     other = lake_over(bucket, lambda method, url, answer: answer)[0]
@@ -150,6 +155,7 @@ def test_an_object_replaced_while_it_is_read_is_a_conflict(bucket, tmp_path, way
                     pass
 
 
+@pytest.mark.fault(36)
 def test_a_busy_service_is_tried_again_and_then_told_as_passing(bucket):
     lake, _ = lake_over(bucket, answering(503), QUICK)
     with pytest.raises(LakeBusy, match="Try again later") as caught:

@@ -6,6 +6,7 @@ from taxi_platform.lake import open_lake
 from taxi_platform.trips.errors import LakeError, SettingError
 
 
+@pytest.mark.fault(43)
 @pytest.mark.parametrize("key", ["../outside", "raw/../../outside", "/etc/passwd", "raw/a\0b"])
 def test_a_key_that_leads_out_of_the_folder_is_refused(tmp_path, key):
     lake = open_lake((tmp_path / "lake").as_uri())

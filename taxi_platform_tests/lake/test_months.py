@@ -57,6 +57,7 @@ def before(monkeypatch, lake, method, key, happens):
     monkeypatch.setattr(lake, method, meddled)
 
 
+@pytest.mark.fault(18)
 def test_a_raw_file_published_twice_is_one_version(lake, run):
     first = run.month.publish_raw(run.fetched(50))
     again = run.month.publish_raw(run.fetched(50))
@@ -80,6 +81,7 @@ def test_going_back_to_an_older_file_appends_and_keeps_every_file(lake, run):
     assert {old.key, new.key} <= set(lake.list("raw/green/2021-01/"))
 
 
+@pytest.mark.fault(34, 35)
 def test_of_two_runs_that_publish_a_raw_file_at_once_one_is_told_to_start_over(lake, run, other_run, monkeypatch):
     theirs = []
     before(
@@ -130,6 +132,7 @@ def test_a_month_cleaned_from_a_file_that_is_no_longer_current_is_not_published(
     assert lake.stat(run.month.clean_key) is None
 
 
+@pytest.mark.fault(34, 35)
 @pytest.mark.parametrize("first", [True, False], ids=["the first time", "over an older one"])
 @pytest.mark.parametrize("moment", ["stat", "upload"])
 def test_of_two_runs_that_publish_a_clean_month_at_once_one_is_told_to_start_over(

@@ -36,6 +36,7 @@ def check_told(endings: list[Ending], locked: bool) -> None:
     assert any(ending.status == DONE for ending in endings)
 
 
+@pytest.mark.fault(34, 35)
 @EVERYWHERE
 def test_of_eight_runs_of_a_month_from_two_versions_of_its_source_one_version_stays(
     open_place: OpenPlace, warm: Warm, undisturbed: Undisturbed, lake, warehouse
@@ -52,6 +53,7 @@ def test_of_eight_runs_of_a_month_from_two_versions_of_its_source_one_version_st
     assert place.litter() == []
 
 
+@pytest.mark.fault(35)
 def test_a_month_that_is_cleaned_again_just_when_it_is_loaded_is_loaded_as_it_is_then(
     open_place: OpenPlace, warm: Warm, undisturbed: Undisturbed, monkeypatch
 ):
@@ -68,6 +70,7 @@ def test_a_month_that_is_cleaned_again_just_when_it_is_loaded_is_loaded_as_it_is
     assert place.version() == undisturbed(NEW)
 
 
+@pytest.mark.fault(35)
 @EVERYWHERE
 def test_eight_months_at_once_do_not_touch_each_other(open_place: OpenPlace, warm: Warm, lake, warehouse):
     place = open_place(lake, warehouse)

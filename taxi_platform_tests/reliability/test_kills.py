@@ -77,6 +77,7 @@ def run_again(warm: Warm, place: Place, rows: int, expected: Version) -> None:
     assert place.litter() == []
 
 
+@pytest.mark.fault(33)
 @pytest.mark.parametrize(("lake", "warehouse", "fault"), OF_A_NEW_MONTH)
 def test_a_run_killed_over_a_new_month_is_made_good_by_the_next(
     open_place: OpenPlace, warm: Warm, undisturbed: Undisturbed, lake, warehouse, fault
@@ -89,6 +90,7 @@ def test_a_run_killed_over_a_new_month_is_made_good_by_the_next(
     assert place.raw_files() == [undisturbed(NEW).raw]
 
 
+@pytest.mark.fault(33)
 @pytest.mark.parametrize(("lake", "warehouse", "fault"), OF_A_KNOWN_MONTH)
 def test_a_run_killed_while_it_replaces_a_month_is_made_good_by_the_next(
     open_place: OpenPlace, warm: Warm, undisturbed: Undisturbed, survivors, lake, warehouse, fault
@@ -107,6 +109,7 @@ def test_a_run_killed_while_it_replaces_a_month_is_made_good_by_the_next(
     survivors[lake, warehouse] = place
 
 
+@pytest.mark.fault(33)
 @pytest.mark.parametrize("warehouse", ["duckdb", "postgres"])
 @pytest.mark.parametrize("lake", ["local", "gcs"])
 def test_kills_at_any_moment_never_show(open_place: OpenPlace, warm: Warm, undisturbed: Undisturbed, lake, warehouse):
@@ -134,6 +137,7 @@ con.execute("CREATE TABLE t AS SELECT hash(range) AS a, 'x' || hash(range + 1) A
 """
 
 
+@pytest.mark.fault(33, 42)
 def test_what_a_killed_process_spilled_beside_the_database_is_gone_after_the_next_load(
     open_place: OpenPlace, warm: Warm, undisturbed: Undisturbed
 ):
@@ -149,6 +153,7 @@ def test_what_a_killed_process_spilled_beside_the_database_is_gone_after_the_nex
     run_again(warm, place, NEW, undisturbed(NEW))
 
 
+@pytest.mark.fault(33)
 @pytest.mark.parametrize(("lake", "warehouse", "faults"), OF_A_COMMAND)
 def test_a_command_killed_again_and_again_is_made_good_by_the_next(
     open_place: OpenPlace, warm_command: Warm, undisturbed: Undisturbed, lake, warehouse, faults

@@ -80,6 +80,7 @@ def test_with_dagsters_database_lost_the_next_run_does_no_work_and_records_the_m
             assert instance.get_materialized_partitions(dg.AssetKey(["green", asset])) == {"2020-04"}
 
 
+@pytest.mark.fault(39)
 def test_a_lost_warehouse_is_loaded_again_from_the_lake_without_fetching(month):
     table, fetched = month.table(), month.fetches()
     (month.home / "warehouse.duckdb").unlink()
@@ -87,6 +88,7 @@ def test_a_lost_warehouse_is_loaded_again_from_the_lake_without_fetching(month):
     assert (month.table(), month.fetches()) == (table, fetched)
 
 
+@pytest.mark.fault(37)
 def test_lost_clean_files_are_cleaned_again_from_the_raw_file_to_the_same_bytes(month):
     clean = month.home / "lake" / month.in_lake.clean_key
     before, fetched = clean.read_bytes(), month.fetches()
@@ -127,6 +129,7 @@ def test_any_version_can_be_named_and_one_that_is_not_there_is_a_mistake(month):
         assert (status, "taxi versions green 2020-04" in err) == (2, True)
 
 
+@pytest.mark.fault(48)
 def test_a_waiting_run_of_a_dataset_that_was_taken_out_meanwhile_fails_clearly_and_touches_nothing(month):
     table = month.table()
     environment = {**os.environ, "TAXI_HOME": str(month.home), "TAXI_SOURCE_URL": month.url}

@@ -73,6 +73,7 @@ def ask(environment, port):
         process.wait(60)
 
 
+@pytest.mark.fault(45)
 @pytest.mark.slow
 def test_no_secret_is_found_in_output_files_ui_or_messages(settings, tmp_path):
     environment, hook = settings

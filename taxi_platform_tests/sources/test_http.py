@@ -94,6 +94,7 @@ def test_the_version_is_the_best_the_server_gives(web, tmp_path, page, version):
     assert source(web).fetch(MONTH, tmp_path).publication.version == version
 
 
+@pytest.mark.fault(24)
 @pytest.mark.parametrize("page", [None, Page(S3_DENIED, 403), Page(b"<Code>NoSuchKey</Code>", 403)])
 def test_404_and_the_403_of_s3_mean_not_published(web, tmp_path, page):
     if page:
@@ -105,6 +106,7 @@ def test_404_and_the_403_of_s3_mean_not_published(web, tmp_path, page):
     assert len(web.requests) == (3 if page else 2)
 
 
+@pytest.mark.fault(24)
 def test_the_403_of_a_rate_limit_is_tried_again_and_is_never_not_published(web, tmp_path):
     web.pages[PATH] = Page(b"<html>Request blocked</html>", 403)
     with pytest.raises(SourceUnavailable, match="403"):
@@ -134,6 +136,7 @@ def test_other_refusals_are_final(web, tmp_path, status):
     assert len(web.requests) == 2
 
 
+@pytest.mark.fault(26)
 def test_errors_of_the_server_are_tried_again_and_leave_one_file(web, tmp_path):
     web.pages[PATH] = Page(DATA, first=[Page(b"", 500), Page(b"", 503)])
     assert_fetched(source(web).fetch(MONTH, tmp_path))
@@ -148,6 +151,7 @@ def test_errors_that_stay_are_reported_after_the_last_attempt(web, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.fault(25)
 @pytest.mark.parametrize("asked", ["1", "date"])
 def test_retry_after_is_honoured_up_to_a_cap(web, asked):
     text = email.utils.formatdate(time.time() + 2, usegmt=True) if asked == "date" else asked
@@ -161,6 +165,7 @@ def test_retry_after_is_honoured_up_to_a_cap(web, asked):
     assert time.monotonic() - started < 1
 
 
+@pytest.mark.fault(25)
 def test_waiting_never_passes_the_deadline(web, tmp_path):
     web.pages[PATH] = Page(b"", 503, {"Retry-After": "30"})
     started = time.monotonic()
@@ -170,6 +175,7 @@ def test_waiting_never_passes_the_deadline(web, tmp_path):
     assert len(web.requests) == 1
 
 
+@pytest.mark.fault(5, 6)
 @pytest.mark.parametrize("page", [Page(b"<html>busy</html>" * 100), Page(b""), Page(DATA[:-20]), Page(DATA + b"junk")])
 def test_bytes_that_are_no_trips_are_refused_and_name_the_address(web, tmp_path, page):
     web.pages[PATH] = page
@@ -180,6 +186,7 @@ def test_bytes_that_are_no_trips_are_refused_and_name_the_address(web, tmp_path,
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.fault(28)
 @pytest.mark.parametrize("validator", [{"etag": '"v1"'}, {"modified": "Wed, 01 Jul 2020 10:00:00 GMT"}])
 @pytest.mark.parametrize("kind", [{}, {"chunked": True}])
 def test_a_broken_transfer_goes_on_where_it_broke(web, tmp_path, validator, kind):
@@ -194,6 +201,7 @@ def test_a_broken_transfer_goes_on_where_it_broke(web, tmp_path, validator, kind
         assert web.requests[1][2]["If-Range"] == next(iter(validator.values()))
 
 
+@pytest.mark.fault(28)
 @pytest.mark.parametrize("page", [Page(DATA), Page(DATA, etag='W/"weak"'), Page(DATA, etag='"v"', ranges=False)])
 def test_a_broken_transfer_starts_afresh_where_it_cannot_go_on(web, tmp_path, page):
     page.cut = [len(DATA) // 2]
@@ -202,6 +210,7 @@ def test_a_broken_transfer_starts_afresh_where_it_cannot_go_on(web, tmp_path, pa
     assert len(web.requests) == 2
 
 
+@pytest.mark.fault(30)
 def test_a_file_that_changes_while_it_is_fetched_is_never_mixed(web, tmp_path):
     other = gzip.compress(b"VendorID,fare\n" + b"7,7.5\n" * 50_000, 0)
     web.pages[PATH] = Page(other, etag='"v2"', first=[Page(DATA, etag='"v1"', cut=[len(DATA) // 2])])
@@ -210,6 +219,7 @@ def test_a_file_that_changes_while_it_is_fetched_is_never_mixed(web, tmp_path):
     assert fetched.publication.etag == '"v2"'
 
 
+@pytest.mark.fault(30)
 def test_a_server_that_continues_with_another_version_regardless_is_not_believed(web, tmp_path):
     other = gzip.compress(b"VendorID,fare\n" + b"7,7.5\n" * 50_000, 0)
     half = len(DATA) // 2
@@ -224,6 +234,7 @@ def test_a_file_that_became_shorter_is_fetched_anew(web, tmp_path):
     assert_fetched(source(web).fetch(MONTH, tmp_path))
 
 
+@pytest.mark.fault(29)
 @pytest.mark.parametrize("page", [Page(DATA, length=len(DATA) + 10), Page(DATA, chunked=True, cut=[9000] * 3)])
 def test_a_body_shorter_than_announced_is_never_taken(web, tmp_path, page):
     web.pages[PATH] = page
@@ -233,6 +244,7 @@ def test_a_body_shorter_than_announced_is_never_taken(web, tmp_path, page):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.fault(27)
 def test_a_server_that_drips_is_given_up(web, tmp_path):
     web.pages[PATH] = Page(DATA, drip=0.02)
     with pytest.raises(SourceUnavailable, match="less than 1024 bytes per second"):
@@ -243,6 +255,7 @@ def test_a_server_that_drips_is_given_up(web, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.fault(27)
 def test_a_server_that_falls_silent_is_given_up_after_the_read_timeout(web, tmp_path):
     web.pages[PATH] = Page(DATA, drip=5)
     with pytest.raises(SourceUnavailable, match="broke off"):
@@ -285,6 +298,7 @@ def test_the_body_of_a_redirect_is_not_waited_for(web):
     assert time.monotonic() - started < 1
 
 
+@pytest.mark.fault(31)
 def test_at_most_five_redirects_are_followed(web, tmp_path):
     def chain(hops):
         web.pages[PATH] = Page(status=302, headers={"Location": "/1"})
@@ -299,6 +313,7 @@ def test_at_most_five_redirects_are_followed(web, tmp_path):
         source(web).fetch(MONTH, tmp_path / "other")
 
 
+@pytest.mark.fault(31)
 @pytest.mark.parametrize(
     ("location", "says"),
     [
@@ -323,6 +338,7 @@ def test_redirects_to_blocked_addresses_are_refused_at_once(web, tmp_path, locat
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.fault(31)
 def test_a_public_source_may_not_redirect_to_this_machine_or_to_http(monkeypatch):
     names = {"public.example": "93.184.216.34", "inner.example": "127.0.0.1"}
     lookup = lambda host, port: [(2, 1, 6, "", (names.get(host, host), 0))]  # noqa: E731
@@ -360,6 +376,7 @@ def test_addresses_are_shown_without_secrets():
     assert shown == "HttpSource('https://host/{month}')"
 
 
+@pytest.mark.fault(45)
 def test_secrets_of_the_address_reach_the_server_and_no_error(web, tmp_path):
     web.pages[PATH] = Page(b"", 401)
     secret = source(web, query="?token=t-canary")
@@ -369,6 +386,7 @@ def test_secrets_of_the_address_reach_the_server_and_no_error(web, tmp_path):
     assert "canary" not in "".join(traceback.format_exception(caught.value))
 
 
+@pytest.mark.fault(43)
 @pytest.mark.parametrize(
     ("url", "name"),
     [

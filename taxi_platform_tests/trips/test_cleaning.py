@@ -245,6 +245,7 @@ def test_a_row_without_pickup_time_is_rejected_and_one_without_dropoff_is_not(ca
     assert made.column("dropoff_datetime") == [None]
 
 
+@pytest.mark.fault(15)
 def test_lines_are_counted_from_the_header_over_blank_lines_and_mixed_line_ends():
     bad = "trip_distance=far"
     ended = green(bad, TRIP, bad, TRIP, TRIP, end="\r\n").split(b"\r\n", 1)[1]
@@ -433,6 +434,7 @@ def typed(data: bytes, **changes: pa.DataType) -> bytes:
     return parquet(table, version="2.6")
 
 
+@pytest.mark.fault(21)
 @pytest.mark.parametrize(
     ("name", "type_"),
     [
@@ -473,6 +475,7 @@ def test_parquet_columns_of_null_type_are_null_and_the_row_index_of_pandas_is_ig
     assert {made.trips[0][name] for name in ("ehail_fee", "trip_type", "store_and_fwd_flag", "vendor_id")} == {None}
 
 
+@pytest.mark.fault(21)
 def test_parquet_values_that_do_not_fit_are_rejected_with_their_fields_as_json():
     time, nan = datetime(2020, 4, 7), float("nan")
     rows = {
@@ -556,6 +559,7 @@ def test_rejected_rows_have_the_promised_columns_and_types(tmp_path):
     assert pq.read_schema(tmp_path / "work" / "rejected.parquet").types == schema.types
 
 
+@pytest.mark.fault(22, 23)
 def test_neither_the_machine_s_time_zone_nor_its_clock_has_a_say(tmp_path):
     """Faults 22 and 23. 01:30 comes twice and 02:30 not at all when clocks change; both are kept as published."""
     times = ["2024-03-10 02:30:00", "2024-11-03 01:30:00"]

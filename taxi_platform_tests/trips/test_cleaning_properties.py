@@ -7,6 +7,7 @@ import os
 from datetime import datetime
 
 import pyarrow as pa
+import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
@@ -115,6 +116,7 @@ def trips(*rows: str, end: bytes = b"\n") -> tuple[str, bytes]:
     return "green 2020-04", green(*rows).replace(b"\n", end)
 
 
+@pytest.mark.fault(14, 15)
 @searching
 @given(months())
 @example(trips("lpep_pickup_datetime=infinity", "lpep_dropoff_datetime=20-04-01 00:00:00", TRIP))
@@ -159,6 +161,7 @@ TABLE = pa.table(
 PARQUETS = [parquet(TABLE, compression=codec) for codec in ("zstd", "snappy", "gzip", "none")]
 
 
+@pytest.mark.fault(21)
 @settings(searching, max_examples=EXAMPLES * 2)
 @given(st.sampled_from(PARQUETS), st.data())
 def test_a_parquet_file_with_wrong_bytes_is_read_in_full_or_refused_with_one_clear_error(data, drawn):

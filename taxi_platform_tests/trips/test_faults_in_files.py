@@ -27,6 +27,7 @@ def refused(data: bytes, error: type[TaxiError], says: str, tmp_path, rows: int 
         clean(data, folder=tmp_path, rows=rows, force=False)
 
 
+@pytest.mark.fault(1, 2, 5, 6, 11)
 @pytest.mark.parametrize(
     ("damage", "says"),
     [
@@ -50,6 +51,7 @@ def test_a_damaged_archive_a_page_an_empty_file_and_utf_16_are_refused(damage, s
     refused(data, NotData, f"{says}|does not begin", tmp_path, rows=500)
 
 
+@pytest.mark.fault(3)
 def test_all_members_of_a_gzip_file_are_cleaned(tmp_path):
     """Fault 3."""
     whole = green(TRIP, "total_amount=1", BAD)
@@ -57,6 +59,7 @@ def test_all_members_of_a_gzip_file_are_cleaned(tmp_path):
     assert (len(made.trips), made.faults) == (2, [("invalid_value", "trip_distance", 4)])
 
 
+@pytest.mark.fault(4)
 def test_a_gzip_file_of_one_gib_of_zeros_is_refused_at_once_in_bounded_memory(tmp_path):
     """Fault 4."""
     deflate = zlib.compressobj(9, wbits=31)
@@ -67,12 +70,14 @@ def test_a_gzip_file_of_one_gib_of_zeros_is_refused_at_once_in_bounded_memory(tm
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 150 << 10
 
 
+@pytest.mark.fault(7)
 @pytest.mark.parametrize("data", [green(), parquet(TABLE.slice(0, 0))], ids=["csv", "parquet"])
 def test_a_header_without_rows_is_refused_and_says_how_to_insist(data, tmp_path):
     """Fault 7."""
     refused(data, NotData, "no rows.*force", tmp_path)
 
 
+@pytest.mark.fault(8)
 @BOTH
 def test_columns_in_another_order_are_found_by_name(careful):
     """Fault 8."""
@@ -82,6 +87,7 @@ def test_columns_in_another_order_are_found_by_name(careful):
     assert made.trips[0] | {"file_version": 0} == straight.trips[0] | {"file_version": 0}
 
 
+@pytest.mark.fault(8, 10)
 @pytest.mark.parametrize("as_parquet", [False, True], ids=["csv", "parquet"])
 def test_a_file_without_pickup_times_is_refused_with_the_names_found(as_parquet, tmp_path):
     """Faults 8 and 10."""
@@ -89,6 +95,7 @@ def test_a_file_without_pickup_times_is_refused_with_the_names_found(as_parquet,
     refused(data, ContractError, "lpep_pickup_datetime, found 'when', 'total'", tmp_path)
 
 
+@pytest.mark.fault(9)
 def test_the_column_of_june_2026_has_its_place_and_one_of_tomorrow_is_kept():
     """Fault 9."""
     data = green(f"{TRIP},HV0003,7", header=f"{GREEN},request_source,tomorrow")
@@ -98,6 +105,7 @@ def test_the_column_of_june_2026_has_its_place_and_one_of_tomorrow_is_kept():
         assert made.report.unknown_columns == ("tomorrow",)
 
 
+@pytest.mark.fault(10)
 @BOTH
 def test_columns_that_are_missing_are_null_and_told(careful):
     """Fault 10."""
@@ -108,6 +116,7 @@ def test_columns_that_are_missing_are_null_and_told(careful):
     assert "trip_distance" in made.report.missing_columns and len(made.report.missing_columns) == 25
 
 
+@pytest.mark.fault(11, 12)
 @BOTH
 @pytest.mark.parametrize(
     "change",
@@ -147,6 +156,7 @@ def test_line_ends_and_marks_do_not_change_the_rows(change, careful):
 FHV = b"dispatching_base_num,pickup_datetime,Affiliated_base_number\n"
 
 
+@pytest.mark.fault(13, 15, 16)
 @BOTH
 @pytest.mark.parametrize(
     ("line", "fault", "text"),
@@ -181,6 +191,7 @@ def test_a_line_that_cannot_be_read_is_rejected_alone_and_a_strange_one_is_read_
     assert made.column("dispatching_base_num") == (["B0", "B9"] if fault else ["B0", text, "B9"])
 
 
+@pytest.mark.fault(16)
 def test_a_byte_order_mark_or_a_null_inside_reads_the_same_on_both_paths():
     """Faults 11 and 16: DuckDB would take a mark away at the start of the first row too."""
     data = FHV + b"\xef\xbb\xbfB1,2020-04-07 00:00:00,\n"
@@ -198,6 +209,7 @@ def test_trailing_fields_without_names_are_dropped_where_empty():
     assert (made.faults, len(made.trips)) == ([("too_many_fields", None, 2)], 3)
 
 
+@pytest.mark.fault(17)
 def test_a_line_of_50_mb_costs_one_row_and_little_memory():
     """Fault 17."""
     long = b"2,2020-04-07 00:44:02," + b"x" * 50_000_000
@@ -226,6 +238,7 @@ def test_long_lines_are_read_in_batches_of_bounded_size(monkeypatch):
     assert [len(rows) for rows, _ in batches] == [3, 3, 3, 1]
 
 
+@pytest.mark.fault(18, 19)
 @pytest.mark.parametrize("as_parquet", [False, True], ids=["csv", "parquet"])
 def test_repeated_rows_and_those_of_other_months_are_kept_and_counted(as_parquet):
     """Faults 18 and 19."""
@@ -243,6 +256,7 @@ def test_repeated_rows_and_those_of_other_months_are_kept_and_counted(as_parquet
     assert made.report.trips_per_day == {"2020-04-07": 2}
 
 
+@pytest.mark.fault(20)
 @pytest.mark.parametrize("as_parquet", [False, True], ids=["csv", "parquet"])
 def test_numbers_that_overflow_are_rejected_and_negative_fares_are_not(as_parquet):
     """Fault 20."""
@@ -257,6 +271,7 @@ def test_numbers_that_overflow_are_rejected_and_negative_fares_are_not(as_parque
     assert made.report.suspicious["negative_total"] == 2
 
 
+@pytest.mark.fault(21)
 @pytest.mark.parametrize(
     ("damage", "says"),
     [

@@ -99,6 +99,7 @@ TEXT = st.lists(
 ).map(b"".join)
 
 
+@pytest.mark.fault(14)
 @settings(max_examples=600, deadline=None)
 @given(TEXT, st.integers(1, 9))
 @example(b'a"b,"c\nd"\n', 3)
@@ -120,6 +121,7 @@ def test_records_and_count_agree_with_the_plain_definition_wherever_chunks_end(d
                 count(data, size)
 
 
+@pytest.mark.fault(12, 14)
 @pytest.mark.parametrize(
     ("text", "rows"),
     [
@@ -151,6 +153,7 @@ def test_carriage_returns_end_lines_only_where_the_first_64_kib_hold_no_newline(
     assert count(b"h\n" + b"12345\r" * 20_000, 1000) == 1
 
 
+@pytest.mark.fault(17)
 def test_a_line_of_300_mb_is_one_record_and_costs_little_memory():
     def chunks():
         yield b"h\n"
@@ -203,6 +206,7 @@ def test_all_members_of_a_gzip_file_are_read_and_the_byte_order_mark_is_not():
     assert unpacked(b"\xef\xbb\xbf" + CSV) == CSV
 
 
+@pytest.mark.fault(1, 2, 3)
 @pytest.mark.parametrize(
     ("damage", "says"),
     [
@@ -219,6 +223,7 @@ def test_a_damaged_gzip_file_is_refused(damage, says):
         unpacked(damage(gzip.compress(CSV * 1000)))
 
 
+@pytest.mark.fault(4)
 def test_a_bomb_is_stopped_early_in_bounded_memory():
     deflate = zlib.compressobj(9, wbits=31)
     bomb = b"".join(deflate.compress(b"1,2\n" * (1 << 18)) for _ in range(300)) + deflate.flush()

@@ -134,6 +134,7 @@ def test_every_load_has_a_job_of_its_own_also_of_the_same_version(warehouse, apr
     assert len({job.job_id for job in load_jobs(warehouse)}) == 4
 
 
+@pytest.mark.fault(38)
 def test_a_job_whose_answer_was_lost_is_waited_for_and_not_started_again(warehouse, april, monkeypatch):
     def lose_the_first(answer, number):
         if number == 1:
@@ -146,6 +147,7 @@ def test_a_job_whose_answer_was_lost_is_waited_for_and_not_started_again(warehou
     assert sorted({*started}) == sorted(job.job_id for job in load_jobs(warehouse))
 
 
+@pytest.mark.fault(38)
 @pytest.mark.parametrize("reason", ["backendError", "internalError", "rateLimitExceeded", "jobBackendError"])
 def test_a_job_that_failed_for_a_passing_reason_is_followed_by_another(warehouse, april, monkeypatch, reason):
     started = answers(monkeypatch, warehouse, failing(reason))
@@ -153,6 +155,7 @@ def test_a_job_that_failed_for_a_passing_reason_is_followed_by_another(warehouse
     assert [name.rpartition("-")[2] for name in started] == ["1", "2", "1"]
 
 
+@pytest.mark.fault(38)
 def test_a_reason_that_does_not_pass_ends_after_four_jobs(warehouse, april, monkeypatch):
     started = answers(monkeypatch, warehouse, failing("backendError", times=99))
     with pytest.raises(WarehouseBusy, match=r"taxi-green_rejected_trips-2020-04-\S+-4 failed: backendError: it said"):
@@ -160,6 +163,7 @@ def test_a_reason_that_does_not_pass_ends_after_four_jobs(warehouse, april, monk
     assert len(started) == 4
 
 
+@pytest.mark.fault(38)
 @pytest.mark.parametrize(
     ("reason", "remedy"),
     [
@@ -214,6 +218,7 @@ def test_a_dataset_elsewhere_is_told_with_its_location(warehouse, april):
         elsewhere.replace_month(april)
 
 
+@pytest.mark.fault(39)
 def test_a_month_that_arrives_otherwise_than_its_file_fails(warehouse, april, months):
     cut = pq.read_table(april.trips).slice(0, 400)
     other = Path(april.trips).with_name("cut.parquet")

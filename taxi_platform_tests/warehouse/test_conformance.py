@@ -117,6 +117,7 @@ def test_a_table_dropped_behind_our_back_is_loaded_again(backend: Backend, month
     assert is_loaded(backend, files)
 
 
+@pytest.mark.fault(39)
 def test_rows_deleted_behind_our_back_are_noticed(backend: Backend, months: Months):
     files = months("green", "2020-04")
     backend.warehouse.replace_month(files)
@@ -134,6 +135,7 @@ def test_a_damaged_file_leaves_the_old_month_in_both_tables(backend: Backend, mo
     assert is_loaded(backend, old)
 
 
+@pytest.mark.fault(39)
 def test_a_month_that_arrives_otherwise_than_its_file_is_not_kept(backend: Backend, months: Months, monkeypatch):
     old, new = months("green", "2020-04"), months("green", "2020-04", 700)
     backend.warehouse.replace_month(old)
@@ -180,6 +182,7 @@ def test_six_months_at_once_all_arrive(backend: Backend, months: Months):
     assert len(backend.warehouse.loaded_months("green_trips")) == 6
 
 
+@pytest.mark.fault(35)
 def test_two_versions_of_a_month_loaded_at_once_never_mix(backend: Backend, months: Months):
     versions = [months("green", "2020-04"), months("green", "2020-04", 700)]
     # New processes, so that nothing of this one's memory helps them to take turns.

@@ -31,6 +31,7 @@ def held_open(path, seconds: float):
             process.kill()
 
 
+@pytest.mark.fault(42)
 def test_a_file_held_by_another_program_is_waited_for_and_then_named(months: Months, tmp_path):
     warehouse = DuckDBWarehouse(tmp_path / "warehouse.duckdb", wait_seconds=0.5)
     with held_open(warehouse.path, 60) as holder:
@@ -40,6 +41,7 @@ def test_a_file_held_by_another_program_is_waited_for_and_then_named(months: Mon
         assert 0.4 < time.monotonic() - started < 8
 
 
+@pytest.mark.fault(42)
 def test_a_file_that_is_closed_within_the_wait_is_loaded(months: Months, tmp_path):
     warehouse = DuckDBWarehouse(tmp_path / "warehouse.duckdb", wait_seconds=20)
     with held_open(warehouse.path, 1):

@@ -35,6 +35,7 @@ def tables(backend: Backend) -> list[str]:
     return sorted(name for (name,) in rows)
 
 
+@pytest.mark.fault(40)
 def test_the_swap_waits_for_an_open_reader_who_keeps_seeing_the_old_month(
     postgres_backend: Backend, months: Months, server_uri: str
 ):
@@ -97,6 +98,7 @@ def test_every_month_is_one_indexed_partition_named_by_its_version(postgres_back
     assert "clean trips" in postgres_backend.execute(f"SELECT obj_description('{parent}'::regclass)")[0][0]
 
 
+@pytest.mark.fault(40)
 def test_a_load_that_fails_at_the_swap_leaves_no_table_aside(
     postgres_backend: Backend, months: Months, monkeypatch: pytest.MonkeyPatch
 ):
@@ -170,6 +172,7 @@ def test_the_url_shows_host_database_and_schema_only(uri: str, shown: str):
     assert "hidden" not in open_warehouse(uri).example_query("green_trips")
 
 
+@pytest.mark.fault(44, 45)
 @pytest.mark.parametrize(
     "uri",
     [

@@ -1,0 +1,11 @@
+"""The page of faults is complete and up to date."""
+
+from taxi_platform_tests.reliability.fault_table import PAGE, page, tests_by_fault
+
+
+def test_every_fault_has_a_test():
+    assert [number for number, tests in tests_by_fault().items() if not tests] == []
+
+
+def test_the_page_is_up_to_date():
+    assert PAGE.read_text("utf-8") == page(), "python -m taxi_platform_tests.reliability.fault_table"
