@@ -23,8 +23,8 @@ test-browser: setup-dev ## Drive the real UI in Chromium
 test-slow: setup-dev ## Run the tests that take minutes: a simulated year, hundreds of kills, notifications, the guard
 	@.venv/bin/pytest -m "slow and not (bigquery or browser)"
 
-soak: setup-dev ## Repeat the browser tests and the kills ten times
-	@for i in 1 2 3 4 5 6 7 8 9 10; do .venv/bin/pytest -q -n 0 -m browser && .venv/bin/pytest -q -m "slow and not (bigquery or browser)" || exit 1; done
+soak: setup-dev ## Repeat the browser tests and all of reliability/ ten times
+	@for i in 1 2 3 4 5 6 7 8 9 10; do echo "round $$i" && .venv/bin/pytest -n 0 -m browser && .venv/bin/pytest -m "not bigquery" taxi_platform_tests/reliability || exit 1; done
 
 lint: setup-dev ## Check style, types and layers
 	@.venv/bin/ruff format --check .

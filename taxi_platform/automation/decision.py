@@ -15,7 +15,7 @@ from taxi_platform.lake.months import CleanFooter, MonthInLake, RawVersion
 from taxi_platform.sources.base import Source
 from taxi_platform.trips.contract import contract_of
 from taxi_platform.trips.errors import SourceUnavailable
-from taxi_platform.trips.months import Dataset, Month, Partition
+from taxi_platform.trips.months import MONTH, Dataset, Month, Partition
 from taxi_platform.trips.publication import Publication
 from taxi_platform.warehouse.base import LoadedMonth, Warehouse, trips_table
 
@@ -116,7 +116,8 @@ def months_to_ingest(states: Iterable[MonthState], limit: int) -> list[MonthStat
 
 def months_in_lake(lake: Lake, dataset: Dataset) -> list[Month]:
     """The months of which a raw file was ever kept, oldest first; one listing."""
-    return sorted({Month.parse(key.split("/")[2]) for key in lake.list(f"raw/{dataset}/")})
+    names = {key.split("/")[2] for key in lake.list(f"raw/{dataset}/")}
+    return sorted(Month.parse(name) for name in names if MONTH.fullmatch(name))  # a person may have put a note there
 
 
 def first_month(dataset: Dataset, since: Month | None, newest: Month) -> Month:

@@ -10,6 +10,8 @@ from enum import StrEnum
 
 from taxi_platform.trips.errors import UserError
 
+MONTH = re.compile(r"([12]\d{3})-(0[1-9]|1[0-2])", re.ASCII)
+
 
 @dataclass(frozen=True, order=True)
 class Month:
@@ -21,7 +23,7 @@ class Month:
     @classmethod
     def parse(cls, text: str) -> Month:
         """Read `2021-01`; raises `UserError` for anything else."""
-        if not (found := re.fullmatch(r"([12]\d{3})-(0[1-9]|1[0-2])", text, re.ASCII)):
+        if not (found := MONTH.fullmatch(text)):
             raise UserError(f"{text!r} is not a month.", "Write it as YYYY-MM, for example 2021-01.")
         return cls(int(found[1]), int(found[2]))
 

@@ -7,13 +7,14 @@ import subprocess
 import pytest
 
 from taxi_platform.assets import steps
+from taxi_platform.automation.decision import months_in_lake
 from taxi_platform.automation.status import MonthStatus, Stage, by_year, status
 from taxi_platform.lake import open_lake
 from taxi_platform.lake.months import MonthInLake
 from taxi_platform.settings import load_settings
 from taxi_platform.sources import open_source
 from taxi_platform.trips.cleaning import Engine
-from taxi_platform.trips.months import Month, Partition
+from taxi_platform.trips.months import Dataset, Month, Partition
 from taxi_platform.trips.sample import write_sample
 from taxi_platform.warehouse import open_warehouse
 from taxi_platform_tests.shared import TAXI
@@ -186,3 +187,10 @@ def test_a_month_that_failed_is_shown_with_the_reason_and_the_command(web, tmp_p
     months = {month["month"]: month for month in json.loads(run("status", "--json").stdout)}
     assert (months["2020-04"]["stage"], months["2020-05"]["stage"]) == ("loaded", "failed")
     assert months["2020-04"]["rows"] + months["2020-04"]["rows_rejected"] == 300
+
+
+def test_what_people_put_beside_the_months_of_a_lake_is_left_alone(tmp_path):
+    lake = open_lake(tmp_path.as_uri())
+    lake.write("raw/green/2020-04/manifest.json", b"{}")
+    lake.write("raw/green/README/notes.txt", b"hands off")
+    assert months_in_lake(lake, Dataset.GREEN) == [Month(2020, 4)]
