@@ -1,6 +1,7 @@
 """MonthInLake: what is published in which order, with and without locks, when another run is at it too."""
 
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from itertools import count
 
 import pytest
@@ -9,7 +10,7 @@ from taxi_platform.assets import steps
 from taxi_platform.lake.months import MonthInLake
 from taxi_platform.sources.sample import SampleSource
 from taxi_platform.trips.cleaning import Cleaner, Engine, RawMonth
-from taxi_platform.trips.errors import Conflict
+from taxi_platform.trips.errors import Conflict, UserError
 from taxi_platform.trips.months import Partition
 
 GREEN = Partition.parse("green", "2021-01")
@@ -96,6 +97,56 @@ def test_of_two_runs_that_publish_a_raw_file_at_once_one_is_told_to_start_over(l
     assert run.month.current_raw() == theirs[0]
     mine = run.month.publish_raw(run.fetched(50))
     assert [version.sha256 for version in run.month.versions()[0]] == [theirs[0].sha256, mine.sha256]
+
+
+def test_an_older_raw_file_is_restored_and_what_the_source_offers_then_is_set_aside(lake, run):
+    old, new = (run.fetched(rows) for rows in (50, 60))
+    kept = run.month.publish_raw(old)
+    run.month.publish_raw(new)
+    restored = run.month.restore()
+    assert (restored.sha256, restored.key, restored.rows) == (kept.sha256, kept.key, 50)
+    assert run.month.current_raw() == restored
+    assert restored.is_of(new.publication)
+    assert not restored.is_of(SampleSource(70).stat(GREEN))
+    assert run.month.restore().sha256 == new.sha256  # and back again
+    versions, _ = run.month.versions()
+    assert [version.rows for version in versions] == [50, 60, 50, 60]
+    with pytest.raises(UserError, match="no raw version ffffff"):
+        run.month.restore("ffffff")
+
+
+def test_a_month_that_was_never_republished_has_nothing_to_go_back_to(lake, run):
+    with pytest.raises(UserError, match="no earlier raw version"):
+        run.month.restore()
+    run.month.publish_raw(run.fetched(50))
+    with pytest.raises(UserError, match="no earlier raw version"):
+        run.month.restore()
+
+
+def test_of_two_restores_at_once_one_is_told_to_start_over(lake, run, other_run, monkeypatch):
+    for rows in (50, 60, 70):
+        run.month.publish_raw(run.fetched(rows))
+    first = run.month.versions()[0][0].sha256
+    monkeypatch.setattr(lake, "lock", lambda partition: nullcontext())  # as over a bucket
+    before(monkeypatch, lake, "write", run.month.manifest_key, lambda: other_run.month.restore(first))
+    with pytest.raises(Conflict):
+        run.month.restore()
+    assert run.month.current_raw().sha256 == first
+
+
+def test_old_raw_files_go_and_those_that_matter_stay(lake, run):
+    published = [run.month.publish_raw(run.fetched(rows)) for rows in (50, 60, 70)]
+    run.month.publish_clean(run.cleaned(run.fetched(70)), None)
+    lake.write(stray := f"{run.month.raw_prefix}0123456789ab/killed.csv.gz", b"whole")
+    assert [found.key for found in run.month.prune(1, apply=False)] == sorted(
+        [stray, published[0].key, published[1].key]
+    )
+    assert len(lake.list(run.month.raw_prefix)) == 5
+    run.month.restore(published[0].sha256)
+    assert [found.key for found in run.month.prune(1, apply=True)] == sorted([stray, published[1].key])
+    versions, _ = run.month.versions()  # 50 is current, the clean file is of 70
+    assert [version.rows for version in versions] == [50, 70, 50]
+    assert run.month.prune(1, apply=True) == []
 
 
 def test_a_clean_month_is_published_whole_and_its_footer_names_it(lake, run):
