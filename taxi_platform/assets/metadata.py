@@ -6,6 +6,7 @@ import base64
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, BinaryIO
+from urllib.parse import quote
 
 import dagster as dg
 
@@ -25,7 +26,7 @@ def raw_metadata(fetched: Fetched, seconds: float) -> Metadata:
         "rows_read": raw.rows,
         "dagster/partition_row_count": raw.rows,
         "bytes": raw.size,
-        "dagster/uri": fetched.uri,
+        **_lake_object(fetched.uri),
         "source_url": raw.url,
         "source_version": raw.source_version,
         "sha256": raw.sha256,
@@ -47,7 +48,7 @@ def clean_metadata(cleaned: Cleaned, preview: BinaryIO, columns: Sequence[Column
         **_counts(report),
         "dagster/partition_row_count": footer.rows,
         "bytes": footer.size,
-        "dagster/uri": cleaned.uri,
+        **_lake_object(cleaned.uri),
         "dagster/column_schema": column_schema(columns),
         "file_version": footer.file_version,
         "contract_version": footer.contract_version,
@@ -68,7 +69,7 @@ def rejected_metadata(cleaned: Cleaned, preview: BinaryIO, columns: Sequence[Col
         "rows_rejected": report.rows_rejected,
         "share_rejected": round(report.share_rejected, 6),
         "dagster/partition_row_count": report.rows_rejected,
-        "dagster/uri": cleaned.rejected_uri,
+        **_lake_object(cleaned.rejected_uri),
         "dagster/column_schema": column_schema(columns),
         "file_version": report.file_version,
         "reasons": _table(report.rejected_by_reason, "reason", "rows"),
@@ -92,6 +93,14 @@ def table_metadata(loaded: Loaded, table: str, columns: Sequence[Column], second
         "unchanged": loaded.unchanged,
         "seconds": round(seconds, 2),
     }
+
+
+def _lake_object(uri: str) -> Metadata:
+    """Where the file lies, and for a bucket's a link that opens it."""
+    if not uri.startswith("gs://"):
+        return {"dagster/uri": uri}
+    page = f"https://console.cloud.google.com/storage/browser/_details/{quote(uri.removeprefix('gs://'))}"
+    return {"dagster/uri": uri, "lake_object": dg.MetadataValue.url(page)}
 
 
 def column_schema(columns: Sequence[Column]) -> dg.TableSchema:

@@ -37,6 +37,9 @@ def test_a_month_in_a_bucket_loads_as_it_does_from_a_folder(on_a_laptop, monkeyp
     monkeypatch.setenv("TAXI_HOME", str(tmp_path / "other"))
     told = ingest()
     assert told["clean_trips"]["dagster/uri"].value.startswith(gcs_url)
+    for asset in ("raw_file", "clean_trips", "rejected_trips"):
+        linked, key = told[asset]["lake_object"].value, told[asset]["dagster/uri"].value.removeprefix("gs://")
+        assert linked == f"https://console.cloud.google.com/storage/browser/_details/{key.replace('=', '%3D')}"
     assert told["trips"]["fingerprint"] == on_a_laptop["trips"]["fingerprint"]
     assert told["clean_trips"]["file_version"] == on_a_laptop["clean_trips"]["file_version"]
     with duckdb.connect(str(tmp_path / "other/warehouse.duckdb"), read_only=True) as con:
