@@ -6,7 +6,7 @@ import os
 import re
 import secrets
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -17,6 +17,7 @@ from google.api_core import exceptions as api
 from google.auth import exceptions as auth
 from google.auth.credentials import AnonymousCredentials
 from google.cloud import bigquery as bq
+from google.cloud.bigquery.retry import DEFAULT_JOB_RETRY, DEFAULT_RETRY
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from taxi_platform.trips.errors import Conflict, IntegrityError, SettingError, WarehouseBusy, WarehouseError
@@ -41,7 +42,11 @@ TRANSIENT = re.compile(r"(job)?(backendError|internalError|rateLimitExceeded)", 
 LOAD_ATTEMPTS = 4
 BACK_OFF_SECONDS = 5.0
 JOB_SECONDS = 3600
-CALL_SECONDS = 60
+PATIENCE_SECONDS = 120
+"""With a service that does not answer; its client's own defaults ask for 10 minutes, and for 40 about a query."""
+
+CALL: dict[str, Any] = {"timeout": 60, "retry": DEFAULT_RETRY.with_timeout(PATIENCE_SECONDS)}
+JOB_RETRY = DEFAULT_JOB_RETRY.with_timeout(PATIENCE_SECONDS)
 RELOADED = "Rename or drop that table; its months are loaded again from the lake."
 QUERY_BYTES = 200 * 10**9
 """A query of ours that would read more is refused; the months of the largest table take some 35 GB by estimate."""
@@ -71,8 +76,8 @@ class BigQueryWarehouse(Warehouse):
     def plan(self, tables: Sequence[Table]) -> Iterator[Change]:
         with self._explained("read"):
             try:
-                found = self.client.get_dataset(self.dataset, timeout=CALL_SECONDS)
-                existing = {table.table_id for table in self.client.list_tables(self.dataset, timeout=CALL_SECONDS)}
+                found = self.client.get_dataset(self.dataset, **CALL)
+                existing = {table.table_id for table in self.client.list_tables(self.dataset, **CALL)}
             except api.NotFound:
                 found, existing = None, set()
         yield Change(f"dataset {self.dataset.dataset_id} in {self.location}", found is None, self._make_dataset)
@@ -84,7 +89,7 @@ class BigQueryWarehouse(Warehouse):
         if table.name not in existing:
             return True
         with self._explained("read"):
-            found = self._checked(table, self.client.get_table(self.dataset.table(table.name), timeout=CALL_SECONDS))
+            found = self._checked(table, self.client.get_table(self.dataset.table(table.name), **CALL))
         return len(found) > 0
 
     def _make_dataset(self) -> None:
@@ -128,7 +133,7 @@ class BigQueryWarehouse(Warehouse):
             self._ensure(table)
             records = [dict(zip(names, row, strict=True)) for row in rows]
             options: dict[str, Any] = {"location": self.location, "job_config": config}
-            self._finish(self.client.load_table_from_json(records, wanted, timeout=CALL_SECONDS, **options))
+            self._finish(self.client.load_table_from_json(records, wanted, timeout=CALL["timeout"], **options))
 
     def loaded_months(self, table: str) -> dict[str, LoadedMonth]:
         # Asked often and answered from BigQuery's cache, at no cost, until the table changes.
@@ -158,7 +163,13 @@ class BigQueryWarehouse(Warehouse):
     def _query(self, sql: str) -> list[tuple[Any, ...]]:
         config = bq.QueryJobConfig(maximum_bytes_billed=QUERY_BYTES, labels=LABELS)
         rows = self.client.query_and_wait(
-            sql, job_config=config, location=self.location, api_timeout=CALL_SECONDS, wait_timeout=JOB_SECONDS
+            sql,
+            job_config=config,
+            location=self.location,
+            api_timeout=CALL["timeout"],
+            wait_timeout=JOB_SECONDS,
+            retry=CALL["retry"],
+            job_retry=JOB_RETRY,
         )
         return [row.values() for row in rows]
 
@@ -176,12 +187,14 @@ class BigQueryWarehouse(Warehouse):
 
     def _ensure_dataset(self) -> None:
         try:
-            found = self.client.get_dataset(self.dataset, timeout=CALL_SECONDS)
+            found = self.client.get_dataset(self.dataset, **CALL)
         except api.NotFound:
             dataset = bq.Dataset(self.dataset)
             dataset.location, dataset.labels = self.location, LABELS
             dataset.description = "New York's taxi trips, every month since 2009."
-            found = self.client.create_dataset(dataset, exists_ok=True, timeout=CALL_SECONDS)
+            with suppress(api.Conflict):  # not by exists_ok, which then asks without a timeout
+                self.client.create_dataset(dataset, **CALL)
+            found = self.client.get_dataset(self.dataset, **CALL)
         if found.location.casefold() != self.location.casefold():
             raise WarehouseError(
                 f"The dataset {self.dataset.dataset_id} is in {found.location}, not in {self.location}.",
@@ -192,12 +205,14 @@ class BigQueryWarehouse(Warehouse):
         """The table, created if it is missing, widened by the columns the contract has gained."""
         wanted = described(table, self.dataset)
         try:
-            found = self.client.get_table(wanted, timeout=CALL_SECONDS)
+            found = self.client.get_table(wanted, **CALL)
         except api.NotFound:
-            found = self.client.create_table(wanted, exists_ok=True, timeout=CALL_SECONDS)
+            with suppress(api.Conflict):
+                self.client.create_table(wanted, **CALL)
+            found = self.client.get_table(wanted, **CALL)
         if missing := self._checked(table, found):
             found.schema = [*found.schema, *missing]
-            found = self.client.update_table(found, ["schema"], timeout=CALL_SECONDS)
+            found = self.client.update_table(found, ["schema"], **CALL)
         return found
 
     def _checked(self, table: Table, found: bq.Table) -> list[bq.SchemaField]:
@@ -237,13 +252,13 @@ class BigQueryWarehouse(Warehouse):
                 options: dict[str, Any] = {"job_id": job_id, "location": self.location, "job_config": config}
                 try:
                     if uri.startswith("gs://"):
-                        job = self.client.load_table_from_uri(uri, destination, timeout=CALL_SECONDS, **options)
+                        job = self.client.load_table_from_uri(uri, destination, **CALL, **options)
                     else:
                         with path.open("rb") as file:
                             size = path.stat().st_size
                             job = self.client.load_table_from_file(file, destination, size=size, **options)
                 except api.Conflict:  # ours, by the run in its name: the answer to the first request was lost
-                    found = self.client.get_job(job_id, location=self.location, timeout=CALL_SECONDS)
+                    found = self.client.get_job(job_id, location=self.location, **CALL)
                     job = cast(bq.LoadJob, found)
                 fault_point("bigquery_submitted")
                 self._finish(job)
@@ -251,7 +266,7 @@ class BigQueryWarehouse(Warehouse):
 
     def _finish(self, job: bq.LoadJob) -> None:
         try:
-            job.result(timeout=JOB_SECONDS)
+            job.result(CALL["retry"], JOB_SECONDS)
         except TimeoutError as error:
             raise WarehouseError(f"A load still runs after an hour: {self._job_link(job)}.", "Cancel it.") from error
         except api.GoogleAPICallError as error:
@@ -321,6 +336,7 @@ def explained(action: str, url: str, variable: str) -> Iterator[None]:
         api.TooManyRequests,
         api.ServerError,
         api.RetryError,
+        api.PreconditionFailed,  # the table was changed meanwhile, perhaps by our own request whose answer was lost
         auth.TransportError,
         requests.RequestException,
         ConnectionError,

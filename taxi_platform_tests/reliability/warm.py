@@ -21,6 +21,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from taxi_platform.lake.base import Lake
+    from taxi_platform.sources.base import Source
+    from taxi_platform.warehouse.base import Warehouse
 
 CHILD_SECONDS = 180
 """A child that takes longer hangs, and is ended by its alarm."""
@@ -90,23 +96,29 @@ def warm_process(*libraries: str) -> Iterator[Warm]:
 
 
 def ingest(order: Order, rows: int) -> str:
-    """The steps of one run, as the assets call them; tells which found nothing to do."""
-    from taxi_platform.assets import steps
+    """One run of the order, of a sample of so many rows; tells which steps found nothing to do."""
     from taxi_platform.lake import open_lake
     from taxi_platform.sources import open_source
+    from taxi_platform.warehouse import open_warehouse
+
+    ways = open_source(f"sample://?rows={rows}"), open_lake(order.lake), open_warehouse(order.warehouse)
+    return ingest_by(*ways, order.month, Path(order.home), order.checks)
+
+
+def ingest_by(source: Source, lake: Lake, warehouse: Warehouse, month: str, home: Path, checks: bool = True) -> str:
+    """The steps of one run, as the assets call them; tells which found nothing to do."""
+    from taxi_platform.assets import steps
     from taxi_platform.trips.cleaning import Engine
     from taxi_platform.trips.errors import Conflict
     from taxi_platform.trips.months import Partition
-    from taxi_platform.warehouse import open_warehouse
 
-    home, partition = Path(order.home), Partition.parse("green", order.month)
-    lake, warehouse = open_lake(order.lake), open_warehouse(order.warehouse)
+    partition = Partition.parse("green", month)
     done = (
-        steps.fetch(open_source(f"sample://?rows={rows}"), lake, partition, home),
+        steps.fetch(source, lake, partition, home),
         steps.clean(lake, partition, home, Engine(threads=1)),
         steps.load(lake, warehouse, partition, home),
     )
-    if order.checks:
+    if checks:
         steps.check_accounted_for(lake, partition)
         with suppress(Conflict):  # the asset's check warns: another run has cleaned the month, and loads it
             steps.check_table(lake, warehouse, partition, home)

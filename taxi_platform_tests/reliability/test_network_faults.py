@@ -1,0 +1,239 @@
+"""Whole months over a network that fails: a run gets through or says why, and the next ends as if nothing had been."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from dataclasses import dataclass, replace
+from itertools import pairwise, repeat
+from pathlib import Path
+
+import pytest
+from google.cloud import storage
+from google.cloud.bigquery.retry import DEFAULT_JOB_RETRY, DEFAULT_RETRY
+
+from taxi_platform.lake import open_lake
+from taxi_platform.lake.base import Lake
+from taxi_platform.lake.gcs import CHUNK_BYTES, GCSLake
+from taxi_platform.sources import open_source
+from taxi_platform.sources.base import Source
+from taxi_platform.trips.errors import LakeBusy, SourceUnavailable, TransientError, WarehouseBusy
+from taxi_platform.trips.months import Partition
+from taxi_platform.trips.sample import write_sample
+from taxi_platform.warehouse import bigquery as warehouse
+from taxi_platform.warehouse import open_warehouse
+from taxi_platform.warehouse.base import Warehouse
+from taxi_platform.warehouse.bigquery_schema import described
+from taxi_platform_tests.emulators.fault_proxy import (
+    FAULTS,
+    FaultProxy,
+    Plan,
+    every_other,
+    fault_proxy,
+    scripted,
+    seeded,
+)
+from taxi_platform_tests.reliability.conftest import OpenPlace, Undisturbed
+from taxi_platform_tests.reliability.places import MONTH, TABLES, Place
+from taxi_platform_tests.reliability.test_kills import NEW, OLD, check_readable, run_again
+from taxi_platform_tests.reliability.warm import DONE, Warm, ingest_by
+from taxi_platform_tests.sources.web import Page, Web, serving
+
+pytestmark = pytest.mark.slow
+PARTS = {"source": ("local", "duckdb"), "storage": ("gcs", "duckdb"), "bigquery": ("gcs", "bigquery")}
+"""What stands behind the proxy → the lake and the warehouse of the month."""
+
+UNDONE = {
+    "all of storage": ("storage", b"", LakeBusy),
+    "reading objects": ("storage", b"alt=media", LakeBusy),
+    "listing objects": ("storage", b"?projection=noAcl&prefix=", LakeBusy),
+    "writing raw files": ("storage", b'"some/prefix/raw/green/2020-04/', LakeBusy),
+    "writing manifests": ("storage", b'/manifest.json"', LakeBusy),
+    "writing reports": ("storage", b'"some/prefix/reports/', LakeBusy),
+    "writing clean files": ("storage", b'"some/prefix/clean/', LakeBusy),
+    "all of BigQuery": ("bigquery", b"", WarehouseBusy),
+    "loading rejected rows": ("bigquery", b"green_rejected_trips$202004", WarehouseBusy),
+    "loading trips": ("bigquery", b"green_trips$202004", WarehouseBusy),
+    "queries": ("bigquery", b"/queries?", WarehouseBusy),
+}
+"""Requests that fail for as long as the run tries → what they go to, bytes that tell them, how the run ends."""
+
+PATH = "/green_tripdata_2020-04.csv.gz"
+
+
+@dataclass(frozen=True)
+class Way:
+    """How a run reaches its source, lake and warehouse, and the proxies in between."""
+
+    source: Source
+    lake: Lake
+    warehouse: Warehouse
+    home: Path
+    proxies: list[FaultProxy]
+
+    def ingest(self) -> str:
+        return ingest_by(self.source, self.lake, self.warehouse, MONTH, self.home)
+
+    @property
+    def injected(self) -> Counter[str]:
+        return sum((proxy.injected for proxy in self.proxies), Counter())
+
+
+OpenWay = Callable[..., AbstractContextManager[Way]]
+
+
+@pytest.fixture(scope="module")
+def web(tmp_path_factory) -> Iterator[Web]:
+    with serving() as web:
+        web.samples = {}
+        for rows in (OLD, NEW):
+            path = tmp_path_factory.mktemp("published") / f"{rows}.csv.gz"
+            write_sample(Partition.parse("green", MONTH), rows, path)
+            web.samples[rows] = Page(path.read_bytes(), etag=f'"{rows}"')
+        yield web
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch):
+    """Clients wait a hundredth of a second before the first retry and a second for an answer, and then give up."""
+    for name, retry in (("CALL", DEFAULT_RETRY), ("JOB_RETRY", DEFAULT_JOB_RETRY)):
+        quick = retry.with_delay(initial=0.01).with_timeout(1)
+        monkeypatch.setattr(warehouse, name, {"timeout": 1, "retry": quick} if name == "CALL" else quick)
+    monkeypatch.setattr(warehouse, "BACK_OFF_SECONDS", 0.01)
+
+
+@pytest.fixture
+def open_way(web: Web, monkeypatch) -> OpenWay:
+    """Opens a way to a place, on which requests to these parts meet a plan, while so many rows are published."""
+
+    @contextmanager
+    def make(place: Place, rows: int, plan: Plan, *parts: str) -> Iterator[Way]:
+        assert place.lake and place.warehouse  # opened here, they go straight there
+        web.pages[PATH] = web.samples[rows]
+        with ExitStack() as stack, monkeypatch.context() as patch:
+            proxies = []
+
+            def through(part: str, url: str) -> str:
+                if part not in parts:
+                    return url
+                proxies.append(stack.enter_context(fault_proxy(url, plan)))
+                return proxies[-1].url
+
+            for part, name in (("storage", "STORAGE_EMULATOR_HOST"), ("bigquery", "BIGQUERY_EMULATOR_HOST")):
+                if part in parts:
+                    patch.setenv(name, through(part, place.environment[name]))
+            source = open_source(through("source", web.url) + "/{dataset}_tripdata_{month}.csv.gz")
+            source = replace(source, backoff=0.01, max_wait=0.05, read_timeout=0.5)
+            lake = open_lake(place.lake_url)
+            if isinstance(lake, GCSLake):
+                quick = storage.retry.DEFAULT_RETRY.with_delay(initial=0.01).with_timeout(1)
+                lake._options = {"timeout": (10, 0.3), "retry": quick}
+            yield Way(source, lake, open_warehouse(place.warehouse_url), place.home, proxies)
+
+    return make
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("part", PARTS)
+def test_runs_get_through_when_every_request_fails_at_first(
+    open_place: OpenPlace, open_way: OpenWay, undisturbed: Undisturbed, part, fault
+):
+    place = open_place(*PARTS[part])
+    for rows in (OLD, NEW):
+        with open_way(place, rows, every_other(fault), part) as way:
+            assert way.ingest() == "done done done"
+        assert way.injected.keys() == {fault}
+        assert place.version() == undisturbed(rows)
+    assert place.raw_files() == [undisturbed(OLD).raw, undisturbed(NEW).raw]
+    assert place.litter() == []
+
+
+@pytest.mark.parametrize("fault", ["reset", "503", "lost", "cut"])
+@pytest.mark.parametrize("requests", UNDONE)
+def test_a_run_that_cannot_get_through_says_so_and_the_next_one_ends_as_if_it_had_not_been(
+    open_place: OpenPlace, open_way: OpenWay, warm: Warm, undisturbed: Undisturbed, requests, fault
+):
+    part, matching, error = UNDONE[requests]
+    place = open_place(*PARTS[part])
+    run_again(warm, place, OLD, undisturbed(OLD))
+    plan = scripted(repeat(fault), lambda asked: matching in f"{asked.method} {asked.path} ".encode() + asked.body)
+    with open_way(place, NEW, plan, part) as way, pytest.raises(error, match="Try again later") as caught:
+        way.ingest()
+    assert isinstance(caught.value, TransientError)
+    assert way.injected[fault] > 1
+    check_readable(place, undisturbed(OLD), undisturbed(NEW))
+    run_again(warm, place, NEW, undisturbed(NEW))
+    assert place.raw_files() == [undisturbed(OLD).raw, undisturbed(NEW).raw]
+
+
+@pytest.mark.parametrize("fault", ["reset", "429", "lost", "silent", "cut"])
+def test_a_source_out_of_reach_makes_no_new_month_and_leaves_a_kept_one_as_it_is(
+    open_place: OpenPlace, open_way: OpenWay, warm: Warm, undisturbed: Undisturbed, fault
+):
+    place = open_place("local", "duckdb")
+    gets = scripted(repeat(fault), lambda asked: asked.method == "GET")
+    with open_way(place, NEW, gets, "source") as way, pytest.raises(SourceUnavailable, match="Try again later"):
+        way.ingest()
+    assert way.injected == {fault: 5}
+    assert (place.clean(), place.loaded(), place.litter()) == ({}, (None, None), [])
+    run_again(warm, place, OLD, undisturbed(OLD))
+    with open_way(place, NEW, scripted(repeat(fault), lambda asked: asked.method == "GET"), "source") as way:
+        assert way.ingest() == "unchanged unchanged unchanged"
+    assert way.injected == {fault: 5}
+    run_again(warm, place, OLD, undisturbed(OLD))
+    assert place.raw_files() == [undisturbed(OLD).raw]
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("part", ["storage", "bigquery"])
+def test_faults_at_random_everywhere_never_show(
+    open_place: OpenPlace, open_way: OpenWay, warm: Warm, undisturbed: Undisturbed, part, seed
+):
+    place = open_place(*PARTS[part])
+    parts = list(PARTS)[: list(PARTS).index(part) + 1]
+    plan = seeded(f"{part} {seed}", share=0.3)
+    run_again(warm, place, OLD, undisturbed(OLD))
+    for rows in (NEW, OLD, NEW):
+        with open_way(place, rows, plan, *parts) as way, suppress(TransientError):
+            way.ingest()
+        assert way.injected
+        check_readable(place, undisturbed(OLD), undisturbed(NEW))
+    for rows in (OLD, NEW):  # both, because the first leaves a raw file of the other that no manifest may list yet
+        (ending,) = warm.run(place.order(rows))
+        assert ending.status == DONE, ending.told
+        assert place.version() == undisturbed(rows)
+    assert place.litter() == []
+    assert all(former != latter for former, latter in pairwise(place.raw_files()))
+
+
+# Not "lost": what the service has already, it passes over when it comes again, and its emulator refuses.
+@pytest.mark.parametrize("fault", ["reset", "429", "503"])
+def test_an_upload_in_chunks_survives_what_befalls_each_of_its_chunks(open_place: OpenPlace, open_way: OpenWay, fault):
+    place, data = open_place("gcs", "duckdb"), random.Random(fault).randbytes(2 * CHUNK_BYTES + 5)
+    with open_way(place, NEW, every_other(fault), "storage") as way:
+        stored = way.lake.write("key", data, "")
+    assert place.lake.read("key") == (data, stored)
+    assert [met for asked, met in way.proxies[0].log if asked.method == "PUT"] == [fault, None] * 3
+
+
+def test_a_column_that_is_added_twice_because_the_answer_was_lost_is_worth_another_try(
+    open_place: OpenPlace, open_way: OpenWay
+):
+    place = open_place("gcs", "bigquery")
+    for change in place.warehouse.plan(TABLES):
+        change.apply()
+    client, name = place.warehouse.client, place.warehouse.dataset.table("green_trips")
+    whole = client.get_table(name)
+    client.delete_table(name)
+    lacking = described(TABLES[0], place.warehouse.dataset)
+    lacking.schema = [field for field in lacking.schema if field.name != "trip_type"]
+    client.create_table(lacking)
+    with open_way(place, NEW, scripted(["lost"], lambda asked: asked.method == "PATCH"), "bigquery") as way:
+        change = list(way.warehouse.plan(TABLES))[1]
+        with pytest.raises(WarehouseBusy, match="Try again later"):
+            change.apply()
+    assert way.injected == {"lost": 1}
+    assert {field.name for field in client.get_table(name).schema} == {field.name for field in whole.schema}
+    assert [change.needed for change in way.warehouse.plan(TABLES)] == [False, False, False]
