@@ -15,7 +15,7 @@ from taxi_platform.trips.errors import SettingError, UserError
 from taxi_platform.trips.months import Dataset, Month
 from taxi_platform.warehouse import open_warehouse
 
-MEMORY_PATTERN = re.compile(r"(\d+(?:\.\d+)?)\s*(MB|GB|MiB|GiB)", re.IGNORECASE)
+MEMORY_PATTERN = re.compile(r"([0-9]{1,9}(?:\.[0-9]+)?) *(MB|GB|MiB|GiB)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -44,9 +44,15 @@ def load_settings(environment: Mapping[str, str] = os.environ) -> Settings:
     """Read all variables; raises `SettingError` naming the first that is wrong and what it takes."""
 
     def value(name: str, default: str) -> str:
-        return environment.get(name, "").strip() or default
+        given = environment.get(name, "").strip()
+        if re.search("[\ud800-\udfff]", given):  # so Python reads bytes that are no UTF-8
+            raise SettingError(f"{name} is not UTF-8.", "Write it in UTF-8; in a URL, bytes may be %-encoded.")
+        return given or default
 
-    home = Path(value("TAXI_HOME", "data")).expanduser().absolute()
+    try:
+        home = Path(value("TAXI_HOME", "data")).expanduser().absolute()
+    except RuntimeError:
+        raise SettingError("TAXI_HOME begins with ~ and a name that no user has.", "It takes a folder.") from None
     return Settings(
         home=home,
         source_url=value("TAXI_SOURCE_URL", "sample://"),
@@ -125,6 +131,6 @@ def _memory(text: str) -> str:
 
 
 def _threads(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= 256:
+    if not re.fullmatch(r"[0-9]{1,3}", text) or not 1 <= int(text) <= 256:
         raise SettingError(f"TAXI_THREADS is {text!r}.", "It takes a number from 1 to 256.")
     return int(text)

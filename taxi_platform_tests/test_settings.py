@@ -1,8 +1,10 @@
 """Settings: defaults, and one clear message for every wrong value."""
 
+import traceback
+
 import pytest
 
-from taxi_platform.settings import load_settings
+from taxi_platform.settings import check_urls, load_settings
 from taxi_platform.trips.errors import SettingError
 from taxi_platform.trips.months import Dataset
 
@@ -37,6 +39,11 @@ def test_datasets_keep_their_order_and_count_once():
         ("TAXI_SCHEDULE", "61 6 * * *", "such as 30 6 * * *"),
         ("TAXI_THREADS", "0", "1 to 256"),
         ("TAXI_THREADS", "two", "1 to 256"),
+        ("TAXI_THREADS", "9" * 5000, "1 to 256"),
+        ("TAXI_MEMORY_LIMIT", "５１２MB", "512MB"),
+        ("TAXI_MEMORY_LIMIT", "9999999999GB", "512MB"),
+        ("TAXI_HOME", "~nobody here/data", "takes a folder"),
+        ("TAXI_LAKE_URL", "file:///lake\udcff", "UTF-8"),
     ],
 )
 def test_a_wrong_value_is_named_with_what_the_variable_takes(name, value, told):
@@ -44,3 +51,12 @@ def test_a_wrong_value_is_named_with_what_the_variable_takes(name, value, told):
         load_settings({name: value})
     assert name in str(caught.value)
     assert told in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url", ["bigquery://[canary/taxi", "bigquery://me:canary℀@project/taxi", "//me:canary@host/db"]
+)
+def test_a_warehouse_url_that_cannot_be_read_is_refused_without_being_shown(url):
+    with pytest.raises(SettingError, match="TAXI_WAREHOUSE_URL names no warehouse") as caught:
+        check_urls(load_settings({"TAXI_WAREHOUSE_URL": url}))
+    assert "canary" not in "".join(traceback.format_exception(caught.value))

@@ -12,16 +12,17 @@ from taxi_platform.trips.errors import SettingError
 
 def open_lake(url: str) -> Lake:
     """The lake that TAXI_LAKE_URL names; raises `SettingError` where it takes no such URL."""
-    parts = urlsplit(url)
-    if parts.scheme == "file" and parts.netloc in ("", "localhost") and len(parts.path) > 1:
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # its text may show a password
+        parts = urlsplit("")
+    folder = unquote(parts.path)
+    if parts.scheme == "file" and parts.netloc in ("", "localhost") and len(folder) > 1 and "\0" not in folder:
         from taxi_platform.lake.local import LocalLake
 
-        return LocalLake(Path(unquote(parts.path)))
+        return LocalLake(Path(folder))
     if re.fullmatch(r"gs://[a-z0-9][a-z0-9._-]{1,220}[a-z0-9](/[^?#\s]*)?", url):
         from taxi_platform.lake.gcs import connect
 
         return connect(url)
-    raise SettingError(
-        f"TAXI_LAKE_URL is {parts.scheme or url[:20]}…, no lake.",
-        "It takes file:///absolute/folder or gs://bucket/prefix.",
-    )
+    raise SettingError("TAXI_LAKE_URL names no lake.", "It takes file:///absolute/folder or gs://bucket/prefix.")

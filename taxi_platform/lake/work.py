@@ -20,6 +20,7 @@ REMEDIES = {
     errno.EPERM: ELSEWHERE,
     errno.EROFS: ELSEWHERE,
     errno.ENOTDIR: ELSEWHERE,
+    errno.ENAMETOOLONG: "Set TAXI_HOME to a shorter path.",
     errno.EEXIST: ELSEWHERE,
     errno.ENOSPC: "The disk is full: free some space and run again.",
     errno.EDQUOT: "The disk quota is used up: free some space and run again.",

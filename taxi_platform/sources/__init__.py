@@ -25,7 +25,7 @@ TAKES = (
 def open_source(url: str, datasets: Sequence[Dataset] = tuple(Dataset)) -> Source:
     """The source `TAXI_SOURCE_URL` names; raises `SettingError`. Nothing is read or asked yet."""
     url = PRESETS.get(url, url)
-    scheme = url.partition("://")[0] if "://" in url else ""
+    scheme = found[1] if (found := re.match(r"([A-Za-z][A-Za-z0-9+.-]*)://", url)) else ""
     if scheme == "sample":
         return _open_sample(url)
     if scheme not in ("http", "https", "file"):
@@ -34,17 +34,19 @@ def open_source(url: str, datasets: Sequence[Dataset] = tuple(Dataset)) -> Sourc
     if scheme == "file":
         from taxi_platform.sources.file import FileSource
 
-        if not (path := unquote(url.removeprefix("file://"))).startswith("/"):
+        path = unquote(url.removeprefix("file://"))
+        if not path.startswith("/") or "\0" in path:
             _wrong("a file:// address needs an absolute path, with three slashes")
         return FileSource(path)
     from taxi_platform.sources.http import HttpSource
 
     try:
-        host = urlsplit(url).hostname
+        parts = urlsplit(url)
+        whole = parts.hostname and parts.port != 0 and "@" not in parts.path
     except ValueError:
-        host = None
-    if not host:
-        _wrong(f"the {scheme}:// address has no host")
+        whole = False
+    if not whole:  # a part of the password went astray
+        _wrong(f"the {scheme}:// address has no host, or an @, /, [ or other special character that is not %-encoded")
     return HttpSource(url)
 
 
@@ -66,7 +68,8 @@ def _open_sample(url: str) -> Source:
 def _check_placeholders(url: str, datasets: Sequence[Dataset]) -> None:
     for found in re.findall(r"\{[^{}]*\}|[{}]", url):
         if found not in ("{dataset}", "{month}"):
-            _wrong(f"{found} is no placeholder")
+            public = found in re.split("[?#]", url)[0] and found in url.rpartition("@")[2]
+            _wrong(f"{found if public else 'something in braces'} is no placeholder")
     if "{month}" not in url:
         _wrong("the template has no {month}")
     if "{dataset}" not in url and len(datasets) != 1:

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from http.client import responses
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 from urllib.parse import unquote, urljoin, urlsplit, urlunsplit
@@ -31,7 +32,10 @@ from taxi_platform.trips.months import Partition
 T = TypeVar("T")
 CHUNK_BYTES = 256 << 10
 ERROR_BODY_BYTES = 4 << 10
+MAX_SHOWN = 1000
+"""The longest address, in characters without its query, that a redirect may lead to."""
 LATER = "Try again later."
+CHECK = "Check TAXI_SOURCE_URL."
 
 
 class Busy(SourceUnavailable):
@@ -188,23 +192,23 @@ class HttpSource(Source):
                     yield response
                     return
                 url = self._next_hop(url, response.headers.get("Location", ""))
-        raise SourceRefused(f"{redact(url)} is redirected more than {self.max_redirects} times.")
+        raise SourceRefused(f"{redact(url)} is redirected more than {self.max_redirects} times.", CHECK)
 
     def _next_hop(self, url: str, location: str) -> str:
         try:
             target = urlsplit(urljoin(url, location))
-            host, before = target.hostname, urlsplit(url)
+            host, before, shown = target.hostname, urlsplit(url), redact(target.geturl())
         except ValueError:
             host = None
-        if not location or not host:
-            raise SourceRefused(f"{redact(url)} redirects to no readable address.")
-        shown = f"{redact(url)} redirects to {redact(target.geturl())}"
+        if not location or not host or len(shown) > MAX_SHOWN or not shown.isprintable():
+            raise SourceRefused(f"{redact(url)} redirects to no readable address.", CHECK)
+        shown = f"{redact(url)} redirects to {shown}"
         if target.scheme not in ("http", "https") or (before.scheme == "https" and target.scheme == "http"):
-            raise SourceRefused(f"{shown}: only https may follow https, and http or https http.")
+            raise SourceRefused(f"{shown}: only https may follow https, and http or https http.", CHECK)
         # Inside a private network redirects may stay in it, but a link-local address never follows a loopback one.
         allowed = network_kinds(urlsplit(self.template).hostname or "")
         if found := network_kinds(host) - allowed:
-            raise SourceRefused(f"{shown}, a {' and '.join(sorted(found))} address, which is blocked.")
+            raise SourceRefused(f"{shown}, a {' and '.join(sorted(found))} address, which is blocked.", CHECK)
         return target.geturl()
 
     def check(self, response: requests.Response, url: str) -> None:
@@ -212,7 +216,8 @@ class HttpSource(Source):
         status = response.status_code
         if status in (200, 206):
             return
-        problem = f"{redact(url)} answered {status} {response.reason}."
+        # The reason in words is our own: the server's may be 64 KiB, and drive a terminal.
+        problem = f"{redact(url)} answered {status} {responses.get(status, '')}".rstrip() + "."
         if status == 404:
             raise _NotThere
         if status == 403:
@@ -222,7 +227,7 @@ class HttpSource(Source):
                 raise _NotThere
         if status in (403, 429) or status >= 500:
             raise Busy(problem, retry_after(response))
-        raise SourceRefused(problem, "Check TAXI_SOURCE_URL.")
+        raise SourceRefused(problem, CHECK)
 
     def body(self, response: requests.Response, at_most: int, deadline: float | None = None) -> Iterator[bytes]:
         """The body as published (undecoded), as it arrives, until `at_most` bytes; raises `SourceUnavailable`."""
@@ -299,7 +304,8 @@ def publication(response: requests.Response, url: str) -> Publication:
         length = headers.get("Content-Range", "").rpartition("/")[2]
     etag, modified = headers.get("ETag"), headers.get("Last-Modified")
     version = etag or " ".join(filter(None, (modified, length))) or "unknown"
-    return Publication(redact(url), version, int(length) if length.isdecimal() else None, etag, modified)
+    size = int(length) if re.fullmatch(r"[0-9]{1,19}", length) else None
+    return Publication(redact(url), version, size, etag, modified)
 
 
 def resume_validator(publication: Publication) -> str | None:
@@ -324,10 +330,8 @@ def network_errors(url: str) -> Iterator[None]:
     """Turn what requests and urllib3 raise into our errors; their own texts hold the query and are left out."""
     try:
         yield
-    except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema) as error:
-        raise SourceRefused(
-            f"{redact(url)} is no address ({type(error).__name__}).", "Check TAXI_SOURCE_URL."
-        ) from None
+    except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema, UnicodeError) as error:
+        raise SourceRefused(f"{redact(url)} is no address ({type(error).__name__}).", CHECK) from None
     except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
         raise SourceUnavailable(f"{redact(url)} did not answer or broke off: {_reason(error)}.", LATER) from None
 

@@ -108,7 +108,7 @@ class Contract:
             accepted = [alias for alias, name in canonical.items() if name == PICKUP]
             raise ContractError(
                 f"No pick-up time column for {self.dataset}: expected one of {', '.join(accepted)}, "
-                f"found {', '.join(map(repr, names[:40]))}.",
+                f"found {', '.join(map(repr, names[:40]))[:1000]}.",
                 "Check that this is the file of that dataset; a new name is one alias in "
                 f"taxi_platform/trips/contracts/{self.dataset}.toml.",
             )

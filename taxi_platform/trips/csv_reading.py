@@ -20,7 +20,7 @@ import pyarrow as pa
 from taxi_platform.trips.casting import SourceColumn, literal
 from taxi_platform.trips.contract import Column, Contract
 from taxi_platform.trips.errors import NotData
-from taxi_platform.trips.files import BOM, MAX_LINE_BYTES, decompressed, records
+from taxi_platform.trips.files import BOM, MAX_COLUMNS, MAX_LINE_BYTES, decompressed, records
 
 Record = tuple[int, bytes]
 """The physical line a record starts on (the header's is 1), and its bytes without the line end."""
@@ -30,7 +30,6 @@ HEAD_BYTES = 1 << 16
 SAMPLE_LINES = 500
 BATCH_RECORDS = 20_000
 BATCH_BYTES = 32 << 20
-MAX_COLUMNS = 1000
 MAX_REFUSED = 50_000
 MAX_REFUSALS = 20 * MAX_REFUSED
 """DuckDB keeps one for every column at fault."""

@@ -12,6 +12,7 @@ the one definition of it: `records` gives them, `RecordCounter` counts the same 
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import zlib
 from collections.abc import Iterable, Iterator
@@ -27,9 +28,13 @@ from taxi_platform.trips.errors import NotData
 
 MAX_LINE_BYTES = 1 << 20
 MAX_RECORD_LINES = 100
+MAX_COLUMNS = 1000
 MAX_UNCOMPRESSED_BYTES = 16 << 30
 MAX_RATIO, RATIO_COUNTS_FROM = 200, 64 << 20
 """Trips compress five to tenfold; a file of zeros a thousandfold."""
+MAX_FOOTER_BYTES, MAX_PARQUET_ROWS = 8 << 20, 250_000_000
+"""Of a Parquet file, where a billion equal rows take 4 MB. The largest month has 24 million rows; the footer takes six
+times its size in memory."""
 
 BOM = b"\xef\xbb\xbf"
 SNIFFED_BYTES = 512
@@ -358,9 +363,23 @@ def _parquet_rows(path: Path) -> int:
     import pyarrow.parquet as pq
 
     try:
-        return int(pq.read_metadata(path).num_rows)
+        with path.open("rb") as file:
+            file.seek(-8, os.SEEK_END)
+            footer = int.from_bytes(file.read(4), "little")
+        if footer > MAX_FOOTER_BYTES:
+            raise NotData(f"The Parquet file's footer has {footer:,} bytes.", f"At most {MAX_FOOTER_BYTES:,} are read.")
+        metadata = pq.read_metadata(path)
+        in_groups = sum(metadata.row_group(i).num_rows for i in range(metadata.num_row_groups))
     except (pa.ArrowException, OSError, ValueError) as error:
         raise NotData(f"The Parquet file's footer cannot be read ({type(error).__name__}).", AGAIN) from error
+    if metadata.num_columns > MAX_COLUMNS or in_groups > MAX_PARQUET_ROWS:
+        raise NotData(
+            f"The Parquet file has {metadata.num_columns:,} columns and {in_groups:,} rows.",
+            f"At most {MAX_COLUMNS:,} columns and {MAX_PARQUET_ROWS:,} rows are read.",
+        )
+    if in_groups != metadata.num_rows:
+        raise NotData("The Parquet file's row groups are not what its footer says.", AGAIN)
+    return in_groups
 
 
 class Inspector:

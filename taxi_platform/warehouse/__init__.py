@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from taxi_platform.trips.errors import SettingError
@@ -15,7 +16,7 @@ def open_warehouse(url: str, variable: str = "TAXI_WAREHOUSE_URL", memory_limit:
         from taxi_platform.warehouse.duckdb import DuckDBWarehouse
 
         return DuckDBWarehouse(Path(rest), memory_limit)
-    if scheme == "bigquery" and separator:
+    if scheme == "bigquery" and separator and re.fullmatch(r"[!-Z^-~]*", rest):
         from taxi_platform.warehouse.bigquery import connect
 
         return connect(url, variable)

@@ -1,9 +1,13 @@
 """What only a folder can get wrong."""
 
+import traceback
+
 import pytest
 
 from taxi_platform.lake import open_lake
+from taxi_platform.lake.work import work_folder
 from taxi_platform.trips.errors import LakeError, SettingError
+from taxi_platform.trips.months import Partition
 
 
 @pytest.mark.fault(43)
@@ -18,8 +22,21 @@ def test_a_key_that_leads_out_of_the_folder_is_refused(tmp_path, key):
 
 
 @pytest.mark.parametrize(
-    "url", ["", "lake", "file://", "file://server/lake", "s3://bucket/x", "gs://", "gs://B/x", "gs://bucket/a?b=c"]
+    "url",
+    [
+        *("", "lake", "file://", "file://server/lake", "s3://bucket/x", "gs://", "gs://B/x", "gs://bucket/a?b=c"),
+        *("file:///a%00b", "file://[canary/x", "gs://me:canary℀@host/x", "//me:canary@host/x"),
+    ],
 )
 def test_a_url_that_names_no_lake_is_told_with_what_the_variable_takes(url):
-    with pytest.raises(SettingError, match=r"TAXI_LAKE_URL .* file:///absolute/folder or gs://bucket/prefix"):
+    with pytest.raises(SettingError, match=r"TAXI_LAKE_URL .* file:///absolute/folder or gs://bucket/prefix") as caught:
         open_lake(url)
+    assert "canary" not in "".join(traceback.format_exception(caught.value))
+
+
+def test_a_home_whose_path_is_too_long_is_refused_with_a_remedy(tmp_path):
+    with (
+        pytest.raises(LakeError, match=r"File name too long.* shorter path"),
+        work_folder(tmp_path / ("x" * 300), Partition.parse("green", "2020-04")),
+    ):
+        pass

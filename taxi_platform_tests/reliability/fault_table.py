@@ -62,7 +62,7 @@ FAULTS: dict[int, tuple[str, str]] = {
 """Number → the fault, and what happens."""
 
 
-def tests_by_fault() -> dict[int, list[str]]:
+def marked_tests() -> dict[int, list[str]]:
     """Fault → the tests that carry its number, as `folder/file.py::test`."""
     found: dict[int, list[str]] = {number: [] for number in FAULTS}
     for path in sorted(TESTS.rglob("test_*.py")):
@@ -86,7 +86,7 @@ def page() -> str:
         "| | fault | what happens | tests |",
         "|---:|---|---|---|",
     ]
-    for number, tests in tests_by_fault().items():
+    for number, tests in marked_tests().items():
         fault, outcome = FAULTS[number]
         lines.append(f"| {number} | {fault} | {outcome} | {'<br>'.join(f'`{test}`' for test in tests)} |")
     return "\n".join(lines) + "\n"

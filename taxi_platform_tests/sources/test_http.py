@@ -17,7 +17,7 @@ from taxi_platform.sources import http
 from taxi_platform.sources.http import HttpSource, file_name, network_kinds, redact
 from taxi_platform.trips.errors import NotData, NotPublished, SourceRefused, SourceUnavailable
 from taxi_platform.trips.months import Partition
-from taxi_platform_tests.sources.web import S3_DENIED, Page, serving
+from taxi_platform_tests.sources.web import S3_DENIED, Page, answering, serving
 
 MONTH = Partition.parse("green", "2020-04")
 PATH = "/green/green_tripdata_2020-04.csv.gz"
@@ -325,6 +325,9 @@ def test_at_most_five_redirects_are_followed(web, tmp_path):
         ("ftp://example.org/x", "only https"),
         ("http://[bad", "no readable address"),
         ("", "no readable address"),
+        ("/\x1b[2J", "no readable address"),
+        ("http://a\0b.invalid/", "no readable address"),
+        ("/" + "x" * 1000, "no readable address"),
     ],
 )
 def test_redirects_to_blocked_addresses_are_refused_at_once(web, tmp_path, location, says):
@@ -333,7 +336,7 @@ def test_redirects_to_blocked_addresses_are_refused_at_once(web, tmp_path, locat
         with pytest.raises(SourceRefused, match=says) as caught:
             attempt()
         assert "canary" not in str(caught.value)
-        assert PATH in str(caught.value)
+        assert PATH in str(caught.value) and caught.value.remedy == "Check TAXI_SOURCE_URL."
     assert len(web.requests) == 2
     assert list(tmp_path.iterdir()) == []
 
@@ -367,6 +370,30 @@ def test_a_public_source_may_not_redirect_to_this_machine_or_to_http(monkeypatch
 )
 def test_addresses_are_put_into_kinds(address, kinds):
     assert network_kinds(address) == kinds
+
+
+@pytest.mark.parametrize("status", ["200 OK", f"206 Partial\r\nContent-Range: bytes 0-1/{'9' * 5000}"])
+def test_a_length_of_5000_digits_is_no_length(status, tmp_path):
+    data = f"HTTP/1.1 {status}\r\nContent-Length: {'9' * 5000}\r\n\r\n".encode() + DATA
+    with answering((data, False)) as host:
+        known = HttpSource(f"http://{host}/{{month}}", **QUICK)
+        assert known.stat(MONTH).size is None
+        if status == "200 OK":
+            assert_fetched(known.fetch(MONTH, tmp_path))
+
+
+def test_the_reason_of_a_refusal_is_told_in_our_own_words():
+    with answering((b"HTTP/1.1 410 \x1b[2J" + b"x" * 9000 + b"\r\nContent-Length: 0\r\n\r\n", False)) as host:
+        with pytest.raises(SourceRefused) as caught:
+            HttpSource(f"http://{host}/{{month}}", **QUICK).stat(MONTH)
+        assert caught.value.problem == f"http://{host}/2020-04 answered 410 Gone."
+
+
+def test_a_password_that_http_cannot_send_is_refused_without_being_shown():
+    template = "http://me:canary€@127.0.0.1:9/{month}"
+    with pytest.raises(SourceRefused, match=r"UnicodeEncodeError.*TAXI_SOURCE_URL") as caught:
+        HttpSource(template, **QUICK).stat(MONTH)
+    assert "canary" not in "".join(traceback.format_exception(caught.value))
 
 
 def test_addresses_are_shown_without_secrets():

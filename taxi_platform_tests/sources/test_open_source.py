@@ -57,6 +57,14 @@ def test_the_dataset_may_be_left_out_where_there_is_only_one():
         ("https://host/{dataset}/{month.csv", "{ is no placeholder"),
         ("https:///{dataset}/{month}.csv", "no host"),
         ("https://[bad/{dataset}/{month}.csv", "no host"),
+        ("https://host:99999/{dataset}/{month}.csv", "no host"),
+        ("https://me:canary/word@host/{dataset}/{month}.csv", "not %-encoded"),
+        ("https://me:1/canary@host/{dataset}/{month}.csv", "not %-encoded"),
+        ("https://me:{canary}@host/{dataset}/{month}.csv", "something in braces"),
+        ("https://host/{dataset}/{month}.csv?token={canary}", "something in braces"),
+        ("https://me:{canary}?@host/{dataset}/{month}.csv", "something in braces"),
+        ("//me:canary@host/{dataset}/{month}?next=http://host", "without ://"),
+        ("file:///a%00/{dataset}/{month}.csv", "three slashes"),
         ("file://folder/{dataset}/{month}.csv", "three slashes"),
         ("tlc://green", "tlc://"),
         ("sample://?rows=0", "1 to 50,000,000"),
@@ -73,4 +81,5 @@ def test_a_wrong_value_is_named_with_what_the_variable_takes(url, says):
         open_source(url)
     assert caught.value.problem.startswith("TAXI_SOURCE_URL: ")
     assert says in caught.value.problem
+    assert "canary" not in str(caught.value)
     assert "file:///folder/{dataset}_tripdata_{month}.csv.gz" in caught.value.remedy

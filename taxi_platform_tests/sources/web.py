@@ -1,8 +1,9 @@
 """A small web server on this machine that misbehaves as told, for testing sources."""
 
+import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
@@ -116,3 +117,36 @@ def serving() -> Iterator[Web]:
     finally:
         server.shutdown()
         server.server_close()
+
+
+Answer = tuple[bytes, bool]
+"""The bytes sent, and whether the connection stays open afterwards, for a third of a second at most."""
+
+
+@contextmanager
+def answering(*answers: Answer) -> Iterator[str]:
+    """The address of a server that sends one answer after the other, one a connection, and the last one for ever."""
+
+    def serve() -> None:
+        left = list(answers)
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return
+            with connection, suppress(OSError):
+                connection.settimeout(0.3)
+                asked = b""
+                while b"\r\n\r\n" not in asked and (piece := connection.recv(1 << 16)):
+                    asked += piece
+                data, stays = left.pop(0) if len(left) > 1 else left[0]
+                connection.sendall(data)
+                while stays and connection.recv(1 << 16):
+                    pass
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = Thread(target=serve, daemon=True)
+        thread.start()
+        yield f"127.0.0.1:{listener.getsockname()[1]}"
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join()

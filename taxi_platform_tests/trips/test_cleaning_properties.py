@@ -4,15 +4,18 @@
 """
 
 import os
+from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from taxi_platform.trips.contract import Contract, contract_of
 from taxi_platform.trips.errors import TaxiError
-from taxi_platform.trips.months import Partition
+from taxi_platform.trips.months import Dataset, Partition
 from taxi_platform.trips.sample import write_sample
 from taxi_platform_tests.trips.cleaned import GREEN, HEADS, TRIP, clean, green, parquet
 
@@ -102,13 +105,37 @@ def months(draw) -> tuple[str, bytes]:
     return month, data.replace(b"\n", b"\r") if draw(st.integers(0, 19)) == 19 else data
 
 
-def found(month: str, data: bytes, careful: bool) -> object:
+@dataclass(frozen=True)
+class Refusal:
+    """The error that a cleaning ended in, comparable."""
+
+    kind: str
+    problem: str
+    remedy: str
+
+
+ARROW_TYPES = {
+    "D": pa.timestamp("us"),
+    "I": pa.int64(),
+    "F": pa.float64(),
+    "M": pa.decimal128(10, 2),
+    "S": pa.string(),
+    "DATE": pa.date32(),
+}
+
+
+def schema_of(contract: Contract) -> pa.Schema:
+    return pa.schema([(column.name, ARROW_TYPES[column.type]) for column in contract.table_columns])
+
+
+def found(month: str, data: bytes, careful: bool, folder: Path | None = None) -> object:
     """What a cleaning ends in, comparable; rows in no order, as recovered ones come last."""
     try:
-        made = clean(data, month, careful=careful)
+        made = clean(data, month, careful=careful, folder=folder)
     except TaxiError as error:
-        return repr(error)
+        return Refusal(type(error).__name__, error.problem, error.remedy)
     assert made.report.rows_read == len(made.trips) + len(made.rejected)
+    assert made.table.schema.equals(schema_of(contract_of(Dataset.parse(made.report.dataset))))
     return sorted(map(repr, made.trips)), sorted(map(repr, made.rejected)), made.report
 
 

@@ -70,6 +70,14 @@ def test_a_gzip_file_of_one_gib_of_zeros_is_refused_at_once_in_bounded_memory(tm
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 150 << 10
 
 
+@pytest.mark.fault(3)
+def test_zeros_between_gzip_members_which_duckdb_cannot_read_cost_no_row():
+    """A plain file, so that DuckDB reads the archive itself."""
+    whole = green(TRIP, "total_amount=1", BAD)
+    made = clean(gzip.compress(whole[:150]) + b"\0" + gzip.compress(whole[150:]))
+    assert (len(made.trips), made.faults) == (2, [("invalid_value", "trip_distance", 4)])
+
+
 @pytest.mark.fault(7)
 @pytest.mark.parametrize("data", [green(), parquet(TABLE.slice(0, 0))], ids=["csv", "parquet"])
 def test_a_header_without_rows_is_refused_and_says_how_to_insist(data, tmp_path):
@@ -313,3 +321,37 @@ def test_a_header_that_is_none_is_refused(tmp_path):
     refused(wide, NotData, "cannot be column names", tmp_path)
     refused(GREEN.encode() + b",a\0b\n1\n", NotData, "cannot be column names", tmp_path)
     refused(b"\xff\xe0,x\n1\n", NotData, "does not begin", tmp_path)
+
+
+NAMES = ['"; DROP TABLE staged; --', "'); ATTACH 'x.db'; --", "select", "source", "reason", "", "🚕", "x" * 10_000]
+
+
+@pytest.mark.parametrize("as_parquet", [False, True], ids=["csv", "parquet"])
+def test_a_column_of_any_name_is_kept_under_it(as_parquet):
+    """Fault 44."""
+    if as_parquet:
+        data = parquet(pa.table({"lpep_pickup_datetime": TABLE[0][:1], **{name: [name] for name in NAMES}}))
+    else:
+        quoted = ",".join('"{}"'.format(name.replace('"', '""')) for name in NAMES)
+        data = f"lpep_pickup_datetime,{quoted}\n2020-04-07 00:00:00,{quoted}\n".encode()
+    assert clean(data).extra == [{name: name for name in NAMES if name}]
+    assert len(clean(data).report.unknown_columns) == len(NAMES)
+
+
+def test_names_found_in_place_of_pickup_times_are_told_in_a_message_of_bounded_length():
+    """Fault 44."""
+    with pytest.raises(ContractError) as caught:
+        clean(b",".join(b"%d" % n + b"x" * 10_000 for n in range(50)) + b"\n")
+    assert len(str(caught.value)) < 1500
+
+
+def test_statistics_of_a_parquet_file_that_are_not_true_let_no_wrong_value_pass():
+    """Fault 21: by them DuckDB would find the test of a time's range needless."""
+    times = [datetime(2020, 4, 7, hour) for hour in (0, 1, 2)]
+    table = TABLE.append_column("lpep_dropoff_datetime", pa.array(times, pa.timestamp("us")))
+    data = parquet(table, use_dictionary=False, compression="none")
+    middle = pa.array(times[1:2], pa.timestamp("us")).cast(pa.int64())[0].as_py().to_bytes(8, "little")
+    assert data.count(middle) == 1
+    made = clean(data.replace(middle, (2**62).to_bytes(8, "little")))
+    assert made.column("dropoff_datetime") == [times[0], times[2]]
+    assert made.faults == [("invalid_value", "dropoff_datetime", None)]

@@ -295,6 +295,51 @@ def test_a_parquet_file_with_a_broken_footer_is_refused(parquet, keep):
         verify(parquet)
 
 
+def nested(depth):
+    kind, value = pa.int64(), 1
+    for _ in range(depth):
+        kind, value = pa.list_(kind), [value]
+    return pa.table({"a": pa.array([value], kind)})
+
+
+@pytest.mark.parametrize(
+    ("table", "says"),
+    [
+        (pa.table({f"c{n}": [1] for n in range(1001)}), "1,001 columns and 1 rows.*At most 1,000 columns"),
+        (pa.table({"a": pa.StructArray.from_arrays([[1]] * 1001, [f"c{n}" for n in range(1001)])}), "1,001 columns"),
+        (nested(90), "footer"),
+    ],
+    ids=["wide", "struct", "deep"],
+)
+def test_a_parquet_file_of_too_many_or_too_deep_columns_is_refused(parquet, table, says):
+    pq.write_table(table, parquet)
+    with pytest.raises(NotData, match=says):
+        verify(parquet)
+
+
+def test_a_parquet_footer_of_9_mb_is_not_read(parquet):
+    with pq.ParquetWriter(parquet, pa.schema([("a", pa.int64())])) as writer:
+        writer.add_key_value_metadata({"a": "x" * (9 << 20)})
+    with pytest.raises(NotData, match=r"footer has 9,437,\d\d\d bytes"):
+        verify(parquet)
+
+
+def test_a_parquet_file_of_more_rows_than_ten_times_the_largest_month_is_refused(parquet, monkeypatch):
+    monkeypatch.setattr(files, "MAX_PARQUET_ROWS", 1234)
+    assert verify(parquet).rows == 1234
+    monkeypatch.setattr(files, "MAX_PARQUET_ROWS", 1233)
+    with pytest.raises(NotData, match="1 columns and 1,234 rows"):
+        verify(parquet)
+
+
+def test_a_parquet_file_that_counts_other_rows_than_its_row_groups_is_refused(parquet):
+    data = parquet.read_bytes()
+    in_footer = data.index(b"\x16\xa4\x13", len(data) - 8 - int.from_bytes(data[-8:-4], "little"))  # 2 * 1234
+    parquet.write_bytes(data[:in_footer] + b"\x16\xa6\x13" + data[in_footer + 3 :])
+    with pytest.raises(NotData, match="row groups are not what its footer says"):
+        verify(parquet)
+
+
 def test_a_file_of_blank_lines_has_no_header(tmp_path):
     path = tmp_path / "a.csv"
     path.write_bytes(b"\n  \r\n\n")
