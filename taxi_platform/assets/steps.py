@@ -186,7 +186,8 @@ def load(
         version = footer.file_version
         unchanged = not force and warehouse.is_loaded(partition, version, footer.rows, report.rows_rejected)
         if unchanged:
-            result = LoadResult(footer.rows, report.rows_rejected, warehouse.fingerprint(trips, partition))
+            found = warehouse.fingerprint(trips, partition)
+            result = LoadResult(footer.rows, report.rows_rejected, found, warehouse.links(trips.name))
         else:
             result = _replace_month(lake, warehouse, month, version, home)
     if unchanged:

@@ -86,6 +86,10 @@ class Warehouse(ABC):
         """Where a person finds the table."""
         return f"{self.url}#{table}"
 
+    def links(self, table: str) -> dict[str, str]:
+        """What leads a person to the table in a browser: label → URL."""
+        return {}
+
     @abstractmethod
     def example_query(self, table: str) -> str:
         """A line to paste into a shell that asks the table something."""

@@ -73,6 +73,10 @@ class BigQueryWarehouse(Warehouse):
         query = f"SELECT file_month, COUNT(*) AS trips FROM `{self._name(table)}` GROUP BY 1 ORDER BY 1"
         return f"bq --project_id={self.dataset.project} query --use_legacy_sql=false '{query}'"
 
+    def links(self, table: str) -> dict[str, str]:
+        path = f"p={self.dataset.project}&d={self.dataset.dataset_id}&t={table}&page=table"
+        return {"bigquery_table": f"https://console.cloud.google.com/bigquery?project={self.dataset.project}&{path}"}
+
     def plan(self, tables: Sequence[Table]) -> Iterator[Change]:
         with self._explained("read"):
             try:
@@ -119,7 +123,7 @@ class BigQueryWarehouse(Warehouse):
             job = self._load(self._ensure(trips), files.trips, files.trips_uri, files, run)
             self._check_arrived(trips, files, expected[trips])
             fault_point("bigquery_loaded")
-        links = {"bigquery_table": self._link(trips.name), "bigquery_job": self._job_link(job)}
+        links = self.links(trips.name) | {"bigquery_job": self._job_link(job)}
         return LoadResult(expected[trips].rows, expected[rejected].rows, expected[trips], links)
 
     def replace_reference(self, table: Table, rows: Sequence[tuple[Any, ...]]) -> None:
@@ -288,10 +292,6 @@ class BigQueryWarehouse(Warehouse):
 
     def _name(self, table: str) -> str:
         return f"{self.dataset.project}.{self.dataset.dataset_id}.{table}"
-
-    def _link(self, table: str) -> str:
-        path = f"p={self.dataset.project}&d={self.dataset.dataset_id}&t={table}&page=table"
-        return f"https://console.cloud.google.com/bigquery?project={self.dataset.project}&{path}"
 
     def _job_link(self, job: bq.LoadJob) -> str:
         found = f"j=bq:{job.location or self.location}:{job.job_id}&page=queryresults"

@@ -1,6 +1,6 @@
 """The page of faults is complete and up to date."""
 
-from taxi_platform_tests.reliability.fault_table import PAGE, page, marked_tests
+from taxi_platform_tests.reliability.fault_table import PAGE, marked_tests, page
 
 
 def test_every_fault_has_a_test():
