@@ -5,6 +5,7 @@ What decides is the lake and the warehouse, never Dagster's history; so nothing 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -139,6 +140,10 @@ def clean(
             say(f"{partition}: the clean file is already version {version}.")
         else:
             with work_folder(home, partition) as folder, lake.local_copy(raw.key, folder) as path:
+                with path.open("rb") as file:
+                    if hashlib.file_digest(file, "sha256").hexdigest() != raw.sha256:
+                        problem = f"{lake.uri(raw.key)} is not the file that was fetched on {raw.time[:10]}."
+                        raise IntegrityError(problem, "Remove it, and materialize the month's raw_file again.")
                 cleaner = Cleaner(RawMonth(partition, path, raw.sha256, raw.rows, raw.plain), folder, rules, engine)
                 month.publish_clean(cleaner.clean(force), footer)
         footer, report = month.footer(), month.report(version)

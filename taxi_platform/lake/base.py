@@ -42,6 +42,11 @@ class Lake(ABC):
         """Where a person or another program finds the object."""
         return f"{self.url.rstrip('/')}/{key}"
 
+    def missing(self, key: str) -> LakeError:
+        """What to say of an object that should be there."""
+        asset = "raw_file" if key.startswith("raw/") else "clean_trips"
+        return LakeError(f"{self.uri(key)} is missing.", f"Materialize the month's {asset} again.")
+
     @abstractmethod
     def stat(self, key: str) -> StoredObject | None: ...
 

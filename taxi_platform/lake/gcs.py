@@ -121,7 +121,7 @@ class GCSLake(Lake):
 
     def _existing(self, key: str) -> storage.Blob:
         if (blob := self._there(key)) is None:
-            raise LakeError(f"{self.uri(key)} is missing.", "Materialize the asset that makes it again.")
+            raise self.missing(key)
         return blob
 
     def _holding(self, key: str, sent: tuple[int, str]) -> StoredObject | None:

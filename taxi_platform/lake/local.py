@@ -87,7 +87,7 @@ class LocalLake(Lake):
     def local_copy(self, key: str, folder: Path) -> Iterator[Path]:
         path = self._path(key)
         if not path.is_file():
-            raise LakeError(f"{self.uri(key)} is missing.", "Materialize the asset that makes it again.")
+            raise self.missing(key)
         yield path
 
     def plan(self) -> Iterator[Change]:

@@ -109,15 +109,15 @@ class Cleaner:
             "autoload_known_extensions": False,
         }
         # A database of its own, not memory: only so does the staging table spill beyond the memory limit.
-        with duckdb.connect(str(self.folder / "staging.duckdb"), config=config) as con:
-            con.execute("SET enable_progress_bar = false; SET TimeZone = 'UTC'")
-            try:
+        try:
+            with duckdb.connect(str(self.folder / "staging.duckdb"), config=config) as con:
+                con.execute("SET enable_progress_bar = false; SET TimeZone = 'UTC'")
                 yield con
-            except (duckdb.OutOfMemoryException, duckdb.IOException) as error:
-                raise LakeError(
-                    f"Cleaning {self.raw.partition} ran out of room: {str(error).splitlines()[0]}.",
-                    "Free some disk space under TAXI_HOME, or raise TAXI_MEMORY_LIMIT.",
-                ) from error
+        except (duckdb.OutOfMemoryException, duckdb.IOException, duckdb.TransactionException) as error:
+            raise LakeError(
+                f"Cleaning {self.raw.partition} ran out of room: {str(error).splitlines()[0]}.",
+                "Free some disk space under TAXI_HOME, or raise TAXI_MEMORY_LIMIT.",
+            ) from error
 
     def _select(self, sources: Sequence[SourceColumn], relation: str) -> str:
         return select_canonical(self.contract, self.raw.partition, sources, relation, self.reject)

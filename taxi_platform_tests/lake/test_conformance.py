@@ -57,7 +57,7 @@ def test_what_is_not_there_is_told_and_not_guessed(lake, tmp_path):
     lake.delete("a/b")
     with pytest.raises(LakeError, match="again"):
         lake.open("a/b")
-    with pytest.raises(LakeError, match=r"a/b is missing\. Materialize the asset"), lake.local_copy("a/b", tmp_path):
+    with pytest.raises(LakeError, match=r"a/b is missing\. Materialize the month's"), lake.local_copy("a/b", tmp_path):
         pass
 
 

@@ -16,7 +16,7 @@ import pytest
 import taxi_platform
 from taxi_platform.trips.faults import FAULT_POINTS
 from taxi_platform_tests.reliability.conftest import OpenPlace, Undisturbed
-from taxi_platform_tests.reliability.places import MONTH, Place, Version
+from taxi_platform_tests.reliability.places import MONTH, PUBLISHED, Place, Version
 from taxi_platform_tests.reliability.warm import DONE, Warm
 from taxi_platform_tests.shared import TAXI
 
@@ -174,6 +174,23 @@ def test_a_command_killed_again_and_again_is_made_good_by_the_next(
     assert done.returncode == 0, done.stderr
     assert place.version() == undisturbed(NEW)
     assert place.litter() == []
+
+
+@pytest.mark.parametrize(("lake", "warehouse", "faults"), OF_A_COMMAND)
+def test_a_command_that_is_stopped_at_any_stage_says_so_and_leaves_nothing_temporary(
+    open_place: OpenPlace, warm: Warm, warm_command: Warm, undisturbed: Undisturbed, lake, warehouse, faults
+):
+    place = open_place(lake, warehouse)
+    run_again(warm, place, OLD, undisturbed(OLD))
+    for number, fault in enumerate(faults):
+        order = {"fault": fault, "ends_by": ("SIGTERM", "SIGINT")[number % 2], "settings": place.settings(NEW)}
+        (ending,) = warm_command.run(place.order(command=("ingest", "green", MONTH, "--force"), **order))
+        assert (ending.status, "green 2020-04: interrupted" in ending.told) == (130, True), (fault, ending)
+        check_readable(place, undisturbed(OLD), undisturbed(NEW))
+        # Objects that no month follows yet or any more may stay, for the next run to take or to sweep.
+        assert [left for left in place.litter() if not left.startswith(("raw/", *PUBLISHED))] == []
+    run_again(warm, place, OLD, undisturbed(OLD))
+    run_again(warm, place, NEW, undisturbed(NEW))
 
 
 def test_every_fault_point_is_in_the_package_and_runs_are_killed_at_it():

@@ -95,21 +95,15 @@ def web(tmp_path_factory) -> Iterator[Web]:
         yield web
 
 
-@pytest.fixture(autouse=True)
-def soon(monkeypatch):
-    """Clients wait a hundredth of a second before the first retry and a second for an answer, and then give up."""
-    for name, retry in (("CALL", DEFAULT_RETRY), ("JOB_RETRY", DEFAULT_JOB_RETRY)):
-        quick = retry.with_delay(initial=0.01).with_timeout(1)
-        monkeypatch.setattr(warehouse, name, {"timeout": 1, "retry": quick} if name == "CALL" else quick)
-    monkeypatch.setattr(warehouse, "BACK_OFF_SECONDS", 0.01)
-
-
 @pytest.fixture
 def open_way(web: Web, monkeypatch) -> OpenWay:
-    """Opens a way to a place, on which requests to these parts meet a plan, while so many rows are published."""
+    """Opens a way to a place, on which requests to these parts meet a plan, while so many rows are published.
+
+    Google's clients wait a hundredth of a second before the first retry, and give up after `patience` seconds.
+    """
 
     @contextmanager
-    def make(place: Place, rows: int, plan: Plan, *parts: str) -> Iterator[Way]:
+    def make(place: Place, rows: int, plan: Plan, *parts: str, patience: float = 1) -> Iterator[Way]:
         assert place.lake and place.warehouse  # opened here, they go straight there
         web.pages[PATH] = web.samples[rows]
         with ExitStack() as stack, monkeypatch.context() as patch:
@@ -124,12 +118,18 @@ def open_way(web: Web, monkeypatch) -> OpenWay:
             for part, name in (("storage", "STORAGE_EMULATOR_HOST"), ("bigquery", "BIGQUERY_EMULATOR_HOST")):
                 if part in parts:
                     patch.setenv(name, through(part, place.environment[name]))
+            quick = [
+                retry.with_delay(initial=0.01).with_timeout(patience)
+                for retry in (storage.retry.DEFAULT_RETRY, DEFAULT_RETRY, DEFAULT_JOB_RETRY)
+            ]
+            patch.setattr(warehouse, "CALL", {"timeout": 1, "retry": quick[1]})
+            patch.setattr(warehouse, "JOB_RETRY", quick[2])
+            patch.setattr(warehouse, "BACK_OFF_SECONDS", 0.01)
             source = open_source(through("source", web.url) + "/{dataset}_tripdata_{month}.csv.gz")
             source = replace(source, backoff=0.01, max_wait=0.05, read_timeout=0.5)
             lake = open_lake(place.lake_url)
             if isinstance(lake, GCSLake):
-                quick = storage.retry.DEFAULT_RETRY.with_delay(initial=0.01).with_timeout(1)
-                lake._options = {"timeout": (10, 0.3), "retry": quick}
+                lake._options = {"timeout": (10, 0.3), "retry": quick[0]}
             yield Way(source, lake, open_warehouse(place.warehouse_url), place.home, proxies)
 
     return make
@@ -142,7 +142,7 @@ def test_runs_get_through_when_every_request_fails_at_first(
 ):
     place = open_place(*PARTS[part])
     for rows in (OLD, NEW):
-        with open_way(place, rows, every_other(fault), part) as way:
+        with open_way(place, rows, every_other(fault), part, patience=60) as way:
             assert way.ingest() == "done done done"
         assert way.injected.keys() == {fault}
         assert place.version() == undisturbed(rows)
@@ -212,7 +212,7 @@ def test_faults_at_random_everywhere_never_show(
 @pytest.mark.parametrize("fault", ["reset", "429", "503"])
 def test_an_upload_in_chunks_survives_what_befalls_each_of_its_chunks(open_place: OpenPlace, open_way: OpenWay, fault):
     place, data = open_place("gcs", "duckdb"), random.Random(fault).randbytes(2 * CHUNK_BYTES + 5)
-    with open_way(place, NEW, every_other(fault), "storage") as way:
+    with open_way(place, NEW, every_other(fault), "storage", patience=60) as way:
         stored = way.lake.write("key", data, "")
     assert place.lake.read("key") == (data, stored)
     assert [met for asked, met in way.proxies[0].log if asked.method == "PUT"] == [fault, None] * 3
@@ -236,4 +236,4 @@ def test_a_column_that_is_added_twice_because_the_answer_was_lost_is_worth_anoth
             change.apply()
     assert way.injected == {"lost": 1}
     assert {field.name for field in client.get_table(name).schema} == {field.name for field in whole.schema}
-    assert [change.needed for change in way.warehouse.plan(TABLES)] == [False, False, False]
+    assert [change.needed for change in place.warehouse.plan(TABLES)] == [False, False, False]

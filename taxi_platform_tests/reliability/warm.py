@@ -21,6 +21,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ class Order:
     """Ingest a month of green trips: samples of so many rows in turn, each number being a version of the source.
 
     `endless` goes round and round until it is killed. `checks` are the asset checks that follow a load. `command` are
-    arguments for `taxi` instead, of which the environment tells the rest.
+    arguments for `taxi` instead, of which the environment tells the rest. `ends_by` is the signal of the fault point.
     """
 
     home: str
@@ -51,6 +52,7 @@ class Order:
     endless: bool = False
     checks: bool = True
     command: tuple[str, ...] = ()
+    ends_by: str = "SIGKILL"
     environment: dict[str, str] = field(default_factory=dict)
 
 
@@ -126,9 +128,11 @@ def ingest_by(source: Source, lake: Lake, warehouse: Warehouse, month: str, home
 
 
 def _carry_out(order: Order) -> tuple[int, str]:
+    from taxi_platform.trips import faults
     from taxi_platform.trips.errors import TaxiError
 
     os.environ.update(order.environment)
+    faults.signal = SimpleNamespace(SIGKILL=signal.Signals[order.ends_by])
     told = ""
     try:
         if order.command:

