@@ -36,6 +36,8 @@ MAX_REFUSALS = 20 * MAX_REFUSED
 
 CERTAIN = ("CAST", "MISSING COLUMNS", "TOO MANY COLUMNS")
 """The refusals whose line DuckDB names reliably."""
+WHOLE = 9_000
+"""Of a refused line DuckDB keeps 10,000 characters at most, without a mark that there were more."""
 UNREADABLE = pa.schema([("reason", pa.string()), ("line", pa.int64()), ("text", pa.string())])
 BLANKS = (b"\0", b"\t", b"\v", b"\f")
 """DuckDB takes them for space around a timestamp; the first one no table takes at all."""
@@ -195,7 +197,7 @@ class TypedScan:
             f"SELECT line, first(csv_line) FROM refused WHERE error_type IN {CERTAIN} "
             f"GROUP BY 1 ORDER BY 1 LIMIT {MAX_REFUSED + 1}"
         ).fetchall()
-        if len(rows) > min(limit, MAX_REFUSED) or any(text is None for _, text in rows):
+        if len(rows) > min(limit, MAX_REFUSED) or any(text is None or len(text) > WHOLE for _, text in rows):
             return None
         return [(line, text.strip("\r\n").encode()) for line, text in rows]
 
