@@ -215,7 +215,7 @@ def typed_scan(path: Path, body: Path | None, names: Sequence[str], contract: Co
         head = b""
         while len(head) < HEAD_BYTES and (chunk := next(chunks, b"")):
             head += chunk
-        lines = head[:HEAD_BYTES].splitlines(keepends=True)
+        lines = [line + b"\n" for line in head[:HEAD_BYTES].split(b"\n")]  # a lone \r ends none
         if body is None:
             return _scan(path, None, names, contract, lines[1:], rows, 1)
         first = next((i for i, line in enumerate(lines) if line.strip()), len(lines))
