@@ -10,10 +10,12 @@ import email.utils
 import ipaddress
 import re
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from http.client import responses
 from pathlib import Path
 from typing import BinaryIO, TypeVar
@@ -50,7 +52,60 @@ class _NotThere(Exception):
     """The server says that it has no such file."""
 
 
+@contextmanager
+def _cut_after(seconds: float, shutdown: Callable[[], object]) -> Iterator[None]:
+    """Shut a connection down that keeps us for longer.
+
+    Inside a head, a chunk's size or a trailer a byte now and then resets the read timeout, and returns to nobody who
+    could measure it; 100 Continue may come for ever.
+    """
+
+    def cut() -> None:
+        with suppress(OSError, RuntimeError, ValueError):  # closed in this moment
+            shutdown()
+
+    timer = threading.Timer(seconds, cut)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+class _Connection(urllib3.connection.HTTPConnection):
+    """Takes the read timeout for an answer's whole head, not for each of its bytes."""
+
+    def getresponse(self) -> urllib3.response.HTTPResponse:  # type: ignore[override]  # as urllib3 has it
+        started, limit = time.monotonic(), float(self.timeout or 0)
+        try:
+            # The plain socket's own shutdown, also under TLS.
+            with _cut_after(limit, partial(socket.socket.shutdown, self.sock, socket.SHUT_RDWR)):
+                return super().getresponse()
+        finally:
+            if time.monotonic() - started > limit:  # a head that was cut looks like a whole one
+                raise TimeoutError
+
+
+class _SecureConnection(_Connection, urllib3.connection.HTTPSConnection):
+    pass
+
+
+class _Pool(urllib3.HTTPConnectionPool):
+    ConnectionCls = _Connection
+
+
+class _SecurePool(urllib3.HTTPSConnectionPool):
+    ConnectionCls = _SecureConnection
+
+
 class _Session(requests.Session):
+    def __init__(self) -> None:
+        super().__init__()
+        for scheme in ("http://", "https://"):
+            self.mount(scheme, adapter := requests.adapters.HTTPAdapter())
+            adapter.poolmanager.pool_classes_by_scheme = {"http": _Pool, "https": _SecurePool}
+
     def get_redirect_target(self, resp: requests.Response) -> None:
         """Never: requests would read the whole body of a redirect, and follow it unchecked."""
 
@@ -234,18 +289,25 @@ class HttpSource(Source):
         started = window_start = time.monotonic()
         deadline = deadline or started + self.deadline
         done = in_window = 0
-        # `read1` returns what has arrived, so that a drip of bytes comes back here to be measured.
-        while done < at_most and (chunk := response.raw.read1(CHUNK_BYTES, decode_content=False)):
-            done += len(chunk)
-            in_window += len(chunk)
-            yield chunk
-            now = time.monotonic()
-            if now > deadline:
-                raise Busy(f"{redact(response.url)} did not send all within the deadline.")
-            if now - window_start > self.rate_window:
-                if in_window < self.min_rate * (now - window_start):
-                    raise Busy(f"{redact(response.url)} sends less than {self.min_rate:g} bytes per second.")
-                window_start, in_window = now, 0
+        try:
+            with _cut_after(deadline - started, response.raw.shutdown):
+                # `read1` returns what has arrived, so that a drip of bytes comes back here to be measured.
+                while done < at_most and (chunk := response.raw.read1(CHUNK_BYTES, decode_content=False)):
+                    done += len(chunk)
+                    in_window += len(chunk)
+                    yield chunk
+                    now = time.monotonic()
+                    if now > deadline:
+                        break
+                    if now - window_start > self.rate_window:
+                        if in_window < self.min_rate * (now - window_start):
+                            raise Busy(f"{redact(response.url)} sends less than {self.min_rate:g} bytes per second.")
+                        window_start, in_window = now, 0
+        except urllib3.exceptions.HTTPError:
+            if time.monotonic() <= deadline:
+                raise
+        if time.monotonic() > deadline:
+            raise Busy(f"{redact(response.url)} did not send all within the deadline.")
 
 
 class _Transfer:

@@ -36,6 +36,8 @@ MAX_REFUSALS = 20 * MAX_REFUSED
 
 CERTAIN = ("CAST", "MISSING COLUMNS", "TOO MANY COLUMNS")
 """The refusals whose line DuckDB names reliably."""
+WHOLE = 9_000
+"""Of a refused line DuckDB keeps 10,000 characters at most, without a mark that there were more."""
 UNREADABLE = pa.schema([("reason", pa.string()), ("line", pa.int64()), ("text", pa.string())])
 BLANKS = (b"\0", b"\t", b"\v", b"\f")
 """DuckDB takes them for space around a timestamp; the first one no table takes at all."""
@@ -195,7 +197,7 @@ class TypedScan:
             f"SELECT line, first(csv_line) FROM refused WHERE error_type IN {CERTAIN} "
             f"GROUP BY 1 ORDER BY 1 LIMIT {MAX_REFUSED + 1}"
         ).fetchall()
-        if len(rows) > min(limit, MAX_REFUSED) or any(text is None for _, text in rows):
+        if len(rows) > min(limit, MAX_REFUSED) or any(text is None or len(text) > WHOLE for _, text in rows):
             return None
         return [(line, text.strip("\r\n").encode()) for line, text in rows]
 
@@ -213,7 +215,7 @@ def typed_scan(path: Path, body: Path | None, names: Sequence[str], contract: Co
         head = b""
         while len(head) < HEAD_BYTES and (chunk := next(chunks, b"")):
             head += chunk
-        lines = head[:HEAD_BYTES].splitlines(keepends=True)
+        lines = [line + b"\n" for line in head[:HEAD_BYTES].split(b"\n")]  # a lone \r ends none
         if body is None:
             return _scan(path, None, names, contract, lines[1:], rows, 1)
         first = next((i for i, line in enumerate(lines) if line.strip()), len(lines))

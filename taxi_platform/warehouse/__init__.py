@@ -16,6 +16,7 @@ def open_warehouse(url: str, variable: str = "TAXI_WAREHOUSE_URL", memory_limit:
         from taxi_platform.warehouse.duckdb import DuckDBWarehouse
 
         return DuckDBWarehouse(Path(rest), memory_limit)
+    # Of brackets and letters beyond ASCII urllib makes an error that shows the whole URL.
     if scheme == "bigquery" and separator and re.fullmatch(r"[!-Z^-~]*", rest):
         from taxi_platform.warehouse.bigquery import connect
 

@@ -58,7 +58,7 @@ class DuckDBWarehouse(Warehouse):
 
     def plan(self, tables: Sequence[Table]) -> Iterator[Change]:
         existing: dict[str, dict[str, str]] = {}
-        if self.path.exists():
+        if self._is_there():
             with self._connect(read_only=True) as con:
                 existing = {table.name: self._columns(con, table.name) for table in tables}
         for table in tables:
@@ -66,6 +66,14 @@ class DuckDBWarehouse(Warehouse):
             _check_types(self.url, table, found)
             missing = any(column.name not in found for column in table.columns)
             yield Change(f"table {table.name} in {self.url}", missing, partial(self._make, table))
+
+    def _is_there(self) -> bool:
+        try:
+            return self.path.exists()
+        except OSError as error:
+            raise WarehouseError(
+                f"Cannot read {self.path}: {error.strerror}.", "Set TAXI_WAREHOUSE_URL to a file that you own."
+            ) from error
 
     def _make(self, table: Table) -> None:
         with self._connect() as con:
@@ -100,13 +108,13 @@ class DuckDBWarehouse(Warehouse):
             con.execute("COMMIT")
 
     def loaded_months(self, table: str) -> dict[str, LoadedMonth]:
-        if not self.path.exists():
+        if not self._is_there():
             return {}
         with self._connect(read_only=True) as con:
             return self._loaded(con, table, "TRUE")
 
     def loaded_month(self, table: str, partition: Partition) -> LoadedMonth | None:
-        if not self.path.exists():
+        if not self._is_there():
             return None
         with self._connect(read_only=True) as con:
             where = f"file_month = DATE {literal(str(partition.month.first_day))}"

@@ -76,7 +76,7 @@ class Fuzz:
         """One round; what fails is told, and its folder stays."""
         figures, folder = self.figures[target], self.folder / f"{target}-{number}"
         folder.mkdir(parents=True)
-        started = time.monotonic()
+        started, failed = time.monotonic(), False
         try:
             with watched(folder):
                 outcome = _outcome(lambda: TARGETS[target](Random(f"{self.seed} {target} {number}"), folder))
@@ -86,14 +86,15 @@ class Fuzz:
             self._memory = max(allowed, peak)  # the peak stays: it is told once
             assert peak <= allowed, f"{outcome} with {peak >> 20} MiB"
         except Exception:
+            failed = True
             repeat = f"--seed {self.seed} --target {target} --round {number}"
             figures.failures.append(f"{folder / 'input'}  ({repeat})")
             print(f"{figures.failures[-1]}\n{traceback.format_exc()}", flush=True)
         else:
             figures.outcomes[outcome] += 1
         figures.seconds += time.monotonic() - started
-        figures.size += (folder / "input").stat().st_size
-        if not figures.failures or str(folder) not in figures.failures[-1]:
+        figures.size += sum(path.stat().st_size for path in folder.glob("input"))
+        if not failed:
             shutil.rmtree(folder)
 
 
@@ -126,9 +127,8 @@ def _look(event: str, arguments: tuple) -> None:
     if writes and isinstance(arguments[0], str | bytes | os.PathLike):
         path = os.fsdecode(arguments[0])
         # A relative one is removed within a folder that is told by a descriptor; an import writes bytecode.
-        inside = (
-            f"{os.path.realpath(path)}{os.sep}".startswith((f"{_folder}{os.sep}", "/dev/")) or "__pycache__" in path
-        )
+        real = f"{os.path.realpath(path)}{os.sep}"
+        inside = real.startswith((f"{_folder}{os.sep}", "/dev/")) or "__pycache__" in real
         if not inside and (Path(path).is_absolute() or event not in ("os.remove", "os.rmdir")):
             _strayed.append(f"{event} {path}")
 
@@ -170,7 +170,7 @@ def main() -> int:
                 break
     except KeyboardInterrupt:
         pass
-    print("\n".join(f"{target}: {figures}" for target, figures in fuzz.figures.items()))
+    print("\n".join(f"{target}: {figures}" for target, figures in fuzz.figures.items() if figures.seconds))
     print("\n".join([f"{len(fuzz.failures)} failures", *fuzz.failures]))
     if not fuzz.failures:
         shutil.rmtree(fuzz.folder, ignore_errors=True)

@@ -262,6 +262,24 @@ def test_a_server_that_falls_silent_is_given_up_after_the_read_timeout(web, tmp_
         source(web, attempts=1, read_timeout=0.2).fetch(MONTH, tmp_path)
 
 
+def test_a_head_without_end_is_given_up_after_the_read_timeout():
+    with (
+        answering((b"HTTP/1.1 100 Continue\r\n\r\n" * 3_000_000, False)) as host,
+        pytest.raises(SourceUnavailable, match="ReadTimeout"),
+    ):
+        HttpSource(f"http://{host}/{{month}}", **QUICK).stat(MONTH)
+
+
+def test_trailers_without_end_are_given_up_at_the_deadline(tmp_path):
+    head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n" % (len(DATA), DATA)
+    with (
+        answering((head + b"X: y\r\n" * 5_000_000, False)) as host,
+        pytest.raises(SourceUnavailable, match="deadline"),
+    ):
+        HttpSource(f"http://{host}/{{month}}", **{**QUICK, "deadline": 0.5}).fetch(MONTH, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("page", [Page(DATA), Page(DATA, chunked=True)])
 def test_a_file_larger_than_allowed_is_refused(web, tmp_path, page):
     web.pages[PATH] = page

@@ -135,12 +135,13 @@ def answering(*answers: Answer) -> Iterator[str]:
             except OSError:
                 return
             with connection, suppress(OSError):
-                connection.settimeout(0.3)
+                connection.settimeout(1)
                 asked = b""
                 while b"\r\n\r\n" not in asked and (piece := connection.recv(1 << 16)):
                     asked += piece
                 data, stays = left.pop(0) if len(left) > 1 else left[0]
                 connection.sendall(data)
+                connection.settimeout(0.3)
                 while stays and connection.recv(1 << 16):
                     pass
 

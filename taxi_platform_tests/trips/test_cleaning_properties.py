@@ -156,6 +156,7 @@ def trips(*rows: str, end: bytes = b"\n") -> tuple[str, bytes]:
 )
 @example(("green 2020-04", green(f"{TRIP},1.0", f"{TRIP},2", header=f"{GREEN},vendor_id")))
 @example(("yellow 2014-01", HEADS["yellow 2014-01"].replace("2014-01-09 20:59:46,", "5.,").encode() + b'",NULL,x'))
+@example(("fhv 2020-04", b"base,pickup_datetime\n\r,2020-04-07 00:00:00\n"))
 @example(trips("trip_distance=far", TRIP, "trip_distance= ", f"{TRIP},", f"{TRIP},x", end=b"\r\n"))
 def test_the_fast_and_the_careful_reader_find_the_same_and_account_for_every_row(month_and_data):
     month, data = month_and_data

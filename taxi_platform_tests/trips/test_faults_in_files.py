@@ -239,6 +239,17 @@ def test_the_longest_line_is_kept_and_one_byte_more_is_not(over, careful):
     assert made.faults == [("line_too_long", None, 2)] * over and len(made.trips) == 2 - over
 
 
+@BOTH
+@pytest.mark.parametrize("size", [8_000, 9_990, 10_000, 12_000, 70_000])
+def test_the_text_of_a_rejected_line_is_the_whole_line(size, careful):
+    """Fault 17: DuckDB would cut it at 10,000 characters, in a plain file even where the fault is behind that."""
+    line = b"B" * size + b",2020-04-07 00:00:00,B1,one too many"
+    data = FHV + b"B0,2020-04-07 00:00:00,\n" + line + b"\nB9,2020-04-08 00:00:00,B9\n"
+    made = clean(data, "fhv 2020-04", careful=careful)
+    assert made.faults == [("too_many_fields", None, 3)]
+    assert made.rejected[0]["text"] == line.decode()
+
+
 def test_long_lines_are_read_in_batches_of_bounded_size(monkeypatch):
     """Fault 17."""
     monkeypatch.setattr(csv_reading, "BATCH_BYTES", 1000)

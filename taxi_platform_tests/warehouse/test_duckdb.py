@@ -70,3 +70,9 @@ def test_a_folder_that_cannot_be_written_is_a_clear_error(months: Months):
                 DuckDBWarehouse(Path(folder) / "warehouse.duckdb").replace_month(files)
         finally:
             os.seteuid(user)
+
+
+def test_a_file_that_cannot_be_looked_for_is_a_clear_error(tmp_path):
+    warehouse = DuckDBWarehouse(tmp_path / ("x" * 300))
+    with pytest.raises(WarehouseError, match=r"Cannot read .*File name too long.* TAXI_WAREHOUSE_URL"):
+        warehouse.loaded_months("green_trips")

@@ -118,7 +118,8 @@ def _sized(lines: list[bytes], random: Random) -> bytes:
     at = random.randrange(len(lines))
     match random.choice(["many", "many", "wide", "deep"]):
         case "many":
-            return b"\n".join(lines[:1] + lines[1:] * random.choice([2, 30, 300]))
+            whole = b"\n".join(lines[:1] + lines[1:] * random.choice([2, 30, 300]))
+            return whole if len(whole) < 2 * MAX_LINE_BYTES else b"\n".join(lines)
         case "wide":
             lines[at] += b"x" * (random.choice([1000, COUNTED_BYTES, MAX_LINE_BYTES]) - random.randint(0, 200))
         case "deep":
