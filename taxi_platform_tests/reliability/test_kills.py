@@ -176,6 +176,7 @@ def test_a_command_killed_again_and_again_is_made_good_by_the_next(
     assert place.litter() == []
 
 
+@pytest.mark.fault(47)
 @pytest.mark.parametrize(("lake", "warehouse", "faults"), OF_A_COMMAND)
 def test_a_command_that_is_stopped_at_any_stage_says_so_and_leaves_nothing_temporary(
     open_place: OpenPlace, warm: Warm, warm_command: Warm, undisturbed: Undisturbed, lake, warehouse, faults

@@ -135,6 +135,7 @@ def open_way(web: Web, monkeypatch) -> OpenWay:
     return make
 
 
+@pytest.mark.fault(25, 26, 27, 28, 29, 36, 38)
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize("part", PARTS)
 def test_runs_get_through_when_every_request_fails_at_first(
@@ -150,8 +151,11 @@ def test_runs_get_through_when_every_request_fails_at_first(
     assert place.litter() == []
 
 
+@pytest.mark.fault(36, 38)
 @pytest.mark.parametrize("fault", ["reset", "503", "lost", "cut"])
-@pytest.mark.parametrize("requests", UNDONE)
+@pytest.mark.parametrize(
+    "requests", [pytest.param(name, marks=[pytest.mark.bigquery] * (UNDONE[name][0] == "bigquery")) for name in UNDONE]
+)
 def test_a_run_that_cannot_get_through_says_so_and_the_next_one_ends_as_if_it_had_not_been(
     open_place: OpenPlace, open_way: OpenWay, warm: Warm, undisturbed: Undisturbed, requests, fault
 ):
@@ -168,6 +172,7 @@ def test_a_run_that_cannot_get_through_says_so_and_the_next_one_ends_as_if_it_ha
     assert place.raw_files() == [undisturbed(OLD).raw, undisturbed(NEW).raw]
 
 
+@pytest.mark.fault(24, 25, 26)
 @pytest.mark.parametrize("fault", ["reset", "429", "lost", "silent", "cut"])
 def test_a_source_out_of_reach_makes_no_new_month_and_leaves_a_kept_one_as_it_is(
     open_place: OpenPlace, open_way: OpenWay, warm: Warm, undisturbed: Undisturbed, fault
@@ -186,6 +191,7 @@ def test_a_source_out_of_reach_makes_no_new_month_and_leaves_a_kept_one_as_it_is
     assert place.raw_files() == [undisturbed(OLD).raw]
 
 
+@pytest.mark.fault(36, 38)
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("part", ["storage", "bigquery"])
 def test_faults_at_random_everywhere_never_show(
@@ -209,6 +215,7 @@ def test_faults_at_random_everywhere_never_show(
 
 
 # Not "lost": what the service has already, it passes over when it comes again, and its emulator refuses.
+@pytest.mark.fault(36)
 @pytest.mark.parametrize("fault", ["reset", "429", "503"])
 def test_an_upload_in_chunks_survives_what_befalls_each_of_its_chunks(open_place: OpenPlace, open_way: OpenWay, fault):
     place, data = open_place("gcs", "duckdb"), random.Random(fault).randbytes(2 * CHUNK_BYTES + 5)
@@ -218,6 +225,8 @@ def test_an_upload_in_chunks_survives_what_befalls_each_of_its_chunks(open_place
     assert [met for asked, met in way.proxies[0].log if asked.method == "PUT"] == [fault, None] * 3
 
 
+@pytest.mark.fault(38)
+@pytest.mark.bigquery
 def test_a_column_that_is_added_twice_because_the_answer_was_lost_is_worth_another_try(
     open_place: OpenPlace, open_way: OpenWay
 ):

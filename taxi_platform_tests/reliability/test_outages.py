@@ -95,6 +95,7 @@ ENDS = {
 }
 
 
+@pytest.mark.fault(40)
 @pytest.mark.parametrize(
     ("point", "count"), [("postgres_copying", 2), ("postgres_copying", 5), ("postgres_swapped", 1)]
 )
@@ -112,6 +113,7 @@ def test_a_load_whose_server_ends_it_is_rolled_back_and_made_good_by_the_next(
     run_again(warm, place, NEW, undisturbed(NEW))
 
 
+@pytest.mark.fault(40)
 def test_a_load_that_the_server_finds_idle_for_too_long_is_rolled_back(
     database: Database, at, warm: Warm, undisturbed: Undisturbed, tmp_path
 ):
@@ -125,6 +127,7 @@ def test_a_load_that_the_server_finds_idle_for_too_long_is_rolled_back(
     run_again(warm, place, NEW, undisturbed(NEW))
 
 
+@pytest.mark.fault(40)
 def test_a_deadlock_with_a_reader_is_won_by_the_reader_and_the_load_tries_again(
     database: Database, warm: Warm, undisturbed: Undisturbed, tmp_path, monkeypatch
 ):
@@ -166,6 +169,7 @@ FULL = {
 """What is on a disk that fills up → what runs say of it, the less room they have."""
 
 
+@pytest.mark.fault(32)
 @pytest.mark.parametrize(("full", "kilobytes"), [("work", 4), ("lake", 8), ("warehouse", 60)])
 def test_a_disk_that_fills_up_at_any_moment_is_told_and_hurts_no_month(
     small_disk: Path, warm: Warm, undisturbed: Undisturbed, tmp_path, full, kilobytes
@@ -190,6 +194,7 @@ def test_a_disk_that_fills_up_at_any_moment_is_told_and_hurts_no_month(
     assert [problem for problem in FULL[full] if not any(problem in line for line in told)] == []
 
 
+@pytest.mark.fault(32)
 def test_a_command_on_a_full_disk_fails_and_the_next_one_works(
     small_disk: Path, warm_command: Warm, warm: Warm, undisturbed: Undisturbed, tmp_path
 ):
@@ -227,6 +232,7 @@ def delete(lake: Lake, key: str) -> None:
 NO_CLEAN = r"no clean file of green 2020-04\. Materialize its clean_trips first"
 
 
+@pytest.mark.fault(37)
 @pytest.mark.parametrize("lake", ["local", "gcs"])
 @pytest.mark.parametrize(
     ("prefix", "happen", "error", "says"),
