@@ -219,7 +219,7 @@ def dev(port: int) -> None:
     check_notify_urls(settings.notify_urls)
     with open_instance(settings):
         pass
-    serve(settings, port, out.print)
+    serve(settings, port, lambda told: out.print(told, soft_wrap=True))
 
 
 @cli.command()

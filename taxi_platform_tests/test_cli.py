@@ -10,10 +10,13 @@ import time
 from pathlib import Path
 
 import duckdb
+import psutil
 import pytest
 import requests
+from filelock import FileLock
 
-from taxi_platform_tests.shared import TAXI, free_port
+from taxi_platform_tests.shared import TAXI, free_port, wait_for
+from taxi_platform_tests.sources.web import Page, serving
 
 
 def taxi(*arguments, **environment):
@@ -144,6 +147,47 @@ def test_an_interruption_is_status_130_and_the_next_run_finishes(tmp_path):
     assert not list((tmp_path / "home/tmp").glob("*"))
 
 
+@pytest.fixture
+def two_months_under_way():
+    """`taxi` at work on five months, two at a time, of which the server sends a byte now and then."""
+    with serving() as web:
+        for month in range(1, 6):
+            web.pages[f"/green_2020-0{month}.csv"] = Page(b"a,b\n" * 10_000, drip=0.05)
+        source = {"TAXI_SOURCE_URL": web.url + "/{dataset}_{month}.csv"}
+        command = [TAXI, "ingest", "green", "2020-01", "2020-05"]
+        with subprocess.Popen(command, env={**os.environ, **source}, stderr=subprocess.PIPE, text=True) as child:
+            wait_for(lambda: web.methods().count("GET") == 2)
+            yield child, web
+
+
+@pytest.mark.fault(47)
+def test_an_interruption_in_mid_month_begins_no_other_month(two_months_under_way):
+    child, web = two_months_under_way
+    child.send_signal(signal.SIGINT)
+    _, told = child.communicate(timeout=60)
+    assert (child.returncode, web.methods().count("GET")) == (130, 2)
+    assert "green 2020-01: Interrupted." in told
+    assert "Traceback" not in told
+    assert "dagster" not in told
+
+
+@pytest.mark.fault(33)
+def test_a_command_that_is_killed_takes_its_processes_along(two_months_under_way):
+    child, _ = two_months_under_way
+    family = psutil.Process(child.pid).children(recursive=True)
+    assert len(family) >= 2
+    child.kill()
+    psutil.wait_procs(family, timeout=30)
+    assert [process for process in family if process.is_running() and process.status() != psutil.STATUS_ZOMBIE] == []
+
+
+def test_two_uis_over_one_home_are_one_too_many(tmp_path):
+    (tmp_path / "home/dagster").mkdir(parents=True)
+    with FileLock(tmp_path / "home/dagster/dev.lock"):
+        status, _, err = taxi("dev", "--port", str(free_port()))
+    assert (status, "already runs" in err) == (2, True)
+
+
 def test_dev_serves_the_graph_on_loopback_and_ends_within_seconds():
     port = free_port()
     child = subprocess.Popen([TAXI, "dev", "--port", str(port)], stdout=subprocess.PIPE, text=True)
@@ -154,8 +198,6 @@ def test_dev_serves_the_graph_on_loopback_and_ends_within_seconds():
         (entry,) = answer["data"]["workspaceOrError"]["locationEntries"]
         assert entry["name"] == "taxi_platform"
         assert entry["locationOrLoadError"]["__typename"] == "RepositoryLocation"
-        import psutil
-
         family = psutil.Process(child.pid).children(recursive=True)
         assert len(family) >= 3
         connections = [c for process in family for c in process.net_connections("inet") if c.status == "LISTEN"]

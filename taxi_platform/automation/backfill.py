@@ -101,7 +101,7 @@ def _start_worker(definitions: Callable[[], dg.Definitions]) -> None:
     """Make ready for work. In a session of its own: only the parent passes interruptions on."""
     global _definitions
     os.setsid()
-    end_with_parent()
+    end_with_parent(signal.SIGKILL)  # anything milder Dagster takes for the end of one run, not of the process
     signal.signal(signal.SIGINT, _remember)
     _quiet()
     _definitions = definitions()
@@ -120,12 +120,15 @@ def _interrupt(number: int, frame: object) -> None:
 
 def _work(partition: Partition, options: IngestOptions) -> tuple[RunOutcome, float] | None:
     """One month; None once interrupted, because the pool hands out a month or two ahead."""
+    global _interrupted
     if _interrupted:
         return None
     with dg.DagsterInstance.get() as instance:
         signal.signal(signal.SIGINT, _interrupt)
         try:
-            return _timed(instance, _definitions, partition, options)
+            outcome, seconds = _timed(instance, _definitions, partition, options)
+            _interrupted |= outcome.interrupted  # inside a step the signal is Dagster's
+            return outcome, seconds
         except KeyboardInterrupt:
             return None  # between two runs: nothing was begun, or all of it was done
         finally:

@@ -13,10 +13,11 @@ from typing import Any
 
 import dagster as dg
 import psutil
+from sqlalchemy.exc import DBAPIError
 
 from taxi_platform.assets.trips import PROCESS_TAG
 from taxi_platform.settings import Settings
-from taxi_platform.trips.errors import LakeError
+from taxi_platform.trips.errors import LakeError, TaxiError
 from taxi_platform.trips.faults import fault_point
 from taxi_platform.trips.months import Dataset, Partition
 
@@ -60,9 +61,15 @@ def open_instance(settings: Settings) -> Iterator[dg.DagsterInstance]:
         ) from error
     os.environ["DAGSTER_HOME"] = str(home)
     os.environ["TAXI_HOME"] = str(settings.home)
-    with dg.DagsterInstance.get() as instance:
-        report_dead_runs(instance)
-        yield instance
+    try:
+        with dg.DagsterInstance.get() as instance:
+            report_dead_runs(instance)
+            yield instance
+    except DBAPIError as error:
+        raise TaxiError(
+            f"Dagster's database failed: {error.orig} (its home is {home}).",
+            "Is the disk full, or the server down? Mend that and run again: what is done stays.",
+        ) from error
 
 
 def process_name(pid: int) -> str:
@@ -180,7 +187,8 @@ def _note(outcome: RunOutcome, event: dg.DagsterEvent, step_done: Callable[[str]
         data = event.step_failure_data
         outcome.interrupted |= bool(data.error and data.error.cls_name in INTERRUPTIONS)
         told = data.user_failure_data.description if data.user_failure_data else None
-        outcome.problem = outcome.problem or told or (data.error.message.strip() if data.error else "failed")
+        problem = "Interrupted." if outcome.interrupted else data.error.message.strip() if data.error else "failed"
+        outcome.problem = outcome.problem or told or problem
     elif event.event_type == dg.DagsterEventType.ASSET_CHECK_EVALUATION:
         check = event.asset_check_evaluation_data
         if not check.passed:

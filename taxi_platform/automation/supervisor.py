@@ -14,10 +14,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import requests
+from filelock import FileLock, Timeout
 
 from taxi_platform.automation.runs import LOCATION
 from taxi_platform.settings import Settings
@@ -32,10 +34,11 @@ PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG
 def serve(settings: Settings, port: int, say: Callable[[str], None]) -> None:
     """Run the UI on loopback until interrupted; raises `TaxiError` when a part does not start or ends by itself."""
     _check_port(port)
-    logs = settings.dagster_home / "logs"
+    # Not in Dagster's home: what lies in `logs` there, Dagster moves away and sends to its makers, enabled or not.
+    logs = settings.home / "logs"
     logs.mkdir(parents=True, exist_ok=True)
     # The socket's folder is private and its path short: a UNIX socket takes about 100 characters.
-    with tempfile.TemporaryDirectory(prefix="taxi-") as folder:
+    with _only_one(settings.dagster_home), tempfile.TemporaryDirectory(prefix="taxi-") as folder:
         code_socket, workspace = Path(folder, "code.sock"), Path(folder, "workspace.yaml")
         workspace.write_text(
             f"load_from:\n  - grpc_server: {{socket: {code_socket}, location_name: {LOCATION}}}\n", encoding="utf-8"
@@ -63,6 +66,20 @@ def serve(settings: Settings, port: int, say: Callable[[str], None]) -> None:
             _end([children[name] for name in ("webserver", "daemon", "code server") if name in children])
 
 
+@contextmanager
+def _only_one(dagster_home: Path) -> Iterator[None]:
+    """Two daemons over one home would each start what is due."""
+    lock = FileLock(dagster_home / "dev.lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise UserError(
+            f"taxi dev already runs on {dagster_home}.", "Use its UI, end it, or set another TAXI_HOME."
+        ) from None
+    with lock:
+        yield
+
+
 def _check_port(port: int) -> None:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -79,6 +96,7 @@ def _start(arguments: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=subprocess.STDOUT,
+            env={**os.environ, "DAGSTER_DISABLE_TELEMETRY": "1"},
             start_new_session=True,
             preexec_fn=_as_child,
         )
@@ -90,10 +108,10 @@ def _as_child() -> None:
     end_with_parent()
 
 
-def end_with_parent() -> None:
-    """Have this process terminated when its parent dies, however that dies; Linux only."""
+def end_with_parent(by: signal.Signals = signal.SIGTERM) -> None:
+    """Have this process ended by a signal when its parent dies, however that dies; Linux only."""
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PARENT_DEATH_SIGNAL, signal.SIGTERM)
+        ctypes.CDLL(None).prctl(PARENT_DEATH_SIGNAL, by)
 
 
 def _wait(ready: Callable[[], bool], children: dict[str, subprocess.Popen[bytes]], name: str, logs: Path) -> None:
