@@ -316,15 +316,15 @@ def _definitions() -> dg.Definitions:
 
 def _result(outcome: RunOutcome, seconds: float) -> MonthResult:
     raw, clean, table = (outcome.metadata.get(name, {}) for name in ("raw_file", "clean_trips", "trips"))
-    problem = outcome.problem or "; ".join(outcome.failed_checks)
+    problem = outcome.problem or "; ".join([*outcome.failed_checks, *([raw["warning"]] if "warning" in raw else [])])
     if outcome.interrupted:
         status = "interrupted"
     elif not outcome.succeeded:
         status = "failed"
     elif not raw:
-        status, problem = "not published", f"{outcome.partition} is not published (yet)."
+        status, problem = "not published", "not published (yet)."
     else:
-        unchanged = all(entry.get("unchanged") for entry in (raw, clean, table))
+        unchanged = all(entry.get("unchanged") for entry in outcome.metadata.values())
         status = "unchanged" if unchanged else "loaded"
     return MonthResult(
         outcome.partition,

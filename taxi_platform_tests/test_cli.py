@@ -51,7 +51,7 @@ def test_a_range_is_loaded_then_unchanged(tmp_path):
 def test_a_month_that_is_not_published_is_one_sentence_and_status_three(tmp_path):
     status, _, err = taxi("ingest", "green", "2020-04", TAXI_SOURCE_URL=f"file://{tmp_path}/{{dataset}}_{{month}}.csv")
     assert status == 3
-    assert "green 2020-04 is not published" in err
+    assert err.splitlines() == ["green 2020-04: not published, 1/1", "green 2020-04: not published (yet)."]
 
 
 @pytest.mark.fault(43)
@@ -188,7 +188,7 @@ def test_two_uis_over_one_home_are_one_too_many(tmp_path):
     assert (status, "already runs" in err) == (2, True)
 
 
-def test_dev_serves_the_graph_on_loopback_and_ends_within_seconds():
+def test_dev_serves_the_graph_on_loopback_and_ends_within_seconds(tmp_path):
     port = free_port()
     child = subprocess.Popen([TAXI, "dev", "--port", str(port)], stdout=subprocess.PIPE, text=True)
     try:
@@ -200,6 +200,9 @@ def test_dev_serves_the_graph_on_loopback_and_ends_within_seconds():
         assert entry["locationOrLoadError"]["__typename"] == "RepositoryLocation"
         family = psutil.Process(child.pid).children(recursive=True)
         assert len(family) >= 3
+        assert all("DAGSTER_DISABLE_TELEMETRY" in process.environ() for process in family)
+        assert (tmp_path / "home/logs/daemon.log").exists()
+        assert not (tmp_path / "home/dagster/logs").exists()  # Dagster would send it to its makers
         connections = [c for process in family for c in process.net_connections("inet") if c.status == "LISTEN"]
         assert {c.laddr.ip for c in connections} == {"127.0.0.1"}
     finally:

@@ -38,6 +38,8 @@ Result = TypeVar("Result")
 Say = Callable[[str], None]
 """Told one sentence for people about what happens."""
 
+REALLY_PUBLISHED = "The lake has this month as published, and sample:// makes one up: set TAXI_SOURCE_URL, or force it."
+
 starting_over: Callable[[Callable[..., Result]], Callable[..., Result]] = retry(
     retry=retry_if_exception_type(Conflict), stop=stop_after_attempt(5), wait=wait_random(0, 1), reraise=True
 )
@@ -103,7 +105,8 @@ def fetch(
             if before and held and not force and before.is_of(publication):
                 told = "set aside" if before.instead_of == publication.offer else f"fetched on {before.time[:10]}"
                 say(f"{partition}: the source still has the file that was {told}.")
-                return Fetched(before, lake.uri(before.key), before, unchanged=True)
+                kept = REALLY_PUBLISHED if publication.made_up and not before.publication.made_up else None
+                return Fetched(before, lake.uri(before.key), before, unchanged=True, warning=kept)
             with work_folder(home, partition) as folder:
                 raw = month.publish_raw(source.fetch(partition, folder, progress))
         except (SourceUnavailable, NotPublished) as error:

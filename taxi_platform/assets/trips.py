@@ -23,6 +23,7 @@ from taxi_platform.trips.contract import REJECTED_COLUMNS, Contract, contract_of
 from taxi_platform.trips.errors import Conflict, NotPublished, TaxiError, TransientError
 from taxi_platform.trips.known import compare_count
 from taxi_platform.trips.months import Dataset, Month, Partition
+from taxi_platform.trips.publication import MADE_UP
 from taxi_platform.warehouse.base import trips_table
 
 OWNER = "team:taxi-platform"
@@ -319,7 +320,7 @@ def _clean_checks(cleaned: steps.Cleaned, contract: Contract) -> list[dg.AssetCh
     unknown, unusual = report.unknown_columns, report.unusual(contract.usual_share)
     partition = Partition.parse(report.dataset, report.month)
     count = compare_count(partition, report.format, report.rows_read)
-    synthetic = cleaned.source_url.startswith("sample://")
+    synthetic = cleaned.source_url.startswith(MADE_UP)
 
     def result(name: str, passed: bool, description: str, **found: Any) -> dg.AssetCheckResult:
         return dg.AssetCheckResult(

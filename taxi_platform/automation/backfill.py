@@ -49,6 +49,8 @@ def ingest_months(
 def _quiet() -> None:
     """What a run has to say is in its own log; an interrupted connection to that log would print a traceback."""
     logging.getLogger("dagster").setLevel(logging.ERROR)
+    # By name, as a run sets the one above anew: of a month that is not published it says that nothing is checked.
+    logging.getLogger("dagster._core.execution.plan.active").setLevel(logging.ERROR)
     logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL + 1)
 
 

@@ -10,6 +10,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from itertools import groupby
 
 from taxi_platform.lake.base import ANY_VERSION, NEW, Lake, StoredObject
 from taxi_platform.trips.cleaning import CleanMonth
@@ -45,12 +46,16 @@ class RawVersion:
         return self.sha256[:SHORT]
 
     def is_of(self, publication: Publication) -> bool:
-        """Whether what the source offers is this version, without fetching it, or the one that it stands in for."""
-        return publication.offer in (self._offer, self.instead_of)
+        """Whether what the source offers is this version, without fetching it, or one that is not to replace it.
+
+        That is the one which it stands in for, and a synthetic month where this one was really published.
+        """
+        own = self.publication
+        return publication.offer in (own.offer, self.instead_of) or (publication.made_up and not own.made_up)
 
     @property
-    def _offer(self) -> str:
-        return Publication(self.url, self.source_version).offer
+    def publication(self) -> Publication:
+        return Publication(self.url, self.source_version, self.size, self.etag, self.last_modified)
 
 
 @dataclass(frozen=True)
@@ -152,7 +157,7 @@ class MonthInLake:
             restored = replace(
                 chosen[0],
                 time=datetime.now(UTC).isoformat(timespec="seconds"),
-                instead_of=current.instead_of or current._offer,
+                instead_of=current.instead_of or current.publication.offer,
             )
             self._write_manifest([*versions, restored], manifest_version)
             return restored
@@ -172,7 +177,8 @@ class MonthInLake:
             gone = [
                 found for key in self.lake.list(self.raw_prefix) if key not in named and (found := self.lake.stat(key))
             ]
-            left = [raw for raw in versions if raw.sha256 in kept]
+            staying = (raw for raw in versions if raw.sha256 in kept)
+            left = [list(same)[-1] for _, same in groupby(staying, key=lambda raw: raw.sha256)]
             if apply and left != versions:
                 self._write_manifest(left, manifest_version)
             if apply:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+MADE_UP = "sample://"
+
 
 @dataclass(frozen=True)
 class Publication:
@@ -24,6 +26,11 @@ class Publication:
     def offer(self) -> str:
         """What names this very file: another address or version is another file until its bytes say otherwise."""
         return f"{self.url} {self.version}"
+
+    @property
+    def made_up(self) -> bool:
+        """Whether it is a synthetic month, of which nobody but us knows."""
+        return self.url.startswith(MADE_UP)
 
 
 @dataclass(frozen=True)

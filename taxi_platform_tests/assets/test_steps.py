@@ -9,12 +9,13 @@ import duckdb
 import pytest
 
 from taxi_platform.assets import steps
+from taxi_platform.automation.decision import Survey
 from taxi_platform.lake import open_lake
 from taxi_platform.lake.months import MonthInLake
 from taxi_platform.sources import open_source
 from taxi_platform.trips.cleaning import Engine
 from taxi_platform.trips.errors import ContractError, LakeError, NotData, NotPublished, TooManyRejected
-from taxi_platform.trips.months import Partition
+from taxi_platform.trips.months import Dataset, Partition
 from taxi_platform.warehouse import open_warehouse
 from taxi_platform_tests.shared import shared_file
 from taxi_platform_tests.sources.web import Page, serving
@@ -185,6 +186,22 @@ def test_bad_input_publishes_nothing_and_keeps_the_last_good_month(place, conten
     assert not list((place.home / "lake" / ".tmp").glob("*"))
 
 
+def test_a_synthetic_month_replaces_a_published_one_only_by_force(place):
+    place.publish(ROW.format(day=1))
+    place.ingest()
+    published, table = place.files(), place.table()
+    place.source = open_source("sample://?rows=50")
+    fetched, cleaned, loaded = place.ingest()
+    assert "makes one up" in fetched.warning
+    assert (fetched.unchanged, cleaned.unchanged, loaded.unchanged) == (True, True, True)
+    assert (place.files(), place.table()) == (published, table)
+    state = next(Survey(place.source, place.lake, place.warehouse, Dataset.GREEN).look([GREEN.month]))
+    assert state.reason is None
+    assert place.ingest(force=True)[0].raw.rows == 50
+    place.source = open_source(f"file://{place.published}/{{dataset}}_tripdata_{{month}}.csv.gz")
+    assert place.ingest()[0].raw.rows == 1  # and a published one replaces what was made up
+
+
 @pytest.mark.fault(37)
 def test_a_dropped_table_and_lost_clean_files_are_made_again_without_the_source(place):
     place.publish(ROW.format(day=1))
@@ -220,7 +237,7 @@ def test_a_full_disk_is_told_and_leaves_the_last_good_month(small_disk):
     good = place.files()
     source = open_source("sample://?rows=200000")
     with pytest.raises(LakeError, match=r"disk is full|ran out of room") as caught:
-        steps.fetch(source, place.lake, GREEN, place.home)
+        steps.fetch(source, place.lake, GREEN, place.home, force=True)
         steps.clean(place.lake, GREEN, place.home, Engine(threads=1))
     assert "free" in caught.value.remedy.lower()
     assert place.files()["clean/green/month=2020-04/trips.parquet"] == good["clean/green/month=2020-04/trips.parquet"]
