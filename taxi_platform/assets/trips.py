@@ -28,8 +28,9 @@ from taxi_platform.warehouse.base import trips_table
 
 OWNER = "team:taxi-platform"
 TELL_SECONDS = 5
-PROCESS_TAG = "taxi/process"
-"""On runs that a command started and waits for: the machine, id and start time of its process."""
+PROCESS_TAG = ".dagster/taxi_process"
+"""On runs that a command started and waits for: the machine, id and start time of its process. So begun, the UI does
+not show it."""
 RETRY_SECONDS = (30, 90, 270)
 """The waits before a step is tried again after a transient error; the TLC's rate limit asks for as much."""
 MAX_SHARE_REJECTED = 0.01
