@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 from taxi_platform.trips.errors import SettingError
@@ -16,8 +15,7 @@ def open_warehouse(url: str, variable: str = "TAXI_WAREHOUSE_URL", memory_limit:
         from taxi_platform.warehouse.duckdb import DuckDBWarehouse
 
         return DuckDBWarehouse(Path(rest), memory_limit)
-    # Of brackets and letters beyond ASCII urllib makes an error that shows the whole URL.
-    if scheme == "bigquery" and separator and re.fullmatch(r"[!-Z^-~]*", rest):
+    if scheme == "bigquery" and separator:
         from taxi_platform.warehouse.bigquery import connect
 
         return connect(url, variable)

@@ -305,7 +305,8 @@ def connect(
 
     Its client comes from `client_of(project, location)`, else from the credentials of the environment.
     """
-    parts = urlsplit(url)
+    # Of brackets and letters beyond ASCII urllib makes an error that shows the whole URL.
+    parts = urlsplit(url if re.fullmatch(r"[ -Z^-~]*", url) else "")
     options = dict(parse_qsl(parts.query))
     location = options.pop("location", "US")
     project, dataset = parts.netloc, parts.path.removeprefix("/")
