@@ -51,7 +51,7 @@ def cli() -> None:
 @cli.command()
 def demo() -> None:
     """Run three recent months of every dataset end to end, and say what came out and where."""
-    settings = load_settings()
+    settings = _checked_settings()
     newest = newest_month(_today())
     wanted = [
         Partition(dataset, newest.plus(-back)) for dataset in settings.datasets for back in reversed(range(DEMO_MONTHS))
@@ -83,7 +83,7 @@ def ingest(
 
     Without a month: every month since TAXI_SINCE that is missing, republished or outdated, newest first.
     """
-    settings = load_settings()
+    settings = _checked_settings()
     if dataset and month:
         wanted = _range(settings, dataset, month, last_month)
     elif force:
@@ -122,7 +122,6 @@ def _due(settings: Settings, datasets: Sequence[Dataset]) -> list[Partition]:
     from taxi_platform.sources import open_source
     from taxi_platform.warehouse import open_warehouse
 
-    check_urls(settings)
     source, lake = open_source(settings.source_url, settings.datasets), open_lake(settings.lake_url)
     warehouse, newest, wanted = open_warehouse(settings.warehouse_url), newest_month(_today()), []
     for dataset in datasets:
@@ -158,7 +157,7 @@ def restore(dataset: str, month: str, version: str | None) -> None:
     from taxi_platform.lake import open_lake
     from taxi_platform.lake.months import MonthInLake
 
-    settings = load_settings()
+    settings = _checked_settings()
     (partition,) = _range(settings, dataset, month, None)
     raw = MonthInLake(open_lake(settings.lake_url), partition).restore(version)
     out.print(f"{partition}: version {raw.short_sha256} with {raw.rows:,} rows is the current one.")
@@ -195,8 +194,7 @@ def status(ask: bool, as_json: bool) -> None:
     """Show how far every month of every dataset has come, what it holds, and what failed."""
     from taxi_platform.automation.status import failed_months, status
 
-    settings = load_settings()
-    check_urls(settings)
+    settings = _checked_settings()
     found = status(settings, newest_month(_today()), failed_months(settings), ask)
     if as_json:
         click.echo(json.dumps([month.as_json() for month in found.months], indent=1))
@@ -210,13 +208,10 @@ def status(ask: bool, as_json: bool) -> None:
 @click.option("--port", default=3000, show_default=True, type=click.IntRange(1, 65535), help="Port on loopback.")
 def dev(port: int) -> None:
     """Open Dagster's UI on this machine: code server, daemon and webserver, ended together by Ctrl-C."""
-    from taxi_platform.automation.channels import check_notify_urls
     from taxi_platform.automation.runs import open_instance
     from taxi_platform.automation.supervisor import serve
 
-    settings = load_settings()
-    check_urls(settings)
-    check_notify_urls(settings.notify_urls)
+    settings = _checked_settings()
     with open_instance(settings):
         pass
     serve(settings, port, out.print)
@@ -241,8 +236,7 @@ def bootstrap(dry_run: bool) -> None:
     """Make bucket, dataset, schema and tables that are missing; what is there stays as it is."""
     from taxi_platform.doctor import plan
 
-    settings = load_settings()
-    check_urls(settings)
+    settings = _checked_settings()
     for change in plan(settings):
         if change.needed and not dry_run:
             change.apply()
@@ -264,6 +258,17 @@ def notify_test() -> None:
     sys.exit(0 if worked else FAILED)
 
 
+def _checked_settings() -> Settings:
+    """The settings, every URL among them known to name something."""
+    settings = load_settings()
+    check_urls(settings)
+    if settings.notify_urls:
+        from taxi_platform.automation.channels import check_notify_urls  # Apprise costs half a second
+
+        check_notify_urls(settings.notify_urls)
+    return settings
+
+
 def _ingest(
     settings: Settings,
     wanted: Sequence[Partition],
@@ -273,7 +278,6 @@ def _ingest(
     quiet: bool = False,
 ) -> list[MonthResult]:
     """Run the months, telling how far it is; an interruption ends the list where it struck."""
-    check_urls(settings)
     jobs = min(jobs or min(DEFAULT_JOBS, os.cpu_count() or 1), len(wanted))
     results: list[MonthResult] = []
     bar = Progress(

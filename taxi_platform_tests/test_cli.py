@@ -82,6 +82,9 @@ def test_a_mistake_is_told_with_its_remedy_and_status_two(arguments, told):
         ("TAXI_DATASETS", "purple"),
         ("TAXI_REJECT", "ugly"),
         ("TAXI_THREADS", "many"),
+        ("TAXI_NOTIFY_URLS", "pigeon://loft"),
+        ("TAXI_UI_URL", "my machine"),
+        ("TAXI_SOURC_URL", "tlc://"),
     ],
 )
 def test_a_wrong_setting_is_named_before_anything_runs(name, value, tmp_path):
