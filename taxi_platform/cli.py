@@ -18,6 +18,7 @@ import rich.markup
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from taxi_platform.printing import (
+    NOT_BEGUN,
     MonthResult,
     errors,
     out,
@@ -97,7 +98,7 @@ def ingest(
     if as_json:
         click.echo(json.dumps([result.as_json() for result in results], indent=1))
     elif wanted:
-        print_table(results)
+        print_table(results, " --force" * force + f" --reject {','.join(rules)}" * bool(rules))
     sys.exit(_exit_status(results))
 
 
@@ -277,7 +278,7 @@ def _ingest(
     jobs: int | None = None,
     quiet: bool = False,
 ) -> list[MonthResult]:
-    """Run the months, telling how far it is; an interruption ends the list where it struck."""
+    """Run the months, telling how far it is; those that an interruption left alone are listed as not begun."""
     jobs = min(jobs or min(DEFAULT_JOBS, os.cpu_count() or 1), len(wanted))
     results: list[MonthResult] = []
     bar = Progress(
@@ -307,8 +308,9 @@ def _ingest(
                 if bar.disable and not quiet:
                     errors.print(f"{result.partition}: {result.status}, {told}")
         except KeyboardInterrupt:
-            begun = {result.partition for result in results}
-            results += [MonthResult(p, "interrupted", 0.0) for p in wanted if p not in begun][:1]
+            pass  # the exit status tells
+    begun = {result.partition for result in results}
+    results += [MonthResult(partition, NOT_BEGUN, 0.0) for partition in wanted if partition not in begun]
     return sorted(results, key=lambda result: wanted.index(result.partition))
 
 
@@ -345,7 +347,12 @@ def _result(outcome: RunOutcome, seconds: float) -> MonthResult:
 
 def _exit_status(results: Sequence[MonthResult]) -> int:
     statuses = {result.status for result in results}
-    for status, code in (("interrupted", INTERRUPTED), ("failed", FAILED), ("not published", NOT_PUBLISHED)):
+    for status, code in (
+        ("interrupted", INTERRUPTED),
+        (NOT_BEGUN, INTERRUPTED),
+        ("failed", FAILED),
+        ("not published", NOT_PUBLISHED),
+    ):
         if status in statuses:
             return code
     return 0

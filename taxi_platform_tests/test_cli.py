@@ -96,9 +96,11 @@ def test_a_wrong_setting_is_named_before_anything_runs(name, value, tmp_path):
 
 def test_bad_data_is_status_one_with_what_to_do(tmp_path):
     (tmp_path / "green_2020-04.csv").write_bytes(b"<html>busy</html>")
-    status, _, err = taxi("ingest", "green", "2020-04", TAXI_SOURCE_URL=f"file://{tmp_path}/{{dataset}}_{{month}}.csv")
+    arguments = ("ingest", "green", "2020-04", "--force", "--reject", "zero_passengers,zero_distance")
+    status, _, err = taxi(*arguments, TAXI_SOURCE_URL=f"file://{tmp_path}/{{dataset}}_{{month}}.csv")
     assert status == 1
     assert "HTML" in err
+    assert "ingest green 2020-04 --force --reject zero_distance,zero_passengers\n" in err
 
 
 @pytest.mark.skipif(os.geteuid() == 0 and not Path("/proc/version").exists(), reason="root may write anywhere")
@@ -141,6 +143,7 @@ def test_an_interruption_is_status_130_and_the_next_run_finishes(tmp_path):
     _, rest = child.communicate(timeout=60)
     assert child.returncode == 130
     assert "Traceback" not in rest
+    assert rest.endswith(" 2020-12\n")  # all that is left, begun or not
     status, out, _ = taxi("ingest", "green", "2020-01", "2020-02", "--json")
     assert status == 0
     assert "unchanged" in [result["status"] for result in json.loads(out)]  # the two run side by side
