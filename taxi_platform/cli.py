@@ -17,6 +17,7 @@ import click
 import rich.markup
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from taxi_platform import __version__
 from taxi_platform.printing import (
     NOT_BEGUN,
     MonthResult,
@@ -45,13 +46,17 @@ STEPS = ("raw_file", "cleaning", "rows_accounted_for", "trips", "table_matches_c
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="taxi", message="%(prog)s %(version)s")
 def cli() -> None:
-    """New York's taxi trips, month by month, from the TLC's files into a lake and a warehouse."""
+    """New York's taxi trips, month by month, from the TLC's files into a lake and a warehouse.
+
+    Settings are variables that begin with TAXI_; `taxi doctor` checks them.
+    """
 
 
 @cli.command()
 def demo() -> None:
-    """Run three recent months of every dataset end to end, and say what came out and where."""
+    """Run three recent months of every dataset, end to end."""
     settings = _checked_settings()
     newest = newest_month(_today())
     wanted = [
@@ -80,9 +85,14 @@ def ingest(
     jobs: int | None,
     as_json: bool,
 ) -> None:
-    """Bring a month, or all from MONTH to LAST_MONTH, into lake and warehouse.
+    """Bring a month, or a range of them, into lake and warehouse.
 
-    Without a month: every month since TAXI_SINCE that is missing, republished or outdated, newest first.
+    DATASET is yellow, green, fhv or fhvhv; MONTH and LAST_MONTH are written YYYY-MM. Without a month: every month since
+    TAXI_SINCE that is missing, republished or outdated, newest first.
+
+    \b
+      taxi ingest green 2024-01
+      taxi ingest yellow 2023-01 2023-12 --reject zero_passengers
     """
     settings = _checked_settings()
     if dataset and month:
@@ -112,7 +122,7 @@ def _range(settings: Settings, dataset: str, month: str, last_month: str | None)
             f"{last.month} lies in the future.", f"The newest month there can be is {newest_month(_today())}."
         )
     if first.dataset not in settings.datasets:
-        raise UserError(f"TAXI_DATASETS leaves {dataset} out.", "Add it there, or unset TAXI_DATASETS.")
+        raise UserError(f"TAXI_DATASETS leaves {first.dataset} out.", "Add it there, or unset TAXI_DATASETS.")
     return [Partition(first.dataset, m) for m in first.month.until(last.month)]
 
 
@@ -138,7 +148,10 @@ def _due(settings: Settings, datasets: Sequence[Dataset]) -> list[Partition]:
 @click.argument("dataset")
 @click.argument("month")
 def versions(dataset: str, month: str) -> None:
-    """List the raw files that the lake keeps of a month, in the order in which they were the current one."""
+    """List the raw files that the lake keeps of a month.
+
+    They stand in the order in which they were the current one.
+    """
     from taxi_platform.lake import open_lake
     from taxi_platform.lake.months import MonthInLake
 
@@ -151,9 +164,10 @@ def versions(dataset: str, month: str) -> None:
 @click.argument("month")
 @click.argument("version", required=False)
 def restore(dataset: str, month: str, version: str | None) -> None:
-    """Go back to an older raw file of a month: the one before, or VERSION as `taxi versions` names it.
+    """Go back to an older raw file of a month.
 
-    The month is cleaned and loaded from it. What the source has now is left alone until it publishes something else.
+    To the one before, or to VERSION as `taxi versions` names it. The month is cleaned and loaded from it. What the
+    source has now is left alone until it publishes something else.
     """
     from taxi_platform.lake import open_lake
     from taxi_platform.lake.months import MonthInLake
@@ -172,9 +186,9 @@ def restore(dataset: str, month: str, version: str | None) -> None:
 @click.option("--keep", default=2, show_default=True, type=click.IntRange(1), help="Raw files that stay of a month.")
 @click.option("--apply", is_flag=True, help="Remove them; without this, only say which.")
 def prune(dataset: str | None, keep: int, apply: bool) -> None:
-    """Remove old raw files, and those that killed runs left; the current ones always stay.
+    """Remove old raw files, and those that killed runs left.
 
-    Over a bucket, which has no locks, run it while nothing is ingested.
+    The current ones always stay. Over a bucket, which has no locks, run it while nothing is ingested.
     """
     from taxi_platform.automation.decision import months_in_lake
     from taxi_platform.lake import open_lake
@@ -192,7 +206,7 @@ def prune(dataset: str | None, keep: int, apply: bool) -> None:
 @click.option("--ask", is_flag=True, help="Ask the source about every month, not only the newest three.")
 @click.option("--json", "as_json", is_flag=True, help="Print a list of months as JSON.")
 def status(ask: bool, as_json: bool) -> None:
-    """Show how far every month of every dataset has come, what it holds, and what failed."""
+    """Show how far every month has come, and what failed."""
     from taxi_platform.automation.status import failed_months, status
 
     settings = _checked_settings()
@@ -208,7 +222,10 @@ def status(ask: bool, as_json: bool) -> None:
 @cli.command()
 @click.option("--port", default=3000, show_default=True, type=click.IntRange(1, 65535), help="Port on loopback.")
 def dev(port: int) -> None:
-    """Open Dagster's UI on this machine: code server, daemon and webserver, ended together by Ctrl-C."""
+    """Open Dagster's UI on this machine.
+
+    Code server, daemon and webserver run until Ctrl-C ends them together.
+    """
     from taxi_platform.automation.runs import open_instance
     from taxi_platform.automation.supervisor import serve
 
@@ -220,7 +237,10 @@ def dev(port: int) -> None:
 
 @cli.command()
 def doctor() -> None:
-    """Check every setting, credential, permission and connection, and say how to mend what is wrong."""
+    """Check every setting, credential and connection.
+
+    What is wrong is told with what mends it.
+    """
     from taxi_platform.doctor import examine
 
     wrong = 0
@@ -234,7 +254,10 @@ def doctor() -> None:
 @cli.command()
 @click.option("--dry-run", is_flag=True, help="Only say what would be made.")
 def bootstrap(dry_run: bool) -> None:
-    """Make bucket, dataset, schema and tables that are missing; what is there stays as it is."""
+    """Make bucket, dataset, schema and tables that are missing.
+
+    What is there stays as it is.
+    """
     from taxi_platform.doctor import plan
 
     settings = _checked_settings()
@@ -247,12 +270,12 @@ def bootstrap(dry_run: bool) -> None:
 
 @cli.group()
 def notify() -> None:
-    """Messages about finished runs, to the channels of TAXI_NOTIFY_URLS."""
+    """Messages about finished runs, to those in TAXI_NOTIFY_URLS."""
 
 
 @notify.command("test")
 def notify_test() -> None:
-    """Send a message to every channel now, and say of each whether it worked."""
+    """Send a message to every channel now, and say which worked."""
     from taxi_platform.automation.notifications import send_test
 
     worked = send_test(load_settings(), lambda told: out.print(told, markup=False, soft_wrap=True))

@@ -13,6 +13,7 @@ import duckdb
 import pytest
 import requests
 
+from taxi_platform import __version__
 from taxi_platform_tests.shared import TAXI, free_port
 
 
@@ -29,6 +30,24 @@ def taxi(*arguments, **environment):
     return done.returncode, done.stdout, done.stderr
 
 
+@pytest.mark.parametrize("group", [(), ("notify",)])
+def test_no_commands_help_is_cut(group):
+    status, out, _ = taxi(*group, "--help", COLUMNS="80")
+    assert status == 0
+    assert "..." not in out.partition("Commands:")[2]
+
+
+def test_the_help_names_settings_doctor_datasets_and_an_example():
+    assert "variables that begin with TAXI_; `taxi doctor` checks them" in taxi("--help")[1]
+    told = taxi("ingest", "--help")[1]
+    assert "yellow, green, fhv or fhvhv" in told and "YYYY-MM" in told
+    assert "\n    taxi ingest green 2024-01\n" in told
+
+
+def test_the_version_is_the_packages():
+    assert taxi("--version") == (0, f"taxi {__version__}\n", "")
+
+
 def test_a_range_is_loaded_then_unchanged(tmp_path):
     status, out, _ = taxi("ingest", "green", "2020-04", "2020-05", "--json")
     assert status == 0
@@ -38,7 +57,7 @@ def test_a_range_is_loaded_then_unchanged(tmp_path):
         ("2020-05", "loaded", 1000),
     ]
     assert all(r["rows_clean"] + r["rows_rejected"] == 1000 and r["rows_in_table"] == r["rows_clean"] for r in results)
-    status, out, _ = taxi("ingest", "green", "2020-04", "2020-05", "--json")
+    status, out, _ = taxi("ingest", "Green", "2020-04", "2020-05", "--json")
     assert [r["status"] for r in json.loads(out)] == ["unchanged", "unchanged"]
     with duckdb.connect(str(tmp_path / "home/warehouse.duckdb"), read_only=True) as con:
         assert con.execute("SELECT count(*) FROM green_trips").fetchone()[0] == sum(r["rows_clean"] for r in results)
