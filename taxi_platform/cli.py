@@ -174,8 +174,12 @@ def restore(dataset: str, month: str, version: str | None) -> None:
 
     settings = _checked_settings()
     (partition,) = _range(settings, dataset, month, None)
-    raw = MonthInLake(open_lake(settings.lake_url), partition).restore(version)
-    out.print(f"{partition}: version {raw.short_sha256} with {raw.rows:,} rows is the current one.")
+    kept = MonthInLake(open_lake(settings.lake_url), partition)
+    print_versions(kept.versions()[0])
+    raw = kept.restore(version)
+    out.print(
+        f"Version {raw.short_sha256} with {raw.rows:,} rows becomes the current one: it is cleaned and loaded now."
+    )
     results = _ingest(settings, [partition])
     print_table(results)
     sys.exit(_exit_status(results))
@@ -183,9 +187,10 @@ def restore(dataset: str, month: str, version: str | None) -> None:
 
 @cli.command()
 @click.argument("dataset", required=False)
+@click.argument("month", required=False)
 @click.option("--keep", default=2, show_default=True, type=click.IntRange(1), help="Raw files that stay of a month.")
 @click.option("--apply", is_flag=True, help="Remove them; without this, only say which.")
-def prune(dataset: str | None, keep: int, apply: bool) -> None:
+def prune(dataset: str | None, month: str | None, keep: int, apply: bool) -> None:
     """Remove old raw files, and those that killed runs left.
 
     The current ones always stay. Over a bucket, which has no locks, run it while nothing is ingested.
@@ -195,11 +200,13 @@ def prune(dataset: str | None, keep: int, apply: bool) -> None:
     from taxi_platform.lake.months import MonthInLake
 
     settings = load_settings()
-    lake, gone = open_lake(settings.lake_url), []
-    for chosen in [Dataset.parse(dataset)] if dataset else settings.datasets:
-        for month in months_in_lake(lake, chosen):
-            gone += MonthInLake(lake, Partition(chosen, month)).prune(keep, apply)
-    print_pruned(gone, apply)
+    lake = open_lake(settings.lake_url)
+    if dataset and month:
+        chosen = [Partition.parse(dataset, month)]
+    else:
+        datasets = [Dataset.parse(dataset)] if dataset else settings.datasets
+        chosen = [Partition(name, kept) for name in datasets for kept in months_in_lake(lake, name)]
+    print_pruned([file for partition in chosen for file in MonthInLake(lake, partition).prune(keep, apply)], apply)
 
 
 @cli.command()
@@ -210,7 +217,8 @@ def status(ask: bool, as_json: bool) -> None:
     from taxi_platform.automation.status import failed_months, status
 
     settings = _checked_settings()
-    found = status(settings, newest_month(_today()), failed_months(settings), ask)
+    with errors.status("Looking at every month …"):
+        found = status(settings, newest_month(_today()), failed_months(settings), ask)
     if as_json:
         click.echo(json.dumps([month.as_json() for month in found.months], indent=1))
     else:
@@ -243,12 +251,13 @@ def doctor() -> None:
     """
     from taxi_platform.doctor import examine
 
-    wrong = 0
-    for finding in examine(load_settings(), newest_month(_today())):
-        wrong += not finding.ok
+    settings = load_settings()
+    with errors.status("Looking at everything …"):
+        findings = list(examine(settings, newest_month(_today())))
+    for finding in findings:
         mark = "[green]ok   [/]" if finding.ok else "[red]wrong[/]"
         out.print(f"{mark} {finding.name:20}", rich.markup.escape(finding.told), soft_wrap=True)
-    sys.exit(FAILED if wrong else 0)
+    sys.exit(0 if all(finding.ok for finding in findings) else FAILED)
 
 
 @cli.command()

@@ -124,6 +124,8 @@ def print_status(settings: Settings, found: Status) -> None:
             out.print(f"  {year} ", marks if of_year else "[dim]nothing in the lake[/]")
     shown = {month.stage for month in found.months}
     out.print("", Columns([f"{_mark(*MARKS[stage])} {stage}" for stage in MARKS if stage in shown], (0, 3)), sep="\n")
+    if "unknown" in shown and not found.source_problem:
+        out.print("unknown: not asked about; taxi status --ask asks the source about every month.")
     if settings.home.exists():
         out.print(f"{shutil.disk_usage(settings.home).free / 1e9:,.0f} GB are free at {settings.home}.", soft_wrap=True)
     failed = [month for month in found.months if month.problem]
@@ -146,11 +148,14 @@ def print_versions(versions: Sequence[RawVersion]) -> None:
 
 
 def print_pruned(gone: Sequence[StoredObject], applied: bool) -> None:
+    if not gone:
+        out.print("Nothing to remove.")
+        return
     for file in gone:
         out.print(f"{'removed' if applied else 'would remove'} {file.key} ({file.size:,} bytes)", soft_wrap=True)
-    out.print(f"{len(gone)} files, {_size(sum(file.size for file in gone))}.")
-    if gone and not applied:
-        out.print("Nothing was removed. Say --apply to remove them.")
+    out.print(f"{len(gone)} file{'s' * (len(gone) > 1)}, {_size(sum(file.size for file in gone))}.")
+    if not applied:
+        out.print("Nothing was removed yet: --apply does it.")
 
 
 def _size(count: int) -> str:
