@@ -17,7 +17,9 @@ import click
 import rich.markup
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from taxi_platform import __version__
 from taxi_platform.printing import (
+    NOT_BEGUN,
     MonthResult,
     errors,
     out,
@@ -44,14 +46,18 @@ STEPS = ("raw_file", "cleaning", "rows_accounted_for", "trips", "table_matches_c
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="taxi", message="%(prog)s %(version)s")
 def cli() -> None:
-    """New York's taxi trips, month by month, from the TLC's files into a lake and a warehouse."""
+    """New York's taxi trips, month by month, from the TLC's files into a lake and a warehouse.
+
+    Settings are variables that begin with TAXI_; `taxi doctor` checks them.
+    """
 
 
 @cli.command()
 def demo() -> None:
-    """Run three recent months of every dataset end to end, and say what came out and where."""
-    settings = load_settings()
+    """Run three recent months of every dataset, end to end."""
+    settings = _checked_settings()
     newest = newest_month(_today())
     wanted = [
         Partition(dataset, newest.plus(-back)) for dataset in settings.datasets for back in reversed(range(DEMO_MONTHS))
@@ -79,11 +85,16 @@ def ingest(
     jobs: int | None,
     as_json: bool,
 ) -> None:
-    """Bring a month, or all from MONTH to LAST_MONTH, into lake and warehouse.
+    """Bring a month, or a range of them, into lake and warehouse.
 
-    Without a month: every month since TAXI_SINCE that is missing, republished or outdated, newest first.
+    DATASET is yellow, green, fhv or fhvhv; MONTH and LAST_MONTH are written YYYY-MM. Without a month: every month since
+    TAXI_SINCE that is missing, republished or outdated, newest first.
+
+    \b
+      taxi ingest green 2024-01
+      taxi ingest yellow 2023-01 2023-12 --reject zero_passengers
     """
-    settings = load_settings()
+    settings = _checked_settings()
     if dataset and month:
         wanted = _range(settings, dataset, month, last_month)
     elif force:
@@ -97,7 +108,7 @@ def ingest(
     if as_json:
         click.echo(json.dumps([result.as_json() for result in results], indent=1))
     elif wanted:
-        print_table(results)
+        print_table(results, " --force" * force + f" --reject {','.join(rules)}" * bool(rules))
     sys.exit(_exit_status(results))
 
 
@@ -111,7 +122,7 @@ def _range(settings: Settings, dataset: str, month: str, last_month: str | None)
             f"{last.month} lies in the future.", f"The newest month there can be is {newest_month(_today())}."
         )
     if first.dataset not in settings.datasets:
-        raise UserError(f"TAXI_DATASETS leaves {dataset} out.", "Add it there, or unset TAXI_DATASETS.")
+        raise UserError(f"TAXI_DATASETS leaves {first.dataset} out.", "Add it there, or unset TAXI_DATASETS.")
     return [Partition(first.dataset, m) for m in first.month.until(last.month)]
 
 
@@ -122,7 +133,6 @@ def _due(settings: Settings, datasets: Sequence[Dataset]) -> list[Partition]:
     from taxi_platform.sources import open_source
     from taxi_platform.warehouse import open_warehouse
 
-    check_urls(settings)
     source, lake = open_source(settings.source_url, settings.datasets), open_lake(settings.lake_url)
     warehouse, newest, wanted = open_warehouse(settings.warehouse_url), newest_month(_today()), []
     for dataset in datasets:
@@ -138,7 +148,10 @@ def _due(settings: Settings, datasets: Sequence[Dataset]) -> list[Partition]:
 @click.argument("dataset")
 @click.argument("month")
 def versions(dataset: str, month: str) -> None:
-    """List the raw files that the lake keeps of a month, in the order in which they were the current one."""
+    """List the raw files that the lake keeps of a month.
+
+    They stand in the order in which they were the current one.
+    """
     from taxi_platform.lake import open_lake
     from taxi_platform.lake.months import MonthInLake
 
@@ -151,17 +164,22 @@ def versions(dataset: str, month: str) -> None:
 @click.argument("month")
 @click.argument("version", required=False)
 def restore(dataset: str, month: str, version: str | None) -> None:
-    """Go back to an older raw file of a month: the one before, or VERSION as `taxi versions` names it.
+    """Go back to an older raw file of a month.
 
-    The month is cleaned and loaded from it. What the source has now is left alone until it publishes something else.
+    To the one before, or to VERSION as `taxi versions` names it. The month is cleaned and loaded from it. What the
+    source has now is left alone until it publishes something else.
     """
     from taxi_platform.lake import open_lake
     from taxi_platform.lake.months import MonthInLake
 
-    settings = load_settings()
+    settings = _checked_settings()
     (partition,) = _range(settings, dataset, month, None)
-    raw = MonthInLake(open_lake(settings.lake_url), partition).restore(version)
-    out.print(f"{partition}: version {raw.short_sha256} with {raw.rows:,} rows is the current one.")
+    kept = MonthInLake(open_lake(settings.lake_url), partition)
+    print_versions(kept.versions()[0])
+    raw = kept.restore(version)
+    out.print(
+        f"Version {raw.short_sha256} with {raw.rows:,} rows becomes the current one: it is cleaned and loaded now."
+    )
     results = _ingest(settings, [partition])
     print_table(results)
     sys.exit(_exit_status(results))
@@ -169,35 +187,38 @@ def restore(dataset: str, month: str, version: str | None) -> None:
 
 @cli.command()
 @click.argument("dataset", required=False)
+@click.argument("month", required=False)
 @click.option("--keep", default=2, show_default=True, type=click.IntRange(1), help="Raw files that stay of a month.")
 @click.option("--apply", is_flag=True, help="Remove them; without this, only say which.")
-def prune(dataset: str | None, keep: int, apply: bool) -> None:
-    """Remove old raw files, and those that killed runs left; the current ones always stay.
+def prune(dataset: str | None, month: str | None, keep: int, apply: bool) -> None:
+    """Remove old raw files, and those that killed runs left.
 
-    Over a bucket, which has no locks, run it while nothing is ingested.
+    The current ones always stay. Over a bucket, which has no locks, run it while nothing is ingested.
     """
     from taxi_platform.automation.decision import months_in_lake
     from taxi_platform.lake import open_lake
     from taxi_platform.lake.months import MonthInLake
 
     settings = load_settings()
-    lake, gone = open_lake(settings.lake_url), []
-    for chosen in [Dataset.parse(dataset)] if dataset else settings.datasets:
-        for month in months_in_lake(lake, chosen):
-            gone += MonthInLake(lake, Partition(chosen, month)).prune(keep, apply)
-    print_pruned(gone, apply)
+    lake = open_lake(settings.lake_url)
+    if dataset and month:
+        chosen = [Partition.parse(dataset, month)]
+    else:
+        datasets = [Dataset.parse(dataset)] if dataset else settings.datasets
+        chosen = [Partition(name, kept) for name in datasets for kept in months_in_lake(lake, name)]
+    print_pruned([file for partition in chosen for file in MonthInLake(lake, partition).prune(keep, apply)], apply)
 
 
 @cli.command()
 @click.option("--ask", is_flag=True, help="Ask the source about every month, not only the newest three.")
 @click.option("--json", "as_json", is_flag=True, help="Print a list of months as JSON.")
 def status(ask: bool, as_json: bool) -> None:
-    """Show how far every month of every dataset has come, what it holds, and what failed."""
+    """Show how far every month has come, and what failed."""
     from taxi_platform.automation.status import failed_months, status
 
-    settings = load_settings()
-    check_urls(settings)
-    found = status(settings, newest_month(_today()), failed_months(settings), ask)
+    settings = _checked_settings()
+    with errors.status("Looking at every month …"):
+        found = status(settings, newest_month(_today()), failed_months(settings), ask)
     if as_json:
         click.echo(json.dumps([month.as_json() for month in found.months], indent=1))
     else:
@@ -209,14 +230,14 @@ def status(ask: bool, as_json: bool) -> None:
 @cli.command()
 @click.option("--port", default=3000, show_default=True, type=click.IntRange(1, 65535), help="Port on loopback.")
 def dev(port: int) -> None:
-    """Open Dagster's UI on this machine: code server, daemon and webserver, ended together by Ctrl-C."""
-    from taxi_platform.automation.channels import check_notify_urls
+    """Open Dagster's UI on this machine.
+
+    Code server, daemon and webserver run until Ctrl-C ends them together.
+    """
     from taxi_platform.automation.runs import open_instance
     from taxi_platform.automation.supervisor import serve
 
-    settings = load_settings()
-    check_urls(settings)
-    check_notify_urls(settings.notify_urls)
+    settings = _checked_settings()
     with open_instance(settings):
         pass
     serve(settings, port, lambda told: out.print(told, soft_wrap=True))
@@ -224,25 +245,31 @@ def dev(port: int) -> None:
 
 @cli.command()
 def doctor() -> None:
-    """Check every setting, credential, permission and connection, and say how to mend what is wrong."""
+    """Check every setting, credential and connection.
+
+    What is wrong is told with what mends it.
+    """
     from taxi_platform.doctor import examine
 
-    wrong = 0
-    for finding in examine(load_settings(), newest_month(_today())):
-        wrong += not finding.ok
+    settings = load_settings()
+    with errors.status("Looking at everything …"):
+        findings = list(examine(settings, newest_month(_today())))
+    for finding in findings:
         mark = "[green]ok   [/]" if finding.ok else "[red]wrong[/]"
         out.print(f"{mark} {finding.name:20}", rich.markup.escape(finding.told), soft_wrap=True)
-    sys.exit(FAILED if wrong else 0)
+    sys.exit(0 if all(finding.ok for finding in findings) else FAILED)
 
 
 @cli.command()
 @click.option("--dry-run", is_flag=True, help="Only say what would be made.")
 def bootstrap(dry_run: bool) -> None:
-    """Make bucket, dataset, schema and tables that are missing; what is there stays as it is."""
+    """Make bucket, dataset, schema and tables that are missing.
+
+    What is there stays as it is.
+    """
     from taxi_platform.doctor import plan
 
-    settings = load_settings()
-    check_urls(settings)
+    settings = _checked_settings()
     for change in plan(settings):
         if change.needed and not dry_run:
             change.apply()
@@ -252,16 +279,27 @@ def bootstrap(dry_run: bool) -> None:
 
 @cli.group()
 def notify() -> None:
-    """Messages about finished runs, to the channels of TAXI_NOTIFY_URLS."""
+    """Messages about finished runs, to those in TAXI_NOTIFY_URLS."""
 
 
 @notify.command("test")
 def notify_test() -> None:
-    """Send a message to every channel now, and say of each whether it worked."""
+    """Send a message to every channel now, and say which worked."""
     from taxi_platform.automation.notifications import send_test
 
     worked = send_test(load_settings(), lambda told: out.print(told, markup=False, soft_wrap=True))
     sys.exit(0 if worked else FAILED)
+
+
+def _checked_settings() -> Settings:
+    """The settings, every URL among them known to name something."""
+    settings = load_settings()
+    check_urls(settings)
+    if settings.notify_urls:
+        from taxi_platform.automation.channels import check_notify_urls  # Apprise costs half a second
+
+        check_notify_urls(settings.notify_urls)
+    return settings
 
 
 def _ingest(
@@ -272,8 +310,7 @@ def _ingest(
     jobs: int | None = None,
     quiet: bool = False,
 ) -> list[MonthResult]:
-    """Run the months, telling how far it is; an interruption ends the list where it struck."""
-    check_urls(settings)
+    """Run the months, telling how far it is; those that an interruption left alone are listed as not begun."""
     jobs = min(jobs or min(DEFAULT_JOBS, os.cpu_count() or 1), len(wanted))
     results: list[MonthResult] = []
     bar = Progress(
@@ -303,8 +340,9 @@ def _ingest(
                 if bar.disable and not quiet:
                     errors.print(f"{result.partition}: {result.status}, {told}")
         except KeyboardInterrupt:
-            begun = {result.partition for result in results}
-            results += [MonthResult(p, "interrupted", 0.0) for p in wanted if p not in begun][:1]
+            pass  # the exit status tells
+    begun = {result.partition for result in results}
+    results += [MonthResult(partition, NOT_BEGUN, 0.0) for partition in wanted if partition not in begun]
     return sorted(results, key=lambda result: wanted.index(result.partition))
 
 
@@ -341,7 +379,12 @@ def _result(outcome: RunOutcome, seconds: float) -> MonthResult:
 
 def _exit_status(results: Sequence[MonthResult]) -> int:
     statuses = {result.status for result in results}
-    for status, code in (("interrupted", INTERRUPTED), ("failed", FAILED), ("not published", NOT_PUBLISHED)):
+    for status, code in (
+        ("interrupted", INTERRUPTED),
+        (NOT_BEGUN, INTERRUPTED),
+        ("failed", FAILED),
+        ("not published", NOT_PUBLISHED),
+    ):
         if status in statuses:
             return code
     return 0

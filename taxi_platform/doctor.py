@@ -9,13 +9,12 @@ from dataclasses import dataclass
 from functools import partial
 
 from taxi_platform.lake import open_lake
-from taxi_platform.settings import Settings
+from taxi_platform.settings import NAMES, Settings, open_warehouses, unknown_names
 from taxi_platform.sources import open_source
 from taxi_platform.trips.errors import TaxiError
 from taxi_platform.trips.months import Month, Partition
 from taxi_platform.trips.plan import Change
-from taxi_platform.warehouse import open_warehouse
-from taxi_platform.warehouse.base import Table, Warehouse, rejected_table, trips_table, zones_table
+from taxi_platform.warehouse.base import Table, rejected_table, trips_table, zones_table
 
 LITTLE_DISK_BYTES = 5_000_000_000
 """The largest month is half a gigabyte as Parquet; fetched, cleaned and loaded it stands there several times."""
@@ -36,32 +35,21 @@ def tables_of(settings: Settings) -> list[Table]:
     return [zones_table(), *months]
 
 
-def warehouses_of(settings: Settings) -> Iterator[tuple[str, Warehouse]]:
-    yield "warehouse", open_warehouse(settings.warehouse_url)
-    if settings.serving_url:
-        yield "serving", open_warehouse(settings.serving_url, "TAXI_SERVING_URL")
-
-
 def plan(settings: Settings) -> Iterator[Change]:
     """Everything that has to be there, in the order of making it."""
     yield from open_lake(settings.lake_url).plan()
-    for _, warehouse in warehouses_of(settings):
+    for _, warehouse in open_warehouses(settings):
         yield from warehouse.plan(tables_of(settings))
 
 
 def examine(settings: Settings, newest: Month) -> Iterator[Finding]:
     """Look at every setting and everything behind it; never raises for what it looks at."""
-    for variable in sorted(name for name in os.environ if name.startswith("TAXI_")):
-        yield Finding(variable, True, "set")
+    yield Finding("settings", True, _names())
     yield _found("home", partial(_home, settings))
     yield _found("source", partial(_source, settings, newest))
     yield _found("lake", partial(_lake, settings))
-    for name, url, variable in (
-        ("warehouse", settings.warehouse_url, "TAXI_WAREHOUSE_URL"),
-        ("serving", settings.serving_url, "TAXI_SERVING_URL"),
-    ):
-        if url:
-            yield _found(name, partial(_warehouse, settings, url, variable))
+    for name in ("warehouse", "serving") if settings.serving_url else ("warehouse",):
+        yield _found(name, partial(_warehouse, settings, name))
     if settings.notify_urls:
         yield _found("notifications", partial(_notifications, settings))
 
@@ -73,10 +61,18 @@ def _found(name: str, look: Callable[[], str]) -> Finding:
         return Finding(name, False, str(error))
 
 
+def _names() -> str:
+    known = ", ".join(name for name in NAMES if name in os.environ)
+    unknown = ", ".join(unknown_names(os.environ))
+    return f"{known or 'none'} set{f'; unknown, ignored: {unknown}' * bool(unknown)}"
+
+
 def _home(settings: Settings) -> str:
     folder = settings.home
     while not folder.exists():
         folder = folder.parent
+    if not folder.is_dir():
+        raise TaxiError(f"{folder} is not a folder.", "Set TAXI_HOME to a folder that you own.")
     if not os.access(folder, os.W_OK):
         raise TaxiError(f"{folder} cannot be written.", "Set TAXI_HOME to a folder that you own.")
     free = shutil.disk_usage(folder).free
@@ -108,8 +104,8 @@ def _notifications(settings: Settings) -> str:
     return f"{len(settings.notify_urls)} channels; taxi notify test sends them a message"
 
 
-def _warehouse(settings: Settings, url: str, variable: str) -> str:
-    warehouse = open_warehouse(url, variable)
+def _warehouse(settings: Settings, wanted: str) -> str:
+    warehouse = next(warehouse for name, warehouse in open_warehouses(settings) if name == wanted)
     changes = list(warehouse.plan(tables_of(settings)))
     missing = [change.what for change in changes if change.needed]
     made = f"{len(changes) - len(missing)} of {len(changes)} tables and the like are there"

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.columns import Columns
@@ -31,6 +35,9 @@ MARKS = {
     "not published": ("-", "dim"),
 }
 """How `taxi status` draws a month, by its stage."""
+
+NOT_BEGUN = "not begun"
+"""The status of months that an interruption left alone."""
 
 errors = Console(stderr=True, highlight=False)
 out = Console(highlight=False)
@@ -63,23 +70,38 @@ class MonthResult:
         }
 
 
-def print_table(results: Sequence[MonthResult]) -> None:
-    table = Table(box=None, header_style="bold")
-    for name in ("dataset", "month", "status"):
-        table.add_column(name, no_wrap=True)
-    for name in ("rows read", "clean", "rejected", "in table", "seconds"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for result in results:
+def print_table(results: Sequence[MonthResult], flags: str = "") -> None:
+    """A line for each month that was begun, what was wrong, and the command, with `flags`, for what is left."""
+    table = _table("dataset", "month", "status", numbers=("rows read", "clean", "rejected", "in table", "seconds"))
+    begun = [result for result in results if result.status != NOT_BEGUN]
+    for result in begun:
         counts = (result.rows_read, result.rows_clean, result.rows_rejected, result.rows_in_table)
         numbers = ["" if count is None else f"{count:,}" for count in counts]
         month = result.partition
         table.add_row(str(month.dataset), str(month.month), result.status, *numbers, f"{result.seconds:.1f}")
-    out.print(table)
-    for result in results:
+    if begun:
+        out.print(table)
+    for result in begun:
         if result.problem:
-            errors.print(f"{result.partition}: {result.problem}", style=None if result.status == "loaded" else "red")
-    if again := [result.partition for result in results if result.status in ("failed", "interrupted")]:
-        errors.print("Repeat what is missing with:", *(f"  taxi ingest {span}" for span in _spans(again)), sep="\n")
+            told = f"{result.partition}: {result.problem}{_expected(result)}"
+            errors.print(told, style=None if result.status == "loaded" else "red", markup=False)
+    if left := [result.partition for result in results if result.status in ("failed", "interrupted", NOT_BEGUN)]:
+        errors.print("Repeat what is missing with:", *_commands(left, flags), sep="\n", markup=False, soft_wrap=True)
+
+
+def _table(*names: str, numbers: Sequence[str]) -> Table:
+    """A table whose columns are one space apart: with months of 33,000,000 rows it is 80 characters wide."""
+    table = Table(box=None, header_style="bold", padding=(0, 1, 0, 0), pad_edge=False)
+    for name in (*names, *numbers):
+        table.add_column(name, no_wrap=True, justify="right" if name in numbers else "left")
+    return table
+
+
+def _expected(result: MonthResult) -> str:
+    from taxi_platform.automation.decision import expected_on
+
+    day = expected_on(result.partition.month)
+    return f" It is expected about {day}." if result.status == "not published" and day > date.today() else ""
 
 
 def print_status(settings: Settings, found: Status) -> None:
@@ -102,21 +124,22 @@ def print_status(settings: Settings, found: Status) -> None:
             out.print(f"  {year} ", marks if of_year else "[dim]nothing in the lake[/]")
     shown = {month.stage for month in found.months}
     out.print("", Columns([f"{_mark(*MARKS[stage])} {stage}" for stage in MARKS if stage in shown], (0, 3)), sep="\n")
+    if "unknown" in shown and not found.source_problem:
+        out.print("unknown: not asked about; taxi status --ask asks the source about every month.")
     if settings.home.exists():
         out.print(f"{shutil.disk_usage(settings.home).free / 1e9:,.0f} GB are free at {settings.home}.", soft_wrap=True)
     failed = [month for month in found.months if month.problem]
     for month in failed:
         out.print(f"{month.dataset} {month.month}: {month.problem}", style="red", markup=False, soft_wrap=True)
     if failed:
-        again = _spans([Partition.parse(month.dataset, month.month) for month in failed])
-        out.print("Repeat what failed with:", *(f"  taxi ingest {span}" for span in again), sep="\n")
+        again = _commands([Partition.parse(month.dataset, month.month) for month in failed])
+        out.print("Repeat what failed with:", *again, sep="\n", markup=False, soft_wrap=True)
 
 
 def print_versions(versions: Sequence[RawVersion]) -> None:
     """A line for each time that a raw file became the current one (UTC); the last line is that of today."""
-    table = Table(box=None, header_style="bold")
-    for name in ("version", "since", "rows", "bytes", ""):
-        table.add_column(name, no_wrap=True, justify="right" if name in ("rows", "bytes") else "left")
+    table = _table("version", "since", numbers=("rows", "bytes"))
+    table.add_column(no_wrap=True)
     for raw in versions:
         notes = ["gone back to"] * bool(raw.instead_of) + ["current"] * (raw is versions[-1])
         since = raw.time[:16].replace("T", " ")
@@ -125,11 +148,14 @@ def print_versions(versions: Sequence[RawVersion]) -> None:
 
 
 def print_pruned(gone: Sequence[StoredObject], applied: bool) -> None:
+    if not gone:
+        out.print("Nothing to remove.")
+        return
     for file in gone:
         out.print(f"{'removed' if applied else 'would remove'} {file.key} ({file.size:,} bytes)", soft_wrap=True)
-    out.print(f"{len(gone)} files, {_size(sum(file.size for file in gone))}.")
-    if gone and not applied:
-        out.print("Nothing was removed. Say --apply to remove them.")
+    out.print(f"{len(gone)} file{'s' * (len(gone) > 1)}, {_size(sum(file.size for file in gone))}.")
+    if not applied:
+        out.print("Nothing was removed yet: --apply does it.")
 
 
 def _size(count: int) -> str:
@@ -138,6 +164,14 @@ def _size(count: int) -> str:
 
 def _mark(mark: str, style: str) -> str:
     return f"[{style}]{mark}[/]"
+
+
+def _commands(partitions: Sequence[Partition], flags: str = "") -> list[str]:
+    """The commands that ingest these months, as they can be typed here: `taxi` by its name only if it is found so."""
+    called = sys.argv[0]
+    by_name = Path(shutil.which("taxi") or "").resolve() == Path(called).resolve()
+    taxi = "taxi" if by_name else shlex.quote(called)
+    return [f"  {taxi} ingest {span}{flags}" for span in _spans(partitions)]
 
 
 def _spans(partitions: Sequence[Partition]) -> list[str]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import date
+from difflib import get_close_matches
 from pathlib import Path
 
 from taxi_platform.lake import open_lake
@@ -14,6 +16,32 @@ from taxi_platform.trips.contract import all_rules
 from taxi_platform.trips.errors import SettingError, UserError
 from taxi_platform.trips.months import Dataset, Month
 from taxi_platform.warehouse import open_warehouse
+from taxi_platform.warehouse.base import Warehouse
+
+NAMES = (
+    "TAXI_HOME",
+    "TAXI_SOURCE_URL",
+    "TAXI_LAKE_URL",
+    "TAXI_WAREHOUSE_URL",
+    "TAXI_SERVING_URL",
+    "TAXI_DATASETS",
+    "TAXI_REJECT",
+    "TAXI_SINCE",
+    "TAXI_SCHEDULE",
+    "TAXI_NOTIFY_URLS",
+    "TAXI_UI_URL",
+    "TAXI_UI_TOKEN",
+    "TAXI_UI_HOSTS",
+    "TAXI_UI_READ_ONLY",
+    "TAXI_REPORT_TOKEN",
+    "TAXI_MEMORY_LIMIT",
+    "TAXI_THREADS",
+    "TAXI_FAULT_POINT",
+)
+"""All that are read anywhere; names that begin with TAXI_TEST_ belong to tests."""
+
+ALIKE = 0.76
+"""From here on a name is a mistyped one: TOKEN is near UI_TOKEN (0.77), FARE_URL near nothing (LAKE_URL: 0.75)."""
 
 MEMORY_PATTERN = re.compile(r"([0-9]{1,9}(?:\.[0-9]+)?) *(MB|GB|MiB|GiB)", re.IGNORECASE)
 
@@ -30,6 +58,7 @@ class Settings:
     datasets: tuple[Dataset, ...]
     reject: tuple[str, ...]
     notify_urls: tuple[str, ...]
+    ui_url: str
     since: Month | None
     schedule: str | None
     memory_limit: str
@@ -42,6 +71,8 @@ class Settings:
 
 def load_settings(environment: Mapping[str, str] = os.environ) -> Settings:
     """Read all variables; raises `SettingError` naming the first that is wrong and what it takes."""
+    for name in unknown_names(environment):
+        _check_name(name)
 
     def value(name: str, default: str) -> str:
         given = environment.get(name, "").strip()
@@ -62,6 +93,7 @@ def load_settings(environment: Mapping[str, str] = os.environ) -> Settings:
         datasets=_datasets(value("TAXI_DATASETS", ",".join(Dataset))),
         reject=_rules(value("TAXI_REJECT", "")),
         notify_urls=tuple(value("TAXI_NOTIFY_URLS", "").split()),
+        ui_url=_ui_url(value("TAXI_UI_URL", "http://127.0.0.1:3000")),
         since=_since(value("TAXI_SINCE", "")),
         schedule=_cron(value("TAXI_SCHEDULE", "")),
         memory_limit=_memory(value("TAXI_MEMORY_LIMIT", "512MB")),
@@ -70,12 +102,27 @@ def load_settings(environment: Mapping[str, str] = os.environ) -> Settings:
 
 
 def check_urls(settings: Settings) -> None:
-    """Raise `SettingError` for a URL that names nothing, before anything runs."""
+    """Raise `SettingError` for a URL that names nothing, or for two of one warehouse, before anything runs."""
     open_source(settings.source_url, settings.datasets)
     open_lake(settings.lake_url)
-    open_warehouse(settings.warehouse_url)
+    list(open_warehouses(settings))
+
+
+def open_warehouses(settings: Settings) -> Iterator[tuple[str, Warehouse]]:
+    """The warehouse, and the serving one where there is one, each by its resource's key."""
+    warehouse = open_warehouse(settings.warehouse_url)
+    yield "warehouse", warehouse
     if settings.serving_url:
-        open_warehouse(settings.serving_url, "TAXI_SERVING_URL")
+        serving = open_warehouse(settings.serving_url, "TAXI_SERVING_URL")
+        if serving.url == warehouse.url:
+            raise SettingError("TAXI_SERVING_URL names the same warehouse as TAXI_WAREHOUSE_URL.", "It takes another.")
+        yield "serving", serving
+
+
+def unknown_names(environment: Mapping[str, str]) -> list[str]:
+    """The variables that look like settings and are none."""
+    ours = (name for name in environment if name.startswith("TAXI_") and not name.startswith("TAXI_TEST_"))
+    return sorted(name for name in ours if name not in NAMES)
 
 
 def listed(text: str) -> list[str]:
@@ -83,11 +130,22 @@ def listed(text: str) -> list[str]:
     return [entry.strip() for entry in text.split(",") if entry.strip()]
 
 
+def _check_name(name: str) -> None:
+    """Raise `SettingError` for a name that is a known one mistyped or cut short; any other may be somebody else's."""
+    near = [known for known in NAMES if known.startswith(f"{name}_")] or [
+        f"TAXI_{known}" for known in get_close_matches(name[5:], [known[5:] for known in NAMES], cutoff=ALIKE)
+    ]
+    if near:
+        raise SettingError(f"{name} is no setting.", f"Perhaps {near[0]} is meant; if not, take another name.")
+
+
 def _datasets(text: str) -> tuple[Dataset, ...]:
     try:
         chosen = {Dataset.parse(name) for name in listed(text)}
     except UserError as error:
         raise SettingError(f"TAXI_DATASETS: {error.problem}", error.remedy) from None
+    if not chosen:
+        raise SettingError("TAXI_DATASETS names no dataset.", f"It takes a list of {', '.join(Dataset)}.")
     return tuple(dataset for dataset in Dataset if dataset in chosen)
 
 
@@ -103,9 +161,22 @@ def _rules(text: str) -> tuple[str, ...]:
 
 def _since(text: str) -> Month | None:
     try:
-        return Month.parse(text) if text else None
+        since = Month.parse(text) if text else None
     except UserError as error:
         raise SettingError(f"TAXI_SINCE: {error.problem}", error.remedy) from None
+    if since and since > Month.of(date.today()):
+        raise SettingError(f"TAXI_SINCE is {since}, which lies in the future.", "It takes a month such as 2009-01.")
+    return since
+
+
+def _ui_url(text: str) -> str:
+    """Where people open the UI, for the links in messages."""
+    if not re.fullmatch(r"https?://[^\s/?#@]+(/[^\s?#@]*)?", text):
+        raise SettingError(
+            "TAXI_UI_URL is not an address that a message can link to.",
+            "It takes http://host:port or https://host/path, without user, password and query.",
+        )
+    return text.rstrip("/")
 
 
 def _cron(text: str) -> str | None:

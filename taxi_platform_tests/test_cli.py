@@ -15,6 +15,7 @@ import pytest
 import requests
 from filelock import FileLock
 
+from taxi_platform import __version__
 from taxi_platform_tests.shared import TAXI, free_port, wait_for
 from taxi_platform_tests.sources.web import Page, serving
 
@@ -32,6 +33,24 @@ def taxi(*arguments, **environment):
     return done.returncode, done.stdout, done.stderr
 
 
+@pytest.mark.parametrize("group", [(), ("notify",)])
+def test_no_commands_help_is_cut(group):
+    status, out, _ = taxi(*group, "--help", COLUMNS="80")
+    assert status == 0
+    assert "..." not in out.partition("Commands:")[2]
+
+
+def test_the_help_names_settings_doctor_datasets_and_an_example():
+    assert "variables that begin with TAXI_; `taxi doctor` checks them" in taxi("--help")[1]
+    told = taxi("ingest", "--help")[1]
+    assert "yellow, green, fhv or fhvhv" in told and "YYYY-MM" in told
+    assert "\n    taxi ingest green 2024-01\n" in told
+
+
+def test_the_version_is_the_packages():
+    assert taxi("--version") == (0, f"taxi {__version__}\n", "")
+
+
 def test_a_range_is_loaded_then_unchanged(tmp_path):
     status, out, _ = taxi("ingest", "green", "2020-04", "2020-05", "--json")
     assert status == 0
@@ -41,7 +60,7 @@ def test_a_range_is_loaded_then_unchanged(tmp_path):
         ("2020-05", "loaded", 1000),
     ]
     assert all(r["rows_clean"] + r["rows_rejected"] == 1000 and r["rows_in_table"] == r["rows_clean"] for r in results)
-    status, out, _ = taxi("ingest", "green", "2020-04", "2020-05", "--json")
+    status, out, _ = taxi("ingest", "Green", "2020-04", "2020-05", "--json")
     assert [r["status"] for r in json.loads(out)] == ["unchanged", "unchanged"]
     with duckdb.connect(str(tmp_path / "home/warehouse.duckdb"), read_only=True) as con:
         assert con.execute("SELECT count(*) FROM green_trips").fetchone()[0] == sum(r["rows_clean"] for r in results)
@@ -85,6 +104,9 @@ def test_a_mistake_is_told_with_its_remedy_and_status_two(arguments, told):
         ("TAXI_DATASETS", "purple"),
         ("TAXI_REJECT", "ugly"),
         ("TAXI_THREADS", "many"),
+        ("TAXI_NOTIFY_URLS", "pigeon://loft"),
+        ("TAXI_UI_URL", "my machine"),
+        ("TAXI_SOURC_URL", "tlc://"),
     ],
 )
 def test_a_wrong_setting_is_named_before_anything_runs(name, value, tmp_path):
@@ -96,9 +118,11 @@ def test_a_wrong_setting_is_named_before_anything_runs(name, value, tmp_path):
 
 def test_bad_data_is_status_one_with_what_to_do(tmp_path):
     (tmp_path / "green_2020-04.csv").write_bytes(b"<html>busy</html>")
-    status, _, err = taxi("ingest", "green", "2020-04", TAXI_SOURCE_URL=f"file://{tmp_path}/{{dataset}}_{{month}}.csv")
+    arguments = ("ingest", "green", "2020-04", "--force", "--reject", "zero_passengers,zero_distance")
+    status, _, err = taxi(*arguments, TAXI_SOURCE_URL=f"file://{tmp_path}/{{dataset}}_{{month}}.csv")
     assert status == 1
     assert "HTML" in err
+    assert "ingest green 2020-04 --force --reject zero_distance,zero_passengers\n" in err
 
 
 @pytest.mark.skipif(os.geteuid() == 0 and not Path("/proc/version").exists(), reason="root may write anywhere")
@@ -141,6 +165,7 @@ def test_an_interruption_is_status_130_and_the_next_run_finishes(tmp_path):
     _, rest = child.communicate(timeout=60)
     assert child.returncode == 130
     assert "Traceback" not in rest
+    assert rest.endswith(" 2020-12\n")  # all that is left, begun or not
     status, out, _ = taxi("ingest", "green", "2020-01", "2020-02", "--json")
     assert status == 0
     assert "unchanged" in [result["status"] for result in json.loads(out)]  # the two run side by side

@@ -1,16 +1,20 @@
 """The graph as a person meets it: keys, groups, partitions, checks, and what one run of it tells."""
 
+import re
 import subprocess
 import sys
 from datetime import datetime
+from pathlib import Path
 
 import dagster as dg
 import duckdb
 import pytest
+import yaml
 
 from taxi_platform.definitions import build_definitions
 from taxi_platform.settings import load_settings
 
+ROOT = Path(__file__).parents[1]
 DATASETS = {"yellow": "2009-01", "green": "2013-08", "fhv": "2015-01", "fhvhv": "2019-02"}
 
 
@@ -109,11 +113,11 @@ def test_a_failure_says_what_where_and_what_to_do(definitions, monkeypatch, tmp_
     assert failure.metadata["error"].value == "NotData"
 
 
-def test_a_runs_config_can_reject_and_force(definitions):
-    config = {"ops": {"green_cleaning": {"config": {"reject": ["zero_distance"]}}}}
-    result, _ = materialize(definitions, "green_ingest", "2020-04", config)
+def test_a_runs_config_can_reject_by_the_lines_that_the_readme_gives(definitions):
+    (lines,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL)
+    result, _ = materialize(definitions, "green_ingest", "2020-04", yaml.safe_load(lines))
     told = {e.asset_key.path[-1]: e.materialization.metadata for e in result.get_asset_materialization_events()}
-    assert "zero_distance" in told["clean_trips"]["reasons"].value
+    assert "zero_passengers" in told["clean_trips"]["reasons"].value
 
 
 def test_taxi_reject_promotes_a_rule_for_every_run(monkeypatch):

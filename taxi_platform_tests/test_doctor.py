@@ -67,6 +67,24 @@ def test_what_is_wrong_is_named_with_its_remedy_and_without_secrets(tmp_path, en
     assert "hunter2" not in found[name]
 
 
+def test_the_variables_are_listed_and_those_that_are_no_settings(tmp_path, monkeypatch):
+    monkeypatch.setenv("TAXI_SOURCE_URL", "sample://")
+    monkeypatch.setenv("TAXI_COLOR", "yellow")
+    first = next(examine(load_settings(), NEWEST))
+    assert (first.name, first.told) == ("settings", "TAXI_HOME, TAXI_SOURCE_URL set; unknown, ignored: TAXI_COLOR")
+
+
+def test_a_home_that_is_a_file_is_wrong(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    for home in (tmp_path / "file", tmp_path / "file" / "home"):
+        assert f"{tmp_path}/file is not a folder. Set TAXI_HOME" in wrong(TAXI_HOME=str(home))["home"]
+
+
+def test_a_warehouse_that_shall_serve_itself_is_wrong(tmp_path):
+    url = f"duckdb://{tmp_path}/warehouse.duckdb"
+    assert "same warehouse" in wrong(TAXI_HOME=str(tmp_path), TAXI_SERVING_URL=url)["serving"]
+
+
 def test_bootstrap_says_what_it_would_make_makes_it_and_then_finds_it(tmp_path):
     status, out, _ = taxi("bootstrap", "--dry-run", TAXI_DATASETS="green")
     assert status == 0

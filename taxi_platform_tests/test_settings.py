@@ -1,12 +1,16 @@
 """Settings: defaults, and one clear message for every wrong value."""
 
+import re
 import traceback
+from pathlib import Path
 
 import pytest
 
-from taxi_platform.settings import check_urls, load_settings
+from taxi_platform.settings import check_urls, load_settings, unknown_names
 from taxi_platform.trips.errors import SettingError
 from taxi_platform.trips.months import Dataset
+
+ROOT = Path(__file__).parents[1]
 
 
 def test_the_defaults_need_no_account_and_no_network(tmp_path):
@@ -32,7 +36,9 @@ def test_datasets_keep_their_order_and_count_once():
     ("name", "value", "told"),
     [
         ("TAXI_DATASETS", "purple", "yellow, green, fhv, fhvhv"),
+        ("TAXI_DATASETS", ", ,", "yellow, green, fhv, fhvhv"),
         ("TAXI_REJECT", "ugly", "zero_passengers"),
+        ("TAXI_SINCE", "2999-01", "future"),
         ("TAXI_MEMORY_LIMIT", "much", "512MB"),
         ("TAXI_MEMORY_LIMIT", "1MB", "128MB or more"),
         ("TAXI_SCHEDULE", "every morning", "such as 30 6 * * *"),
@@ -54,9 +60,51 @@ def test_a_wrong_value_is_named_with_what_the_variable_takes(name, value, told):
 
 
 @pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("TAXI_SOURC_URL", "TAXI_SOURCE_URL"),
+        ("TAXI_DATASET", "TAXI_DATASETS"),
+        ("TAXI_LAKE", "TAXI_LAKE_URL"),
+        ("TAXI_UI_READONLY", "TAXI_UI_READ_ONLY"),
+        ("TAXI_TOKEN", "TAXI_UI_TOKEN"),
+    ],
+)
+def test_a_mistyped_name_is_refused_with_the_one_that_is_meant(name, meant):
+    with pytest.raises(SettingError, match=rf"{name} is no setting\. Perhaps {meant} is meant"):
+        load_settings({name: "canary"})
+
+
+def test_names_that_resemble_no_setting_are_somebody_elses():
+    strange = {"TAXI_FARE_URL": "a", "TAXI_COLOR": "yellow", "TAXI_TEST_LAKE_URL": "b", "TAX_REJECT": "c"}
+    assert load_settings(strange).reject == ()
+    assert unknown_names({**strange, "TAXI_HOME": "d"}) == ["TAXI_COLOR", "TAXI_FARE_URL"]
+
+
+def test_every_variable_that_the_readme_tells_of_is_known():
+    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+    told = {name for page in pages for name in re.findall(r"\bTAXI_[A-Z_]*[A-Z]", page.read_text("utf-8"))}
+    assert {"TAXI_UI_HOSTS", "TAXI_SOURCE_URL"} <= told
+    assert unknown_names(dict.fromkeys(told, "")) == []
+
+
+@pytest.mark.parametrize(
+    ("warehouse", "serving"),
+    [
+        ("duckdb:///data/a.duckdb", "duckdb:///data/./a.duckdb"),
+        ("postgresql://one:secret@host/db", "postgresql://two@host/db?schema=public"),
+    ],
+)
+def test_one_warehouse_does_not_serve_itself(warehouse, serving):
+    settings = load_settings({"TAXI_WAREHOUSE_URL": warehouse, "TAXI_SERVING_URL": serving})
+    with pytest.raises(SettingError, match="TAXI_SERVING_URL names the same warehouse as TAXI_WAREHOUSE_URL") as caught:
+        check_urls(settings)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
     "url", ["bigquery://[canary/taxi", "bigquery://me:canary℀@project/taxi", "//me:canary@host/db"]
 )
 def test_a_warehouse_url_that_cannot_be_read_is_refused_without_being_shown(url):
-    with pytest.raises(SettingError, match="TAXI_WAREHOUSE_URL names no warehouse") as caught:
+    with pytest.raises(SettingError, match="TAXI_WAREHOUSE_URL names no") as caught:
         check_urls(load_settings({"TAXI_WAREHOUSE_URL": url}))
     assert "canary" not in "".join(traceback.format_exception(caught.value))

@@ -9,11 +9,10 @@ URLs hold secrets: a channel is named by its position and scheme, and nothing th
 
 from __future__ import annotations
 
-import os
 import re
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -40,24 +39,13 @@ SECRETS = [
 ]
 
 
-def ui_url(environment: Mapping[str, str] = os.environ) -> str:
-    """Where people open the UI, for the links in messages: `TAXI_UI_URL`."""
-    url = environment.get("TAXI_UI_URL", "").strip() or "http://127.0.0.1:3000"
-    if not re.fullmatch(r"https?://[^\s/?#@]+(/[^\s?#@]*)?", url):
-        raise SettingError(
-            "TAXI_UI_URL is not an address that a message can link to.",
-            "It takes http://host:port or https://host/path, without user, password and query.",
-        )
-    return url.rstrip("/")
-
-
 def send_test(settings: Settings, say: Say) -> bool:
     """Send a message to every channel at once; says of each whether it worked and what to do otherwise."""
     if not settings.notify_urls:
         raise SettingError("TAXI_NOTIFY_URLS is not set.", TAKES)
     check_notify_urls(settings.notify_urls)
     number = f"test-{uuid.uuid4()}"
-    body = f"This channel gets the messages about taxi runs.\nUI: {ui_url()}\nMessage id: {number}"
+    body = f"This channel gets the messages about taxi runs.\nUI: {settings.ui_url}\nMessage id: {number}"
     worked = True
     for name, channel in open_channels(settings.notify_urls).items():
         problem = channel.send(Message(number, "taxi: test message", body))
@@ -193,7 +181,7 @@ def tell(instance: dg.DagsterInstance, settings: Settings, since: float, say: Sa
     """
     outbox, urls = Outbox(settings.home), settings.notify_urls
     now = get_current_timestamp()
-    since = note_finished_runs(instance, outbox, urls, ui_url(), since, now)
+    since = note_finished_runs(instance, outbox, urls, settings.ui_url, since, now)
     sent = deliver(outbox, urls, say, now)
     return since, f"{sent} messages sent, {outbox.waiting()} wait."
 
@@ -202,7 +190,6 @@ def build_notifications(settings: Settings) -> list[dg.SensorDefinition]:
     """The sensor that notes and delivers, switched on; none where no channel is configured."""
     if not settings.notify_urls:
         return []
-    ui_url()  # wrong, it shall be told before anything runs
     loaded = time.time()
 
     @dg.sensor(

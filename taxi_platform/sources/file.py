@@ -27,6 +27,11 @@ class FileSource(Source):
         try:
             found = path.stat()
         except (FileNotFoundError, NotADirectoryError):
+            # Without the folder nobody knows what is published: a disk may not be mounted.
+            folder = Path(self.template.partition("{")[0].rpartition("/")[0] or "/")
+            if not folder.is_dir():
+                problem = f"The folder {folder} does not exist."
+                raise SourceUnavailable(problem, "Check TAXI_SOURCE_URL, or mount it.") from None
             return None
         except OSError as error:
             raise _refused(path, error) from error

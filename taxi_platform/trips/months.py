@@ -65,8 +65,9 @@ class Dataset(StrEnum):
 
     @classmethod
     def parse(cls, text: str) -> Dataset:
+        """Read a name, in whatever case; raises `UserError` for any other."""
         try:
-            return cls(text)
+            return cls(text.lower())
         except ValueError:
             known = ", ".join(cls)
             raise UserError(f"{text!r} is not a dataset.", f"Take one of {known}.") from None
@@ -98,7 +99,8 @@ class Partition:
         partition = cls(Dataset.parse(dataset), Month.parse(month))
         if partition.month < partition.dataset.first_month:
             raise UserError(
-                f"There is no {partition}.", f"The first month of {dataset} is {partition.dataset.first_month}."
+                f"There is no {partition}.",
+                f"The first month of {partition.dataset} is {partition.dataset.first_month}.",
             )
         return partition
 

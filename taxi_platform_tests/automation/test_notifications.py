@@ -21,7 +21,6 @@ from taxi_platform.automation.notifications import (
     build_notifications,
     note_finished_runs,
     send_test,
-    ui_url,
 )
 from taxi_platform.automation.outbox import GIVE_UP, KEEP, Outbox, deliver
 from taxi_platform.automation.runs import ingest_month, open_instance
@@ -513,4 +512,4 @@ def test_the_sensor_is_on_wherever_a_channel_is_configured(platform):
 )
 def test_a_ui_address_that_cannot_be_linked_to_is_refused(url):
     with pytest.raises(SettingError, match="TAXI_UI_URL"):
-        ui_url({"TAXI_UI_URL": url})
+        load_settings({"TAXI_UI_URL": url})

@@ -163,6 +163,8 @@ def run(*arguments, **environment):
 def test_the_command_draws_a_picture_and_makes_nothing(web, tmp_path):
     told = run("status")
     assert told.returncode == 0, told.stderr
+    assert "unknown: not asked about; taxi status --ask asks" in told.stdout
+    assert told.stderr == ""  # nothing turns where no terminal is
     assert "green: 0 of" in told.stdout and "  2013–" in told.stdout
     assert not (tmp_path / "home").exists()
 

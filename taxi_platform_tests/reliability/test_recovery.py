@@ -104,7 +104,9 @@ def test_a_bad_month_is_gone_back_from_by_one_command_until_the_source_mends_it(
     assert month.ingest()["rows_in_table"] == 199
     status, out, err = month.taxi("restore", "green", "2020-04")
     assert status == 0, err
-    assert "300 rows is the current one" in out
+    told = out.splitlines()
+    assert [line.split()[3] for line in told[1:3]] == ["300", "200"]  # what is kept, the current one last
+    assert "with 300 rows becomes the current one" in told[3]
     assert [row[:-1] for row in month.table()] == [row[:-1] for row in good]
     fetched = month.fetches()
     assert month.ingest()["status"] == "unchanged"  # the bad file is still published, and set aside
@@ -168,4 +170,13 @@ def test_old_raw_files_are_named_first_and_removed_only_when_told(month):
     versions, _ = month.in_lake.versions()
     assert [raw.rows for raw in versions] == [100]
     assert month.ingest()["status"] == "unchanged"
-    assert month.taxi("prune", "green", "--keep", "1")[1].startswith("0 files")
+    assert month.taxi("prune", "green", "--keep", "1")[1] == "Nothing to remove.\n"
+
+
+def test_a_single_month_can_be_pruned(month):
+    month.publish(200)
+    month.ingest()
+    assert month.taxi("prune", "green", "2020-05", "--keep", "1")[1] == "Nothing to remove.\n"
+    told = month.taxi("prune", "Green", "2020-04", "--keep", "1", "--apply")[1].splitlines()
+    assert told[0].startswith("removed raw/green/2020-04/")
+    assert (told[1], len(month.raw_files())) == ("1 file, 0.0 MB.", 1)

@@ -84,7 +84,12 @@ def test_no_secret_is_found_in_output_files_ui_or_messages(settings, tmp_path):
         run(environment, "bootstrap", "--dry-run"),
         run(environment, "notify", "test"),
         run(environment, "status"),
-        run({**environment, "TAXI_WAREHOUSE_URL": environment["TAXI_SERVING_URL"]}, "ingest", "green", "2020-04"),
+        run(
+            {**environment, "TAXI_WAREHOUSE_URL": f"{environment['TAXI_SERVING_URL']}&schema=a"},
+            "ingest",
+            "green",
+            "2020-04",
+        ),
         run({**environment, "TAXI_SOURCE_URL": f"ftp://{CANARY}/{{month}}"}, "ingest", "green", "2020-04"),
         run({**environment, "TAXI_NOTIFY_URLS": f"nothing://{CANARY}"}, "doctor"),
     ]

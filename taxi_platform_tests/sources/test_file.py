@@ -48,6 +48,16 @@ def test_a_missing_file_is_not_published(source, tmp_path):
         source.fetch(other, tmp_path / "out")
 
 
+@pytest.mark.parametrize("rest", ["{dataset}_{month}.csv", "{dataset}/{month}.csv", "green_{month}.csv"])
+def test_a_missing_month_of_a_folder_that_is_there_is_not_published_of_another_unknown(tmp_path, rest):
+    assert FileSource(f"{tmp_path}/{rest}").stat(MONTH) is None
+    (tmp_path / "file").touch()
+    for folder in (tmp_path / "gone", tmp_path / "file" / "below"):
+        with pytest.raises(SourceUnavailable) as caught:
+            FileSource(f"{folder}/{rest}").stat(MONTH)
+        assert str(caught.value) == f"The folder {folder} does not exist. Check TAXI_SOURCE_URL, or mount it."
+
+
 def test_a_folder_in_the_files_place_is_refused(source, published):
     published.unlink()
     published.mkdir()
