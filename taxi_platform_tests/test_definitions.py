@@ -53,6 +53,12 @@ def test_every_asset_has_an_owner_a_kind_and_a_description(definitions):
         assert len(spec.description) > 20, key
 
 
+def test_what_starts_runs_by_itself_says_when_and_why(definitions):
+    sensor = definitions.resolve_sensor_def("green_publication").description
+    assert "every 6 hours" in sensor and "tick of each minute" in sensor and "other reject rules" in sensor
+    assert "or other reject rules" in definitions.resolve_schedule_def("green_schedule").description
+
+
 def test_a_variable_that_is_set_shows_only_its_name(definitions):
     by_variable = definitions.get_repository_def().get_env_vars_by_top_level_resource()
     assert by_variable == {"TAXI_SOURCE_URL": {"source"}}

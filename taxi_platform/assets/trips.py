@@ -154,7 +154,10 @@ def build_dataset(
                 "published_count",
                 asset=clean_key,
                 partitions_def=partitions,
-                description="As many rows were read as are known of this month's file; CSV and Parquet differ.",
+                description=(
+                    "As many rows were read as are known of this month's file; where only CSV or only Parquet is known "
+                    "and the other was read, about as many."
+                ),
             ),
         ],
         partitions_def=partitions,

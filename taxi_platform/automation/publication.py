@@ -73,8 +73,9 @@ def publication_sensor(dataset: Dataset, reject: Sequence[str]) -> dg.SensorDefi
         minimum_interval_seconds=TICK_SECONDS,
         description=(
             f"Asks the source about the {NEWEST} newest months of {dataset} every {LOOK_EVERY.seconds // 3600} hours "
-            f"and about {OLDER} older ones in the lake, in turn, and starts a run for each that is new, republished or "
-            "cleaned under another contract. Months that were never fetched are the schedule's."
+            "(the tick of each minute only sees whether it is time) and about "
+            f"{OLDER} older ones in the lake, in turn, and starts a run for each that is new, republished or cleaned "
+            "under another contract or other reject rules. Months that were never fetched are the schedule's."
         ),
     )
     def publication(
@@ -116,8 +117,8 @@ def catch_up_schedule(
         execution_timezone="America/New_York",
         description=(
             f"{when}: a run for each month of {dataset} since {since or 'twelve months ago'} (TAXI_SINCE) that "
-            f"is published and not loaded, or cleaned under another contract; newest first, {CATCH_UP} at a time. "
-            "What is in the lake already is not asked about: republished months are the sensor's."
+            "is published and not loaded, or cleaned under another contract or other reject rules; newest first, "
+            f"{CATCH_UP} at a time. What is in the lake is not asked about: republished months are the sensor's."
         ),
     )
     def schedule(

@@ -25,4 +25,6 @@ def open_lake(url: str) -> Lake:
         from taxi_platform.lake.gcs import connect
 
         return connect(url)
+    if re.fullmatch(r"/(?!/)[\w./-]+", url):
+        raise SettingError("TAXI_LAKE_URL is a path, not an address.", f"Write it {Path(url).as_uri()}.")
     raise SettingError("TAXI_LAKE_URL names no lake.", "It takes file:///absolute/folder or gs://bucket/prefix.")

@@ -37,6 +37,7 @@ ERROR_BODY_BYTES = 4 << 10
 MAX_SHOWN = 1000
 """The longest address, in characters without its query, that a redirect may lead to."""
 LATER = "Try again later."
+OFFLINE = "Try again later, or check the network here; TAXI_SOURCE_URL=sample:// needs none."
 CHECK = "Check TAXI_SOURCE_URL."
 
 
@@ -395,7 +396,7 @@ def network_errors(url: str) -> Iterator[None]:
     except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema, UnicodeError) as error:
         raise SourceRefused(f"{redact(url)} is no address ({type(error).__name__}).", CHECK) from None
     except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
-        raise SourceUnavailable(f"{redact(url)} did not answer or broke off: {_reason(error)}.", LATER) from None
+        raise SourceUnavailable(f"{redact(url)} did not answer or broke off: {_reason(error)}.", OFFLINE) from None
 
 
 def _reason(error: BaseException) -> str:

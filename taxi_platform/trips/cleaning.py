@@ -82,7 +82,7 @@ class Cleaner:
         """
         if not self.raw.rows and not force:
             raise NotData(
-                f"{self.raw.path.name} has a header but no rows.", "If the month really is empty, run it with force."
+                f"{self.raw.path.name} has a header but no rows.", "If the month really is empty, run it with --force."
             )
         with self._connect() as con:
             with self.raw.path.open("rb") as file:

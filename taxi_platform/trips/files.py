@@ -77,7 +77,7 @@ def sniff(head: bytes) -> Format:
     if text.startswith(b"<"):
         if code := re.search(rb"<Code>(\w+)</Code>", text):
             raise NotData(f"The file is an XML error message ({code[1].decode()}), not trips.", "Check the address.")
-        raise NotData("The file is an HTML or XML page, not trips.", "Open its address in a browser.")
+        raise NotData("The file is an HTML or XML page, not trips.", "Look at it: its text may say why.")
     for magic, name in FOREIGN.items():
         if text.startswith(magic):
             raise NotData(f"The file is {name}, not trips.", "Publish it as CSV, gzipped CSV or Parquet.")

@@ -43,10 +43,14 @@ class PostgresSchema:
         if not re.fullmatch(r"[A-Za-z_]\w{0,62}", self.name, re.ASCII):
             raise SettingError(f"{variable} has schema={self.name!r}, which is no schema name.", TAKES)
         theirs = "&".join(option for option in options if option not in ours)
+        unknown = None
         try:
             given = conninfo_to_dict(f"{base}?{theirs}" if theirs else base)
-        except (psycopg.Error, UnicodeDecodeError):  # not chained: its text may show the password
+        except (psycopg.Error, UnicodeDecodeError) as error:  # not chained: its text may show the password
+            unknown = re.search(r'query parameter: "(\w+)"', str(error))
             given = {"port": "unreadable"}
+        if unknown and "@" not in query:  # before an @, it may be a part of the password
+            raise SettingError(f"{variable} has a parameter {unknown[1]}, which is unknown.", TAKES)
         host, port, database = (str(given.get(key, "")) for key in ("host", "port", "dbname"))
         if not re.fullmatch(r"[\d,]*", port) or "@" in host[1:] + database:  # a part of the password went astray
             raise SettingError(f"{variable} is not a PostgreSQL URI.", TAKES)
@@ -74,7 +78,8 @@ class PostgresSchema:
             raise self._explained(error) from error
 
     def _explained(self, error: psycopg.Error) -> WarehouseError:
-        text = " ".join(str(error).split())[:400].rstrip(".")
+        said = re.sub(r"\n\tIs the server running.*", "", str(error))  # libpq's hint, which ends in a question mark
+        text = " ".join(said.split())[:400].rstrip(".")
         if isinstance(error, errors.InsufficientPrivilege):
             return WarehouseError(
                 f"{self.url} refuses the user of {self.variable} what a load needs: {text}.",

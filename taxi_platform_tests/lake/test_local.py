@@ -21,6 +21,11 @@ def test_a_key_that_leads_out_of_the_folder_is_refused(tmp_path, key):
     assert (tmp_path / "outside").read_bytes() == b"theirs"
 
 
+def test_a_path_is_answered_with_its_address():
+    with pytest.raises(SettingError, match=r"^TAXI_LAKE_URL is a path, .* Write it file:///tmp/my-lake\.$"):
+        open_lake("/tmp/my-lake")
+
+
 @pytest.mark.parametrize(
     "url",
     [

@@ -82,7 +82,7 @@ def test_zeros_between_gzip_members_which_duckdb_cannot_read_cost_no_row():
 @pytest.mark.parametrize("data", [green(), parquet(TABLE.slice(0, 0))], ids=["csv", "parquet"])
 def test_a_header_without_rows_is_refused_and_says_how_to_insist(data, tmp_path):
     """Fault 7."""
-    refused(data, NotData, "no rows.*force", tmp_path)
+    refused(data, NotData, "no rows.*--force", tmp_path)
 
 
 @pytest.mark.fault(8)

@@ -19,8 +19,30 @@ def test_csv_and_parquet_of_a_month_are_compared_each_with_its_own_count():
     assert compare_count(GREEN, "gzip", 35_612).agrees
     assert compare_count(GREEN, "parquet", 35_644).agrees
     off = compare_count(GREEN, "parquet", 35_612)
-    assert (off.agrees, off.compared) == (False, "parquet")
-    assert "-32 rows" in str(off)
+    assert (off.agrees, off.compared) == (False, "Parquet")
+    assert str(off) == "35,612 rows read from Parquet, 35,644 published in Parquet: -32 rows."
+
+
+def test_where_only_the_other_formats_count_is_known_it_is_compared_loosely():
+    month = Partition.parse("green", "2019-04")
+    real = compare_count(month, "csv.gz", 514_392)
+    assert real.agrees
+    assert str(real) == (
+        "514,392 rows read from CSV, 567,852 published in Parquet: -53,460 rows, as CSV and Parquet may differ."
+    )
+    cut = compare_count(month, "csv", 454_281)  # a row below four fifths
+    assert (cut.agrees, str(cut)) == (
+        False,
+        "454,281 rows read from CSV, 567,852 published in Parquet: -113,571 rows.",
+    )
+    assert compare_count(month, "csv", 454_282).agrees
+    assert not compare_count(month, "parquet", 567_851).agrees
+
+
+def test_a_parquet_file_is_compared_with_a_csv_files_count_where_only_that_is_known():
+    compared = compare_count(Partition.parse("green", "2013-08"), "parquet", 8_000)
+    assert (compared.compared, compared.published, compared.agrees) == ("CSV", 7_623, True)
+    assert not compare_count(Partition.parse("green", "2013-08"), "parquet", 9_148).agrees
 
 
 def test_either_version_of_a_republished_month_agrees():

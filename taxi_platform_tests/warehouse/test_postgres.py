@@ -154,8 +154,19 @@ def test_a_wrong_login_is_named_without_showing_the_password(server_uri: str, lo
 
 @pytest.mark.parametrize("address", ["/?host=/nowhere", "127.0.0.1:1/taxi"])
 def test_a_server_that_does_not_answer_is_worth_another_try(address: str):
-    with pytest.raises(TransientError, match=r"cannot be reached .*Run again when the server is up"):
+    with pytest.raises(
+        TransientError, match=r"cannot be reached .*(directory|refused)\. Run again when the server is up"
+    ):
         open_warehouse(f"postgresql://loader:hidden@{address}").loaded_months("green_trips")
+
+
+def test_an_unknown_parameter_is_named_unless_it_may_be_a_part_of_the_password():
+    with pytest.raises(SettingError, match="TAXI_WAREHOUSE_URL has a parameter shema, which is unknown") as caught:
+        open_warehouse("postgresql://loader:hidden@host/taxi?shema=canary")
+    assert caught.value.__context__ is None and "canary" not in str(caught.value)
+    with pytest.raises(SettingError, match="TAXI_WAREHOUSE_URL is not a PostgreSQL URI") as caught:
+        open_warehouse("postgresql://loader:hidden/word?canary=1@host/taxi")
+    assert caught.value.__context__ is None and "canary" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
