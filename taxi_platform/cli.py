@@ -138,7 +138,11 @@ def _due(settings: Settings, datasets: Sequence[Dataset]) -> list[Partition]:
     for dataset in datasets:
         survey = Survey(source, lake, warehouse, dataset, settings.reject)
         months = list(first_month(dataset, settings.since, newest).until(newest))
-        wanted += [state.partition for state in months_to_ingest(survey.look(months), len(months))]
+        states = list(survey.look(months))
+        for state in states:
+            if state.problem:
+                errors.print(f"{state.partition} is left out. {state.problem}", style="red", soft_wrap=True)
+        wanted += [state.partition for state in months_to_ingest(states, len(months))]
         if survey.problem:
             raise survey.problem
     return wanted
@@ -163,7 +167,8 @@ def versions(dataset: str, month: str) -> None:
 @click.argument("dataset")
 @click.argument("month")
 @click.argument("version", required=False)
-def restore(dataset: str, month: str, version: str | None) -> None:
+@click.option("--force", is_flag=True, help="Publish it even if it is empty or mostly rejected.")
+def restore(dataset: str, month: str, version: str | None, force: bool) -> None:
     """Go back to an older raw file of a month.
 
     To the one before, or to VERSION as `taxi versions` names it. The month is cleaned and loaded from it. What the
@@ -174,13 +179,13 @@ def restore(dataset: str, month: str, version: str | None) -> None:
 
     settings = _checked_settings()
     (partition,) = _range(settings, dataset, month, None)
-    kept = MonthInLake(open_lake(settings.lake_url), partition)
-    print_versions(kept.versions()[0])
-    raw = kept.restore(version)
+    in_lake = MonthInLake(open_lake(settings.lake_url), partition)
+    print_versions(in_lake.versions()[0])
+    raw = in_lake.restore(version)
     out.print(
         f"Version {raw.short_sha256} with {raw.rows:,} rows becomes the current one: it is cleaned and loaded now."
     )
-    results = _ingest(settings, [partition])
+    results = _ingest(settings, [partition], force, kept=True)
     print_table(results)
     sys.exit(_exit_status(results))
 
@@ -234,10 +239,12 @@ def dev(port: int) -> None:
 
     Code server, daemon and webserver run until Ctrl-C ends them together.
     """
+    from taxi_platform.automation.guard import load_access
     from taxi_platform.automation.runs import open_instance
     from taxi_platform.automation.supervisor import serve
 
     settings = _checked_settings()
+    load_access(port)
     with open_instance(settings):
         pass
     serve(settings, port, lambda told: out.print(told, soft_wrap=True))
@@ -309,6 +316,7 @@ def _ingest(
     reject: Sequence[str] = (),
     jobs: int | None = None,
     quiet: bool = False,
+    kept: bool = False,
 ) -> list[MonthResult]:
     """Run the months, telling how far it is; those that an interruption left alone are listed as not begun."""
     jobs = min(jobs or min(DEFAULT_JOBS, os.cpu_count() or 1), len(wanted))
@@ -328,7 +336,7 @@ def _ingest(
         from taxi_platform.automation.backfill import ingest_months
         from taxi_platform.automation.runs import IngestOptions
 
-        options = IngestOptions(force, tuple(reject))
+        options = IngestOptions(force, tuple(reject), kept)
         try:
             for outcome, seconds in ingest_months(
                 settings, _definitions, wanted, options, jobs, lambda step: bar.advance(task)

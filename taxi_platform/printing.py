@@ -39,7 +39,7 @@ MARKS = {
 NOT_BEGUN = "not begun"
 """The status of months that an interruption left alone."""
 
-errors = Console(stderr=True, highlight=False)
+errors = Console(stderr=True, highlight=False, markup=False)
 out = Console(highlight=False)
 
 

@@ -206,6 +206,13 @@ def test_a_command_that_is_killed_takes_its_processes_along(two_months_under_way
     assert [process for process in family if process.is_running() and process.status() != psutil.STATUS_ZOMBIE] == []
 
 
+def test_what_a_file_is_made_of_is_no_markup(tmp_path):
+    (tmp_path / "green_2020-04.csv").write_text("a,[/b],[red]c\n1,2,3\n")
+    status, _, err = taxi("ingest", "green", "2020-04", TAXI_SOURCE_URL=f"file://{tmp_path}/{{dataset}}_{{month}}.csv")
+    assert (status, "'[/b]', '[red]c'" in err) == (1, True)
+    assert taxi("ingest", "green", "[/]")[0] == 2
+
+
 def test_two_uis_over_one_home_are_one_too_many(tmp_path):
     (tmp_path / "home/dagster").mkdir(parents=True)
     with FileLock(tmp_path / "home/dagster/dev.lock"):

@@ -25,6 +25,7 @@ from taxi_platform.trips.errors import (
     IntegrityError,
     LakeError,
     NotPublished,
+    SourceRefused,
     SourceUnavailable,
     TaxiError,
     WarehouseError,
@@ -86,35 +87,46 @@ def fetch(
     partition: Partition,
     home: Path,
     force: bool = False,
+    kept: bool = False,
     progress: Progress = lambda done, total: None,
     say: Say = lambda sentence: None,
 ) -> Fetched:
     """Make the lake's raw file the one the source has now.
 
-    Raises `NotPublished`, or what the source raises; where the source is out of reach and a raw file is kept, that one
-    does, with a warning.
+    `kept` takes the lake's own and asks nobody. Raises `NotPublished`, or what the source raises; where the source is
+    out of reach and a raw file is kept, that one does, with a warning.
     """
     with lake.lock(partition):
         month = MonthInLake(lake, partition)
         before = month.current_raw()
         held = before is not None and lake.stat(before.key) is not None
+        if before and not held and (before.instead_of or kept):
+            raise lake.missing(before.key)
+        if before and kept:
+            return Fetched(before, lake.uri(before.key), before, unchanged=True)
         try:
             publication = source.stat(partition)
             if publication is None:
                 raise NotPublished(f"{partition} is not published.", "Try again later, or take an earlier month.")
+            over_published = before is not None and publication.made_up and not before.publication.made_up
+            if over_published and not held and not force:
+                raise SourceRefused(f"{partition} cannot be fetched again.", REALLY_PUBLISHED)
             if before and held and not force and before.is_of(publication):
                 told = "set aside" if before.instead_of == publication.offer else f"fetched on {before.time[:10]}"
-                say(f"{partition}: the source still has the file that was {told}.")
-                kept = REALLY_PUBLISHED if publication.made_up and not before.publication.made_up else None
-                return Fetched(before, lake.uri(before.key), before, unchanged=True, warning=kept)
+                if not over_published:
+                    say(f"{partition}: the source still has the file that was {told}.")
+                warning = REALLY_PUBLISHED if over_published else None
+                return Fetched(before, lake.uri(before.key), before, unchanged=True, warning=warning)
             with work_folder(home, partition) as folder:
-                raw = month.publish_raw(source.fetch(partition, folder, progress))
+                fetched = source.fetch(partition, folder, progress)
+                raw = month.publish_raw(fetched)
         except (SourceUnavailable, NotPublished) as error:
             if not before or not held or force:
                 raise
             return Fetched(before, lake.uri(before.key), before, unchanged=True, warning=str(error))
         unchanged = before is not None and before.sha256 == raw.sha256
-        say(f"{partition}: fetched {raw.size:,} bytes, {raw.rows:,} rows{', the same as before' * unchanged}.")
+        note = ", the same as before" * unchanged if fetched.sha256 == raw.sha256 else ", which were set aside"
+        say(f"{partition}: fetched {fetched.size:,} bytes, {fetched.rows:,} rows{note}.")
         return Fetched(raw, lake.uri(raw.key), before, unchanged)
 
 
@@ -253,10 +265,9 @@ def check_table(lake: Lake, warehouse: Warehouse, partition: Partition, home: Pa
     trips, rejected = trips_table(partition.dataset), rejected_table(partition.dataset)
     with _clean_month(lake, partition) as (month, footer, report):
         loaded = warehouse.loaded_month(trips.name, partition)
-        if loaded and loaded.file_versions != (footer.file_version,):
+        if loaded and len(loaded.file_versions) == 1 and loaded.file_versions != (footer.file_version,):
             raise Conflict(
-                f"{trips.name} holds version {' and '.join(loaded.file_versions)} of {partition}, the lake "
-                f"{footer.file_version}.",
+                f"{trips.name} holds version {loaded.file_versions[0]} of {partition}, the lake {footer.file_version}.",
                 f"Whoever cleaned it loads it too; if nobody does, materialize {partition.dataset}/trips again.",
             )
         with work_folder(home, partition) as folder, lake.local_copy(month.clean_key, folder) as path:

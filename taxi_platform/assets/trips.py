@@ -39,6 +39,7 @@ MAX_SHARE_REJECTED = 0.01
 
 class FetchConfig(dg.Config):
     force: bool = Field(default=False, description="Fetch the file again, even if the lake has this version.")
+    kept: bool = Field(default=False, description="Take the raw file that the lake has, and do not ask the source.")
 
 
 class CleanConfig(dg.Config):
@@ -96,6 +97,7 @@ def build_dataset(
                     partition,
                     lake.work_home,
                     config.force,
+                    config.kept,
                     progress=_telling(context.log.info),
                     say=context.log.info,
                 )

@@ -14,7 +14,7 @@ from taxi_platform.lake.base import Lake
 from taxi_platform.lake.months import CleanFooter, MonthInLake, RawVersion
 from taxi_platform.sources.base import Source
 from taxi_platform.trips.contract import contract_of
-from taxi_platform.trips.errors import SourceUnavailable
+from taxi_platform.trips.errors import LakeBusy, LakeError, SourceRefused, SourceUnavailable
 from taxi_platform.trips.months import MONTH, Dataset, Month, Partition
 from taxi_platform.trips.publication import Publication
 from taxi_platform.warehouse.base import LoadedMonth, Warehouse, trips_table
@@ -46,6 +46,8 @@ class MonthState:
     clean: CleanFooter | None
     loaded: LoadedMonth | None
     reject: tuple[str, ...] = ()
+    problem: LakeError | None = None
+    """Why nobody can tell what the lake holds of it."""
 
     @property
     def file_version(self) -> str | None:
@@ -55,6 +57,8 @@ class MonthState:
     @property
     def reason(self) -> Reason | None:
         """Why the month needs work; None where it does not, or where there is nothing to work on."""
+        if self.problem:
+            return None
         if self.raw is None:
             return Reason.MISSING if self.published else None
         if self.published and not self.raw.is_of(self.published):
@@ -73,7 +77,7 @@ class Survey:
     ) -> None:
         self.source, self.lake, self.warehouse, self.dataset = source, lake, warehouse, dataset
         self.reject = contract_of(dataset).check_rules(reject)
-        self.problem: SourceUnavailable | None = None
+        self.problem: SourceUnavailable | SourceRefused | None = None
         self._loaded: dict[str, LoadedMonth] | None = None
 
     def look(self, months: Sequence[Month], ask_kept: bool = True) -> Iterator[MonthState]:
@@ -83,9 +87,15 @@ class Survey:
         for month in months:
             partition = Partition(self.dataset, month)
             kept = MonthInLake(self.lake, partition)
-            raw = kept.current_raw()
+            try:
+                raw = kept.current_raw()
+                clean = kept.footer() if raw else None
+            except LakeBusy:
+                raise
+            except LakeError as error:  # one month's trouble must not hold up the others
+                yield MonthState(partition, None, None, None, None, self.reject, error)
+                continue
             published = self._ask(partition) if raw is None or ask_kept else None
-            clean = kept.footer() if raw else None
             loaded = self._loaded_month(partition) if clean else None
             yield MonthState(partition, published, raw, clean, loaded, self.reject)
 
@@ -103,7 +113,7 @@ class Survey:
             return None
         try:
             return self.source.stat(partition)
-        except SourceUnavailable as error:
+        except (SourceUnavailable, SourceRefused) as error:
             self.source, self.problem = None, error
             return None
 
@@ -117,7 +127,8 @@ def months_to_ingest(states: Iterable[MonthState], limit: int) -> list[MonthStat
 def months_in_lake(lake: Lake, dataset: Dataset) -> list[Month]:
     """The months of which a raw file was ever kept, oldest first; one listing."""
     names = {key.split("/")[2] for key in lake.list(f"raw/{dataset}/")}
-    return sorted(Month.parse(name) for name in names if MONTH.fullmatch(name))  # a person may have put a note there
+    months = [Month.parse(name) for name in names if MONTH.fullmatch(name)]  # a person may have put a note there
+    return sorted(month for month in months if month >= dataset.first_month)
 
 
 def first_month(dataset: Dataset, since: Month | None, newest: Month) -> Month:

@@ -86,7 +86,7 @@ def publication_sensor(dataset: Dataset, reject: Sequence[str]) -> dg.SensorDefi
             return dg.SkipReason(f"The next look at the source is at {memory.look_at:%Y-%m-%d %H:%M} UTC.")
         files = lake.open()
         newest = [newest_month(now.date()).plus(-back) for back in range(NEWEST)]
-        older = _in_turn([month for month in months_in_lake(files, dataset) if month not in newest], memory.last_older)
+        older = _in_turn([month for month in months_in_lake(files, dataset) if month < newest[-1]], memory.last_older)
         survey = Survey(source.open().hasty(_pause), files, warehouse.open(), dataset, reject)
         states = list(survey.look([*newest, *older]))
         due = months_to_ingest(states, NEWEST + OLDER)
@@ -134,7 +134,8 @@ def catch_up_schedule(
             _request(state, now, PRIORITY if state.partition.month > newest.plus(-NEWEST) else NO_PRIORITY)
             for state in _idle(context.instance, due, now)
         ]
-        return requests or dg.SkipReason(_why_nothing(states[-1:], survey))
+        told = [state for state in states if state.problem] + states[-1:]
+        return requests or dg.SkipReason(_why_nothing(told, survey))
 
     return schedule
 
@@ -177,10 +178,12 @@ def _why_nothing(states: Sequence[MonthState], survey: Survey, look_at: datetime
     again = f" The next look is at {look_at:%Y-%m-%d %H:%M} UTC." if look_at else ""
     if survey.problem:
         return f"The source does not answer: {survey.problem.problem}{again}"
-    missing = [state.partition for state in states if state.raw is None and state.published is None]
+    missing = [state.partition for state in states if not (state.raw or state.published or state.problem)]
     if missing:
         first = min(missing)
         return f"{first} is not published yet; expected about {expected_on(first.month):%Y-%m-%d}.{again}"
+    if damaged := [state for state in states if state.problem]:
+        return f"{damaged[0].partition} cannot be judged. {damaged[0].problem}{again}"
     if any(state.reason for state in states):
         return f"Every month that needs work is being worked on.{again}"
     return f"Every month that was looked at is loaded in its last version.{again}"

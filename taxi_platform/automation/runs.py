@@ -31,6 +31,8 @@ class IngestOptions:
 
     force: bool = False
     reject: tuple[str, ...] = ()
+    kept: bool = False
+    """Take the raw file that the lake has; then `force` is for cleaning and loading only."""
 
 
 @dataclass
@@ -139,8 +141,10 @@ def run_config(partition: Partition, options: IngestOptions) -> dict[str, Any]:
     """The config of one ingestion, as the launchpad would take it; quiet on the console, complete in the UI."""
     dataset = partition.dataset
     ops: dict[str, Any] = {}
+    if options.force or options.kept:
+        ops[f"{dataset}__raw_file"] = {"config": {"force": not options.kept, "kept": options.kept}}
     if options.force:
-        ops = {name: {"config": {"force": True}} for name in (f"{dataset}__raw_file", f"{dataset}__trips")}
+        ops[f"{dataset}__trips"] = {"config": {"force": True}}
     if options.force or options.reject:
         ops[f"{dataset}_cleaning"] = {"config": {"force": options.force, "reject": list(options.reject)}}
     return {"ops": ops, "loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}

@@ -19,7 +19,7 @@ from taxi_platform.settings import Settings
 from taxi_platform.sources import open_source
 from taxi_platform.sources.base import Source
 from taxi_platform.trips.contract import contract_of
-from taxi_platform.trips.errors import Conflict, SourceRefused, SourceUnavailable
+from taxi_platform.trips.errors import Conflict, LakeBusy, LakeError, SourceRefused, SourceUnavailable
 from taxi_platform.trips.months import Dataset, Month, Partition
 from taxi_platform.trips.publication import Publication
 from taxi_platform.warehouse import open_warehouse
@@ -91,9 +91,17 @@ class _Known:
     rejected: Mapping[str, LoadedMonth]
     failures: Mapping[Partition, str]
 
+    def look(self, partition: Partition) -> MonthStatus:
+        try:
+            return self._look(partition)
+        except LakeBusy:
+            raise
+        except LakeError as error:
+            return MonthStatus(partition.dataset.value, str(partition.month), Stage.FAILED, problem=str(error))
+
     # Three times, because a run may replace a file between its being found and its being read.
     @tenacity.retry(retry=tenacity.retry_if_exception_type(Conflict), stop=tenacity.stop_after_attempt(3), reraise=True)
-    def look(self, partition: Partition) -> MonthStatus:
+    def _look(self, partition: Partition) -> MonthStatus:
         dataset, month = partition.dataset.value, str(partition.month)
         kept = MonthInLake(self.lake, partition)
         versions = kept.versions()[0] if partition.month in self.kept else []

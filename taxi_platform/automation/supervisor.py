@@ -33,12 +33,12 @@ PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG
 
 def serve(settings: Settings, port: int, say: Callable[[str], None]) -> None:
     """Run the UI on loopback until interrupted; raises `TaxiError` when a part does not start or ends by itself."""
-    _check_port(port)
     # Not in Dagster's home: what lies in `logs` there, Dagster moves away and sends to its makers, enabled or not.
     logs = settings.home / "logs"
     logs.mkdir(parents=True, exist_ok=True)
     # The socket's folder is private and its path short: a UNIX socket takes about 100 characters.
     with _only_one(settings.dagster_home), tempfile.TemporaryDirectory(prefix="taxi-") as folder:
+        _check_port(port)
         code_socket, workspace = Path(folder, "code.sock"), Path(folder, "workspace.yaml")
         workspace.write_text(
             f"load_from:\n  - grpc_server: {{socket: {code_socket}, location_name: {LOCATION}}}\n", encoding="utf-8"
@@ -76,8 +76,10 @@ def _only_one(dagster_home: Path) -> Iterator[None]:
         raise UserError(
             f"taxi dev already runs on {dagster_home}.", "Use its UI, end it, or set another TAXI_HOME."
         ) from None
-    with lock:
+    try:
         yield
+    finally:
+        lock.release()
 
 
 def _check_port(port: int) -> None:

@@ -7,7 +7,9 @@ belongs to it. Nothing here knows which lake it is.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from itertools import groupby
@@ -39,7 +41,7 @@ class RawVersion:
     time: str
     plain: bool = False
     instead_of: str | None = None
-    """After going back: what the source offered then, which is not to be fetched again."""
+    """After going back: what the source offered last, which is not to be fetched again."""
 
     @property
     def short_sha256(self) -> str:
@@ -96,19 +98,28 @@ class MonthInLake:
             return [], NEW
         data, stored = found
         try:
-            return [RawVersion(**entry) for entry in json.loads(data)["versions"]], stored.version
+            versions = [RawVersion(**entry) for entry in json.loads(data)["versions"]]
+            for raw in versions:
+                texts, numbers = (raw.key, raw.url, raw.source_version, raw.sha256, raw.time), (raw.size, raw.rows)
+                if {*map(type, texts)} != {str} or {*map(type, numbers)} != {int}:
+                    raise TypeError(f"wrong types in the entry of {raw.time}")
         except (ValueError, KeyError, TypeError) as error:
             raise LakeError(
                 f"{self.lake.uri(self.manifest_key)} is not a manifest: {error}.",
-                "Remove it and fetch the month again; the raw files beside it stay.",
+                "Mend it, or move it away and fetch the month again; the raw files beside it stay.",
             ) from error
+        return versions, stored.version
 
     def current_raw(self) -> RawVersion | None:
         versions, _ = self.versions()
         return versions[-1] if versions else None
 
     def publish_raw(self, fetched: FetchedFile) -> RawVersion:
-        """Keep a fetched file for ever, and make it the current one; the same content twice is one version."""
+        """Keep a fetched file for ever, and make it the current one; the same content twice is one version.
+
+        Where somebody went back to an older file, only content that is new here replaces it: what was set aside stays
+        so, whatever its ETag, date or address.
+        """
         fault_point("fetched")
         offered = fetched.publication
         raw = RawVersion(
@@ -124,6 +135,12 @@ class MonthInLake:
             plain=fetched.plain,
         )
         versions, manifest_version = self.versions()
+        current = versions[-1] if versions else None
+        if current and current.instead_of and raw.sha256 in {version.sha256 for version in versions}:
+            own = current.sha256 == raw.sha256
+            raw = replace(raw if own else current, instead_of=current.instead_of if own else offered.offer)
+            self._write_manifest([*versions[:-1], raw], manifest_version)
+            return raw
         stored = self.lake.stat(raw.key)
         if stored is None or stored.size != raw.size:
             self.lake.upload(raw.key, fetched.path, ANY_VERSION)
@@ -137,28 +154,33 @@ class MonthInLake:
     def restore(self, version: str | None = None) -> RawVersion:
         """Make an older raw file the current one again: the one before, or that whose sha256 begins with `version`.
 
-        What the source offers now is left alone from then on, until it offers something else. Raises `UserError`
-        where there is no such file.
+        What the source offers then is left alone until it offers new content. Raises `UserError` where there is no
+        such file, where it is the current one, or where somebody went back already and no version is named.
         """
         with self.lake.lock(self.partition):
             versions, manifest_version = self.versions()
             current = versions[-1] if versions else None
-            others = {raw.sha256: raw for raw in versions if raw.sha256 != versions[-1].sha256}
-            if version:
-                chosen = [raw for raw in others.values() if raw.sha256.startswith(version)]
-            else:
-                chosen = [raw for raw in versions if raw.sha256 in others][-1:]
-            if current is None or len(chosen) != 1 or self.lake.stat(chosen[0].key) is None:
+            if current and (current.instead_of and not version):
+                raise UserError(
+                    f"{self.partition} was gone back already, to version {current.short_sha256}.",
+                    f"Run taxi ingest {self.partition} to finish that, or name a version.",
+                )
+            if current and version and current.sha256.startswith(version):
+                raise UserError(
+                    f"Version {version} of {self.partition} is the current one.", f"Run taxi ingest {self.partition}."
+                )
+            others = [raw for raw in versions if raw.sha256 != versions[-1].sha256]
+            named = [raw for raw in others if raw.sha256.startswith(version)] if version else others[-1:]
+            chosen = {raw.sha256: raw for raw in named}
+            raw = next(iter(chosen.values()), None)
+            if current is None or raw is None or len(chosen) > 1 or self.lake.stat(raw.key) is None:
                 wanted = f"raw version {version}" if version else "earlier raw version"
                 raise UserError(
                     f"The lake has no {wanted} of {self.partition}.",
                     f"taxi versions {self.partition} lists what there is.",
                 )
-            restored = replace(
-                chosen[0],
-                time=datetime.now(UTC).isoformat(timespec="seconds"),
-                instead_of=current.instead_of or current.publication.offer,
-            )
+            time = datetime.now(UTC).isoformat(timespec="seconds")
+            restored = replace(raw, time=time, instead_of=current.instead_of or current.publication.offer)
             self._write_manifest([*versions, restored], manifest_version)
             return restored
 
@@ -166,17 +188,19 @@ class MonthInLake:
         """The raw files beyond the newest `keep`, and those of killed runs that no manifest names; gone if `apply`.
 
         The current one and the one that the clean file was made of always stay. The manifest forgets a file before it
-        goes, so a run killed between the two leaves one to be found by the next.
+        goes, so a run killed between the two leaves one to be found by the next. Without a manifest nothing goes.
         """
-        with self.lake.lock(self.partition):
+        with self.lake.lock(self.partition) if apply else nullcontext():
             versions, manifest_version = self.versions()
+            if not versions:
+                return []
             footer = self.footer()
             newest_first = list(dict.fromkeys(raw.sha256 for raw in reversed(versions)))
             kept = {*newest_first[:keep], *([footer.raw_sha256] if footer else [])}
             named = {self.manifest_key, *(raw.key for raw in versions if raw.sha256 in kept)}
-            gone = [
-                found for key in self.lake.list(self.raw_prefix) if key not in named and (found := self.lake.stat(key))
-            ]
+            ours = re.compile(rf"{re.escape(self.raw_prefix)}[0-9a-f]{{{SHORT}}}/[^/]+")  # not what people put there
+            unnamed = [key for key in self.lake.list(self.raw_prefix) if key not in named and ours.fullmatch(key)]
+            gone = [found for key in unnamed if (found := self.lake.stat(key))]
             staying = (raw for raw in versions if raw.sha256 in kept)
             left = [list(same)[-1] for _, same in groupby(staying, key=lambda raw: raw.sha256)]
             if apply and left != versions:

@@ -14,7 +14,7 @@ from taxi_platform.lake import open_lake
 from taxi_platform.lake.months import MonthInLake
 from taxi_platform.sources import open_source
 from taxi_platform.trips.cleaning import Engine
-from taxi_platform.trips.errors import ContractError, LakeError, NotData, NotPublished, TooManyRejected
+from taxi_platform.trips.errors import ContractError, LakeError, NotData, NotPublished, SourceRefused, TooManyRejected
 from taxi_platform.trips.months import Dataset, Partition
 from taxi_platform.warehouse import open_warehouse
 from taxi_platform_tests.shared import shared_file
@@ -197,6 +197,9 @@ def test_a_synthetic_month_replaces_a_published_one_only_by_force(place):
     assert (place.files(), place.table()) == (published, table)
     state = next(Survey(place.source, place.lake, place.warehouse, Dataset.GREEN).look([GREEN.month]))
     assert state.reason is None
+    (place.home / "lake" / fetched.raw.key).unlink()
+    with pytest.raises(SourceRefused, match="makes one up"):
+        place.ingest()
     assert place.ingest(force=True)[0].raw.rows == 50
     place.source = open_source(f"file://{place.published}/{{dataset}}_tripdata_{{month}}.csv.gz")
     assert place.ingest()[0].raw.rows == 1  # and a published one replaces what was made up

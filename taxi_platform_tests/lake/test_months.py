@@ -1,17 +1,21 @@
 """MonthInLake: what is published in which order, with and without locks, when another run is at it too."""
 
+import re
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
+from dataclasses import replace
 from itertools import count
 
 import pytest
 
 from taxi_platform.assets import steps
+from taxi_platform.automation.decision import Survey
 from taxi_platform.lake.months import MonthInLake
 from taxi_platform.sources.sample import SampleSource
 from taxi_platform.trips.cleaning import Cleaner, Engine, RawMonth
-from taxi_platform.trips.errors import Conflict, UserError
+from taxi_platform.trips.errors import Conflict, LakeError, UserError
 from taxi_platform.trips.months import Partition
+from taxi_platform.warehouse import open_warehouse
 
 GREEN = Partition.parse("green", "2021-01")
 ENGINE = Engine(threads=1)
@@ -108,11 +112,31 @@ def test_an_older_raw_file_is_restored_and_what_the_source_offers_then_is_set_as
     assert run.month.current_raw() == restored
     assert restored.is_of(new.publication)
     assert not restored.is_of(SampleSource(70).stat(GREEN))
-    assert run.month.restore().sha256 == new.sha256  # and back again
+    with pytest.raises(UserError, match="gone back already"):  # repeated after a failure, it must not undo itself
+        run.month.restore()
+    assert run.month.restore(new.sha256[:12]).sha256 == new.sha256  # and forward again
     versions, _ = run.month.versions()
     assert [version.rows for version in versions] == [50, 60, 50, 60]
-    with pytest.raises(UserError, match="no raw version ffffff"):
-        run.month.restore("ffffff")
+    for wrong, told in (("ffffff", "no raw version ffffff"), (new.sha256[:12], "is the current one")):
+        with pytest.raises(UserError, match=told):
+            run.month.restore(wrong)
+
+
+def test_what_was_set_aside_stays_so_under_any_name_and_new_content_takes_over(lake, run):
+    old, new = (run.month.publish_raw(run.fetched(rows)) for rows in (50, 60))
+    run.month.restore()
+    touched = run.fetched(60)
+    touched = replace(touched, publication=replace(touched.publication, version="touched"))
+    assert run.month.publish_raw(touched).sha256 == old.sha256
+    assert run.month.current_raw().is_of(touched.publication)
+    again = run.fetched(50)
+    again = replace(again, publication=replace(again.publication, version="touched too"))
+    assert run.month.publish_raw(again).source_version == "touched too"
+    assert run.month.publish_raw(touched).sha256 == old.sha256
+    assert run.month.publish_raw(run.fetched(70)).rows == 70
+    assert run.month.publish_raw(run.fetched(60)).sha256 == new.sha256  # nobody has gone back from there
+    versions, _ = run.month.versions()
+    assert [version.rows for version in versions] == [50, 60, 50, 70, 60]
 
 
 def test_a_month_that_was_never_republished_has_nothing_to_go_back_to(lake, run):
@@ -147,6 +171,27 @@ def test_old_raw_files_go_and_those_that_matter_stay(lake, run):
     versions, _ = run.month.versions()  # 50 is current, the clean file is of 70
     assert [version.rows for version in versions] == [50, 70, 50]
     assert run.month.prune(1, apply=True) == []
+    lake.write(f"{run.month.raw_prefix}NOTES.txt", b"hands off")
+    lake.delete(run.month.manifest_key)
+    assert run.month.prune(1, apply=True) == []  # nothing says any more what is litter
+
+
+@pytest.mark.parametrize("wrong", ["{", '{"versions": [5]}', '{"versions": [{"key": null}]}', "SHA", "ROWS"])
+def test_a_manifest_that_is_none_is_told_and_holds_up_no_other_month(lake, run, wrong, tmp_path):
+    run.month.publish_raw(run.fetched(50))
+    data = lake.read(run.month.manifest_key)[0].decode()
+    damaged = {
+        "SHA": re.sub(r'"sha256": "\w+"', '"sha256": 5', data),
+        "ROWS": data.replace('"rows": 50', '"rows": "x"'),
+    }
+    lake.write(run.month.manifest_key, damaged.get(wrong, wrong).encode())
+    with pytest.raises(LakeError, match="is not a manifest"):
+        run.month.versions()
+    warehouse = open_warehouse(f"duckdb://{tmp_path}/warehouse.duckdb")
+    survey = Survey(SampleSource(50), lake, warehouse, GREEN.dataset)
+    bad, good = survey.look([GREEN.month, GREEN.month.plus(1)])
+    assert (bad.reason, str(bad.problem).count("is not a manifest")) == (None, 1)
+    assert good.reason == "missing"
 
 
 def test_a_clean_month_is_published_whole_and_its_footer_names_it(lake, run):

@@ -115,6 +115,11 @@ def test_a_bad_month_is_gone_back_from_by_one_command_until_the_source_mends_it(
     listed = month.taxi("versions", "green", "2020-04")[1].splitlines()[1:]
     assert [line.split()[3] for line in listed] == ["300", "200", "300"]
     assert "gone back to, current" in listed[-1]
+    month.web.pages["/green_2020-04.csv.gz"].etag = '"touched"'
+    assert month.ingest()["rows_in_table"] == 299  # fetched once, and set aside again
+    assert month.taxi("ingest", "green", "2020-04", "--force")[0] == 0
+    assert len(month.table()) == 299
+    assert month.taxi("restore", "green", "2020-04")[0] == 2  # repeated, it does not undo itself
     month.publish(310)
     assert month.ingest()["rows_in_table"] == 309
 
@@ -126,9 +131,13 @@ def test_any_version_can_be_named_and_one_that_is_not_there_is_a_mistake(month):
     first = month.in_lake.versions()[0][0]
     assert month.taxi("restore", "green", "2020-04", first.short_sha256)[0] == 0
     assert len(month.table()) == 299
-    for wrong in ("000000000000", first.short_sha256):  # unknown; the current one already
+    for wrong, told in (("000000000000", "taxi versions green 2020-04"), (first.short_sha256, "is the current one")):
         status, _, err = month.taxi("restore", "green", "2020-04", wrong)
-        assert (status, "taxi versions green 2020-04" in err) == (2, True)
+        assert (status, told in err) == (2, True)
+    (month.home / "lake" / first.key).unlink()  # nothing but the file gone back to may take its place
+    status, _, err = month.taxi("ingest", "green", "2020-04", "--force")
+    assert (status, "is missing" in err) == (1, True)
+    assert len(month.table()) == 299
 
 
 @pytest.mark.fault(48)
