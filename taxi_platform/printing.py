@@ -84,7 +84,8 @@ def print_table(results: Sequence[MonthResult], flags: str = "") -> None:
     for result in begun:
         if result.problem:
             told = f"{result.partition}: {result.problem}{_expected(result)}"
-            errors.print(told, style=None if result.status == "loaded" else "red", markup=False)
+            style = None if result.status == "loaded" else "red"
+            errors.print(told, style=style, markup=False, soft_wrap=True)
     if left := [result.partition for result in results if result.status in ("failed", "interrupted", NOT_BEGUN)]:
         errors.print("Repeat what is missing with:", *_commands(left, flags), sep="\n", markup=False, soft_wrap=True)
 
