@@ -38,7 +38,7 @@ from taxi_platform_tests.emulators.fault_proxy import (
 from taxi_platform_tests.reliability.conftest import OpenPlace, Undisturbed
 from taxi_platform_tests.reliability.places import MONTH, TABLES, Place
 from taxi_platform_tests.reliability.test_kills import NEW, OLD, check_readable, run_again
-from taxi_platform_tests.reliability.warm import DONE, Warm, ingest_by
+from taxi_platform_tests.reliability.warm import Warm, ingest_by
 from taxi_platform_tests.sources.web import Page, Web, serving
 
 pytestmark = pytest.mark.slow
@@ -207,8 +207,8 @@ def test_faults_at_random_everywhere_never_show(
         assert way.injected
         check_readable(place, undisturbed(OLD), undisturbed(NEW))
     for rows in (OLD, NEW):  # both, because the first leaves a raw file of the other that no manifest may list yet
-        (ending,) = warm.run(place.order(rows))
-        assert ending.status == DONE, ending.told
+        with open_way(place, rows, plan) as way:
+            way.ingest()
         assert place.version() == undisturbed(rows)
     assert place.litter() == []
     assert all(former != latter for former, latter in pairwise(place.raw_files()))

@@ -201,17 +201,19 @@ def test_a_command_on_a_full_disk_fails_and_the_next_one_works(
     (small_disk / "home").mkdir()
     place = Place(small_disk / "home", (tmp_path / "lake").as_uri(), f"duckdb://{tmp_path}/warehouse.duckdb")
     run_again(warm, place, OLD, undisturbed(OLD))
-    for kilobytes in (0, 50, 100):
+    told = []
+    for kilobytes in range(0, 4000, 50):
         filler = small_disk / "filler"
         filler.write_bytes(bytes(shutil.disk_usage(small_disk).free - kilobytes * 1024))
         (ending,) = warm_command.run(place.order(command=("ingest", "green", MONTH), settings=place.settings(NEW)))
         filler.unlink()
-        assert ending.status != 0
-        assert re.search("No space left|(?i:disk is full|the disk full)", ending.told)
-        assert "Traceback" not in ending.told
         check_readable(place, undisturbed(OLD), undisturbed(NEW))
-    (ending,) = warm_command.run(place.order(command=("ingest", "green", MONTH), settings=place.settings(NEW)))
-    assert ending.status == 0, ending.told
+        if ending.status == 0:
+            break
+        told.append(ending.told)
+    assert len(told) >= 1
+    assert all(re.search("No space left|(?i:disk is full|the disk full)", line) for line in told)
+    assert "Traceback" not in "".join(told)
     assert place.version() == undisturbed(NEW)
 
 
