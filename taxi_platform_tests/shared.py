@@ -1,9 +1,11 @@
 """What tests of several rooms need: the command, a free port, patience, and the TLC's real files beside the project."""
 
 import socket
+import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,19 @@ def shared_file(name: str) -> Path:
     if not path.exists():
         pytest.skip(f"needs shared/tlc/{name} beside the project")
     return path
+
+
+@contextmanager
+def small_file_system(folder: Path, megabytes: int) -> Iterator[Path]:
+    """A disk of its own at `folder`, in memory; skips where this machine does not let us mount one."""
+    folder.mkdir()
+    size = f"size={megabytes}m"
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", size, "tmpfs", str(folder)], capture_output=True).returncode:
+        pytest.skip("mounting a small file system is not permitted here")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
 def free_port() -> int:

@@ -17,7 +17,7 @@ from taxi_platform.trips.cleaning import Engine
 from taxi_platform.trips.errors import ContractError, LakeError, NotData, NotPublished, SourceRefused, TooManyRejected
 from taxi_platform.trips.months import Dataset, Partition
 from taxi_platform.warehouse import open_warehouse
-from taxi_platform_tests.shared import shared_file
+from taxi_platform_tests.shared import shared_file, small_file_system
 from taxi_platform_tests.sources.web import Page, serving
 
 GREEN = Partition.parse("green", "2020-04")
@@ -222,14 +222,8 @@ def test_a_dropped_table_and_lost_clean_files_are_made_again_without_the_source(
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A file system of 3 MB, where this machine lets us mount one."""
-    folder = tmp_path / "small"
-    folder.mkdir()
-    mount = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(folder)], capture_output=True)
-    if mount.returncode:
-        pytest.skip("mounting a small file system is not permitted here")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
+    with small_file_system(tmp_path / "small", 3) as folder:
+        yield folder
 
 
 @pytest.mark.fault(32)

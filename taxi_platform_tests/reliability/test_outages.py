@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import subprocess
 import threading
 import time
 from collections import Counter
@@ -28,6 +27,7 @@ from taxi_platform_tests.reliability.conftest import OpenPlace, Undisturbed
 from taxi_platform_tests.reliability.places import MONTH, Place, new_place
 from taxi_platform_tests.reliability.test_kills import NEW, OLD, check_readable, run_again
 from taxi_platform_tests.reliability.warm import DONE, REFUSED, Warm, ingest_by
+from taxi_platform_tests.shared import small_file_system
 
 pytestmark = pytest.mark.slow
 GREEN = Partition.parse("green", MONTH)
@@ -151,14 +151,8 @@ def test_a_deadlock_with_a_reader_is_won_by_the_reader_and_the_load_tries_again(
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A file system of 16 MB, where this machine lets us mount one."""
-    folder = tmp_path / "small"
-    folder.mkdir()
-    mount = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(folder)], capture_output=True)
-    if mount.returncode:
-        pytest.skip("mounting a small file system is not permitted here")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
+    with small_file_system(tmp_path / "small", 16) as folder:
+        yield folder
 
 
 FULL = {
