@@ -100,10 +100,8 @@ def fetch(
         month = MonthInLake(lake, partition)
         before = month.current_raw()
         held = before is not None and lake.stat(before.key) is not None
-        if before and not held and (before.instead_of or kept):
-            raise lake.missing(before.key)
-        if before and kept:
-            return Fetched(before, lake.uri(before.key), before, unchanged=True)
+        if kept or (before and before.instead_of and not held):
+            return _kept(lake, partition, before, held)
         try:
             publication = source.stat(partition)
             if publication is None:
@@ -128,6 +126,15 @@ def fetch(
         note = ", the same as before" * unchanged if fetched.sha256 == raw.sha256 else ", which were set aside"
         say(f"{partition}: fetched {fetched.size:,} bytes, {fetched.rows:,} rows{note}.")
         return Fetched(raw, lake.uri(raw.key), before, unchanged)
+
+
+def _kept(lake: Lake, partition: Partition, raw: RawVersion | None, held: bool) -> Fetched:
+    """The lake's own raw file, which nothing that a source has may stand in for."""
+    if raw is None:
+        raise LakeError(f"The lake has no raw file of {partition}.", "Fetch it: materialize raw_file without `kept`.")
+    if not held:
+        raise LakeError(f"{lake.uri(raw.key)} is missing.", f"Take another: taxi versions {partition} lists them.")
+    return Fetched(raw, lake.uri(raw.key), raw, unchanged=True)
 
 
 @starting_over

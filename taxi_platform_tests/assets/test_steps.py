@@ -186,6 +186,19 @@ def test_bad_input_publishes_nothing_and_keeps_the_last_good_month(place, conten
     assert not list((place.home / "lake" / ".tmp").glob("*"))
 
 
+def test_the_kept_file_is_taken_without_asking_and_one_that_is_not_there_is_told(place):
+    with pytest.raises(LakeError, match="has no raw file of green 2020-04"):
+        steps.fetch(place.source, place.lake, GREEN, place.home, kept=True)
+    place.publish(ROW.format(day=1))
+    first = place.ingest()[0].raw
+    place.publish(*(ROW.format(day=day) for day in (1, 2)))
+    fetched = steps.fetch(place.source, place.lake, GREEN, place.home, kept=True)
+    assert (fetched.raw, fetched.unchanged) == (first, True)
+    (place.home / "lake" / first.key).unlink()
+    with pytest.raises(LakeError, match=r"is missing\..* taxi versions green 2020-04"):
+        steps.fetch(place.source, place.lake, GREEN, place.home, kept=True)
+
+
 def test_a_synthetic_month_replaces_a_published_one_only_by_force(place):
     place.publish(ROW.format(day=1))
     place.ingest()
