@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -54,7 +55,7 @@ class DuckDBWarehouse(Warehouse):
     def example_query(self, table: str) -> str:
         query = f"SELECT file_month, count(*) AS trips FROM {table} GROUP BY 1 ORDER BY 1"
         program = f"import duckdb; duckdb.connect('{self.path}', read_only=True).sql('{query}').show()"
-        return f'{sys.executable} -c "{program}"'
+        return f'{shlex.quote(sys.executable)} -c "{program}"'
 
     def plan(self, tables: Sequence[Table]) -> Iterator[Change]:
         existing: dict[str, dict[str, str]] = {}

@@ -185,7 +185,7 @@ def test_a_month_that_failed_is_shown_with_the_reason_and_the_command(web, tmp_p
     assert "  2020  · · · ● ✗ · · · · · · ·\n" in told.stdout
     assert "  2013–2019  nothing in the lake\n" in told.stdout
     assert "\x1b" not in told.stdout
-    assert "green 2020-05:" in told.stdout and "taxi ingest green 2020-05" in told.stdout
+    assert "green 2020-05:" in told.stdout and "ingest green 2020-05" in told.stdout
     months = {month["month"]: month for month in json.loads(run("status", "--json").stdout)}
     assert (months["2020-04"]["stage"], months["2020-05"]["stage"]) == ("loaded", "failed")
     assert months["2020-04"]["rows"] + months["2020-04"]["rows_rejected"] == 300

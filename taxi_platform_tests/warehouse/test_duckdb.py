@@ -10,6 +10,7 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
+import duckdb
 import pytest
 
 from taxi_platform.trips.errors import WarehouseBusy, WarehouseError
@@ -76,3 +77,14 @@ def test_a_file_that_cannot_be_looked_for_is_a_clear_error(tmp_path):
     warehouse = DuckDBWarehouse(tmp_path / ("x" * 300))
     with pytest.raises(WarehouseError, match=r"Cannot read .*File name too long.* TAXI_WAREHOUSE_URL"):
         warehouse.loaded_months("green_trips")
+
+
+def test_the_query_to_paste_works_from_a_folder_with_spaces(tmp_path):
+    file = tmp_path / "my data" / "warehouse.duckdb"
+    file.parent.mkdir()
+    with duckdb.connect(str(file)) as con:
+        con.execute("CREATE TABLE green_trips AS SELECT DATE '2020-04-01' AS file_month FROM range(3)")
+    query = DuckDBWarehouse(file).example_query("green_trips")
+    shown = subprocess.run(query, shell=True, capture_output=True, text=True, check=True).stdout
+    assert "2020-04-01" in shown
+    assert "3" in shown
