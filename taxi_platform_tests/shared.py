@@ -1,6 +1,8 @@
-"""What tests of several rooms need: the command, a free port, patience, and the TLC's real files beside the project."""
+"""What tests of several rooms need: command, browser, port, disk, patience, and the TLC's real files beside us."""
 
+import os
 import random
+import shutil
 import socket
 import subprocess
 import sys
@@ -23,6 +25,23 @@ def shared_file(name: str) -> Path:
     if not path.exists():
         pytest.skip(f"needs shared/tlc/{name} beside the project")
     return path
+
+
+@contextmanager
+def chromium() -> Iterator[Any]:
+    """Debian's Chromium, driven by Playwright; without one the tests are skipped, except in CI."""
+    from playwright.sync_api import sync_playwright
+
+    names = ("chromium", "chromium-browser", "google-chrome")
+    path = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
+    if not path:
+        assert not os.environ.get("CI"), "CI has no browser"
+        pytest.skip(f"none of {', '.join(names)} is installed")
+    flags = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=[*flags, "--disable-background-networking"])
+        yield browser
+        browser.close()
 
 
 @contextmanager

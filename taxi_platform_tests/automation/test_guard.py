@@ -4,7 +4,6 @@ import http.client
 import json
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -23,7 +22,7 @@ from websockets.sync.client import connect
 
 from taxi_platform.automation.guard import BODY_BYTES, WRONG_TOKEN_SECONDS, load_access
 from taxi_platform.trips.errors import SettingError
-from taxi_platform_tests.shared import free_port
+from taxi_platform_tests.shared import chromium, free_port
 
 pytestmark = pytest.mark.slow
 TOKEN = "a-token-for-the-ui-0123456789"
@@ -567,19 +566,14 @@ def test_the_ui_is_served_on_loopback_only(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def chromium():
-    playwright = pytest.importorskip("playwright.sync_api", reason="needs Playwright")
-    path = shutil.which("chromium") or pytest.skip("needs Chromium (apt-get install chromium)")
-    flags = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking"]
-    with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=path, args=["--headless=new", *flags])
+def browser():
+    with chromium() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture
-def page(chromium):
-    context = chromium.new_context(viewport={"width": 1400, "height": 900})
+def page(browser):
+    context = browser.new_context(viewport={"width": 1400, "height": 900})
     context.set_default_timeout(60_000)
     page = context.new_page()
     page.refused = []

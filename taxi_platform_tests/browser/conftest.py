@@ -1,7 +1,6 @@
 """The real UI as `taxi dev` serves it, a real browser to drive it, and GraphQL to see what came of it."""
 
 import os
-import shutil
 import signal
 import subprocess
 from dataclasses import dataclass
@@ -10,15 +9,7 @@ from typing import Any
 import pytest
 import requests
 
-from taxi_platform_tests.shared import DEADLINE, TAXI, free_port
-
-LAUNCH = [
-    "--headless=new",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-dev-shm-usage",
-    "--disable-background-networking",
-]
+from taxi_platform_tests.shared import DEADLINE, TAXI, chromium, free_port
 
 
 @dataclass(frozen=True)
@@ -80,18 +71,8 @@ def platform(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def browser():
-    """Debian's Chromium; without one these tests are skipped, except in CI."""
-    from playwright.sync_api import sync_playwright
-
-    names = ("chromium", "chromium-browser", "google-chrome")
-    path = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
-    if not path:
-        assert not os.environ.get("CI"), "CI has no browser"
-        pytest.skip(f"none of {', '.join(names)} is installed")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=LAUNCH)
+    with chromium() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture
