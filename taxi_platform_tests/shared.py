@@ -73,3 +73,15 @@ def wait_for(what: Callable[[], Any], seconds: float = DEADLINE) -> Any:
         assert time.monotonic() < deadline, "not in time"
         time.sleep(0.5)
     return found
+
+
+def crash(pg_ctl: Callable[..., object]) -> None:
+    """Restart a PostgreSQL as after a crash. Its last processes may outlive it for a moment, and keep a new one out."""
+
+    def restarts() -> bool:
+        with suppress(subprocess.CalledProcessError):
+            pg_ctl("-m", "immediate", "restart")
+            return True
+        return False
+
+    wait_for(restarts)

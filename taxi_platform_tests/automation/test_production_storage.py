@@ -16,7 +16,7 @@ from taxi_platform.automation.runs import ingest_month, open_instance
 from taxi_platform.definitions import build_definitions
 from taxi_platform.settings import load_settings
 from taxi_platform.trips.months import Partition
-from taxi_platform_tests.shared import free_port
+from taxi_platform_tests.shared import crash, free_port
 
 PRODUCTION = Path(__file__).parents[2] / "deploy" / "dagster.yaml"
 MARK = "c4naryWord"
@@ -53,7 +53,7 @@ def database(tmp_path_factory: pytest.TempPathFactory):
             con.execute("CREATE DATABASE dagster OWNER dagster")
         yield Database(
             {**address, "dbname": "dagster", "user": "dagster", "password": PASSWORD},
-            lambda: control((*folder, "-m", "immediate", "-o", options, "restart")),
+            lambda: crash(lambda *arguments: control((*folder, "-l", str(server.log), "-o", options, *arguments))),
         )
     finally:
         control((*folder, "-m", "immediate", "stop"))

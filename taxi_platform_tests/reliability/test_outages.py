@@ -27,7 +27,7 @@ from taxi_platform_tests.reliability.conftest import OpenPlace, Undisturbed
 from taxi_platform_tests.reliability.places import MONTH, Place, new_place
 from taxi_platform_tests.reliability.test_kills import NEW, OLD, check_readable, run_again
 from taxi_platform_tests.reliability.warm import DONE, REFUSED, Warm, ingest_by
-from taxi_platform_tests.shared import small_file_system
+from taxi_platform_tests.shared import crash, small_file_system
 
 pytestmark = pytest.mark.slow
 GREEN = Partition.parse("green", MONTH)
@@ -90,7 +90,7 @@ def until(condition: Callable[[], object]) -> None:
 TERMINATE = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'taxi_platform'"
 ENDS = {
     "restarted": lambda database: database.control("-m", "fast", "restart"),
-    "crashed": lambda database: database.control("-m", "immediate", "restart"),
+    "crashed": lambda database: crash(database.control),
     "disconnected": lambda database: database.execute(TERMINATE),
 }
 
