@@ -282,10 +282,10 @@ def check_table(lake: Lake, warehouse: Warehouse, partition: Partition, home: Pa
         arrived = warehouse.fingerprint(trips, partition)
         check_arrived(trips, expected, arrived)
         found = warehouse.loaded_month(rejected.name, partition)
-        if (found.rows if found else 0) != report.rows_rejected:
+        rows = found.rows if found else 0
+        if rows != report.rows_rejected:
             raise IntegrityError(
-                f"{partition}: {found.rows if found else 0} rejected rows are in the table, "
-                f"not {report.rows_rejected}.",
+                f"{partition}: {rows} rejected rows are in the table, not {report.rows_rejected}.",
                 "Materialize the month again with force.",
             )
     return str(expected), str(arrived)

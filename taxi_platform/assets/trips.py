@@ -108,7 +108,7 @@ def build_dataset(
             context.log.warning(f"The kept file is used: {fetched.warning}")
         yield dg.MaterializeResult(
             metadata=metadata.raw_metadata(fetched, time.monotonic() - started),
-            data_version=dg.DataVersion(fetched.raw.sha256[:12]),
+            data_version=dg.DataVersion(fetched.raw.short_sha256),
         )
 
     @dg.multi_asset(
