@@ -36,7 +36,7 @@ bench: setup-dev ## Measure cleaning against DuckDB's bare COPY, side by side
 	@.venv/bin/python benchmarks/cleaning.py
 
 eras: setup-dev ## Clean a month of every era of the TLC's files and say what came of it
-	@.venv/bin/python -m taxi_platform_tests.trips.eras
+	@.venv/bin/python -m taxi_platform_tests.support.eras
 
 audit: setup ## Look up known holes of every locked version, where the package index tells of them
 	@sh scripts/audit.sh

@@ -43,9 +43,9 @@ def timed(code: str, *arguments: str) -> tuple[float, int]:
 
 
 def main() -> None:
+    from taxi_platform.sources.sample.writing import write_sample
     from taxi_platform.trips.files import verify
     from taxi_platform.trips.months import Partition
-    from taxi_platform.trips.sample import write_sample
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=1_370_000)

@@ -20,10 +20,10 @@ import psycopg2
 import pyarrow.parquet as pq
 import sqlalchemy
 
+from taxi_platform.sources.sample.writing import write_sample
 from taxi_platform.trips.casting import literal
 from taxi_platform.trips.cleaning import Cleaner, CleanMonth, RawMonth
 from taxi_platform.trips.months import Partition
-from taxi_platform.trips.sample import write_sample
 from taxi_platform.warehouse.base import MonthFiles, trips_table
 from taxi_platform.warehouse.postgres import TYPES, PostgresWarehouse
 

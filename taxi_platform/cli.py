@@ -18,7 +18,7 @@ import rich.markup
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from taxi_platform import __version__
-from taxi_platform.printing import (
+from taxi_platform.output import (
     NOT_BEGUN,
     MonthResult,
     errors,
@@ -37,7 +37,7 @@ from taxi_platform.trips.months import Dataset, Month, Partition, newest_month
 if TYPE_CHECKING:
     import dagster as dg
 
-    from taxi_platform.automation.runs import RunOutcome
+    from taxi_platform.runs.ingest import RunOutcome
 
 FAILED, MISTAKE, NOT_PUBLISHED, INTERRUPTED = 1, 2, 3, 130
 DEMO_MONTHS = 3
@@ -128,7 +128,7 @@ def _range(settings: Settings, dataset: str, month: str, last_month: str | None)
 
 def _due(settings: Settings, datasets: Sequence[Dataset]) -> list[Partition]:
     """What the schedules would ask for, and months that were republished besides; a source that is down ends it."""
-    from taxi_platform.automation.decision import Survey, first_month, months_to_ingest
+    from taxi_platform.ingestion.survey import Survey, first_month, months_to_ingest
     from taxi_platform.lake import open_lake
     from taxi_platform.sources import open_source
     from taxi_platform.warehouse import open_warehouse
@@ -200,7 +200,7 @@ def prune(dataset: str | None, month: str | None, keep: int, apply: bool) -> Non
 
     The current ones always stay. Over a bucket, which has no locks, run it while nothing is ingested.
     """
-    from taxi_platform.automation.decision import months_in_lake
+    from taxi_platform.ingestion.survey import months_in_lake
     from taxi_platform.lake import open_lake
     from taxi_platform.lake.months import MonthInLake
 
@@ -219,7 +219,7 @@ def prune(dataset: str | None, month: str | None, keep: int, apply: bool) -> Non
 @click.option("--json", "as_json", is_flag=True, help="Print a list of months as JSON.")
 def status(ask: bool, as_json: bool) -> None:
     """Show how far every month has come, and what failed."""
-    from taxi_platform.automation.status import failed_months, status
+    from taxi_platform.runs.status import failed_months, status
 
     settings = _checked_settings()
     with errors.status("Looking at every month …"):
@@ -239,9 +239,9 @@ def dev(port: int) -> None:
 
     Code server, daemon and webserver run until Ctrl-C ends them together.
     """
-    from taxi_platform.automation.guard import load_access
-    from taxi_platform.automation.runs import open_instance
-    from taxi_platform.automation.supervisor import serve
+    from taxi_platform.runs.ingest import open_instance
+    from taxi_platform.ui.guard import load_access
+    from taxi_platform.ui.supervisor import serve
 
     settings = _checked_settings()
     load_access(port)
@@ -292,7 +292,7 @@ def notify() -> None:
 @notify.command("test")
 def notify_test() -> None:
     """Send a message to every channel now, and say which worked."""
-    from taxi_platform.automation.notifications import send_test
+    from taxi_platform.notifications.sensors import send_test
 
     worked = send_test(load_settings(), lambda told: out.print(told, markup=False, soft_wrap=True))
     sys.exit(0 if worked else FAILED)
@@ -302,8 +302,12 @@ def _checked_settings() -> Settings:
     """The settings, every URL among them known to name something."""
     settings = load_settings()
     check_urls(settings)
+    if settings.schedule:
+        from taxi_platform.automation.publication import check_schedule  # a second of imports
+
+        check_schedule(settings.schedule)
     if settings.notify_urls:
-        from taxi_platform.automation.channels import check_notify_urls  # Apprise costs half a second
+        from taxi_platform.notifications.channels import check_notify_urls  # Apprise costs half a second
 
         check_notify_urls(settings.notify_urls)
     return settings
@@ -333,8 +337,8 @@ def _ingest(
     with bar:
         task = bar.add_task("starting", total=len(wanted) * len(STEPS), months=f"0/{len(wanted)}")
         # Imported here: Dagster costs a second or two, which --help and a mistyped month need not pay.
-        from taxi_platform.automation.backfill import ingest_months
-        from taxi_platform.automation.runs import IngestOptions
+        from taxi_platform.runs.backfill import ingest_months
+        from taxi_platform.runs.ingest import IngestOptions
 
         options = IngestOptions(force, tuple(reject), kept)
         try:

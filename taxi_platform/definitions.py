@@ -16,8 +16,8 @@ from taxi_platform.assets.trips import build_dataset  # noqa: E402
 from taxi_platform.assets.zones import taxi_zones_table  # noqa: E402
 from taxi_platform.automation.freshness import freshness_check  # noqa: E402
 from taxi_platform.automation.jobs import freshness_job, freshness_schedule, ingest_job  # noqa: E402
-from taxi_platform.automation.notifications import build_notifications  # noqa: E402
-from taxi_platform.automation.publication import catch_up_schedule, publication_sensor  # noqa: E402
+from taxi_platform.automation.publication import catch_up_schedule, check_schedule, publication_sensor  # noqa: E402
+from taxi_platform.notifications.sensors import build_notifications  # noqa: E402
 from taxi_platform.settings import Settings, check_urls, load_settings  # noqa: E402
 
 
@@ -47,6 +47,7 @@ def build_resources(settings: Settings) -> dict[str, object]:
 def build_definitions(settings: Settings) -> dg.Definitions:
     """Everything the code location offers under these settings."""
     check_urls(settings)
+    check_schedule(settings.schedule)
     built = [build_dataset(dataset, settings.reject, bool(settings.serving_url)) for dataset in settings.datasets]
     fresh = [freshness_check(dataset) for dataset in settings.datasets]
     freshness = freshness_job(fresh)

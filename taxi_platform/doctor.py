@@ -98,7 +98,7 @@ def _lake(settings: Settings) -> str:
 
 
 def _notifications(settings: Settings) -> str:
-    from taxi_platform.automation.channels import check_notify_urls
+    from taxi_platform.notifications.channels import check_notify_urls
 
     check_notify_urls(settings.notify_urls)
     return f"{len(settings.notify_urls)} channels; taxi notify test sends them a message"

@@ -95,7 +95,7 @@ def load_settings(environment: Mapping[str, str] = os.environ) -> Settings:
         notify_urls=tuple(value("TAXI_NOTIFY_URLS", "").split()),
         ui_url=_ui_url(value("TAXI_UI_URL", "http://127.0.0.1:3000")),
         since=_since(value("TAXI_SINCE", "")),
-        schedule=_cron(value("TAXI_SCHEDULE", "")),
+        schedule=value("TAXI_SCHEDULE", "") or None,
         memory_limit=_memory(value("TAXI_MEMORY_LIMIT", "512MB")),
         threads=_threads(value("TAXI_THREADS", str(os.cpu_count() or 1))),
     )
@@ -177,18 +177,6 @@ def _ui_url(text: str) -> str:
             "It takes http://host:port or https://host/path, without user, password and query.",
         )
     return text.rstrip("/")
-
-
-def _cron(text: str) -> str | None:
-    if not text:
-        return None
-    from dagster._utils.schedules import is_valid_cron_string  # a second of imports: only for those who set it
-
-    if not is_valid_cron_string(text):
-        raise SettingError(
-            f"TAXI_SCHEDULE is {text!r}.", "It takes a cron line in New York's time, such as 30 6 * * *."
-        )
-    return text
 
 
 def _memory(text: str) -> str:

@@ -16,8 +16,8 @@ import requests
 from filelock import FileLock
 
 from taxi_platform import __version__
-from taxi_platform_tests.shared import TAXI, free_port, wait_for
-from taxi_platform_tests.sources.web import Page, serving
+from taxi_platform_tests.support.shared import TAXI, free_port, wait_for
+from taxi_platform_tests.support.web import Page, serving
 
 
 def taxi(*arguments, **environment):

@@ -41,8 +41,6 @@ def test_datasets_keep_their_order_and_count_once():
         ("TAXI_SINCE", "2999-01", "future"),
         ("TAXI_MEMORY_LIMIT", "much", "512MB"),
         ("TAXI_MEMORY_LIMIT", "1MB", "128MB or more"),
-        ("TAXI_SCHEDULE", "every morning", "such as 30 6 * * *"),
-        ("TAXI_SCHEDULE", "61 6 * * *", "such as 30 6 * * *"),
         ("TAXI_THREADS", "0", "1 to 256"),
         ("TAXI_THREADS", "two", "1 to 256"),
         ("TAXI_THREADS", "9" * 5000, "1 to 256"),

@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 import dagster as dg
 
-from taxi_platform.assets.steps import Cleaned, Fetched, Loaded
+from taxi_platform.ingestion.steps import Cleaned, Fetched, Loaded
 from taxi_platform.trips.contract import Column
 from taxi_platform.trips.report import Report
 

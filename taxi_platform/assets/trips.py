@@ -15,8 +15,9 @@ from typing import Any
 import dagster as dg
 from pydantic import Field
 
-from taxi_platform.assets import metadata, steps
+from taxi_platform.assets import metadata
 from taxi_platform.assets.resources import LakeResource, SourceResource, WarehouseResource
+from taxi_platform.ingestion import steps
 from taxi_platform.lake.months import MonthInLake
 from taxi_platform.sources.base import Progress
 from taxi_platform.trips.contract import REJECTED_COLUMNS, Contract, contract_of

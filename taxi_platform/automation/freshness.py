@@ -7,7 +7,7 @@ import dagster as dg
 from dagster._time import get_current_datetime
 
 from taxi_platform.assets.resources import WarehouseResource
-from taxi_platform.automation.decision import LONGEST_LAG, newest_due, newest_loaded
+from taxi_platform.ingestion.survey import LONGEST_LAG, newest_due, newest_loaded
 from taxi_platform.trips.months import Dataset, newest_month
 
 NAME = "newest_month_is_loaded"

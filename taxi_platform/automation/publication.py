@@ -17,7 +17,8 @@ from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
 from dagster._time import get_current_datetime  # the clock that Dagster's tests can set
 
 from taxi_platform.assets.resources import LakeResource, SourceResource, WarehouseResource
-from taxi_platform.automation.decision import (
+from taxi_platform.automation.jobs import job_name
+from taxi_platform.ingestion.survey import (
     MonthState,
     Survey,
     expected_on,
@@ -25,8 +26,8 @@ from taxi_platform.automation.decision import (
     months_in_lake,
     months_to_ingest,
 )
-from taxi_platform.automation.jobs import job_name
-from taxi_platform.automation.runs import datasets_of
+from taxi_platform.runs.ingest import datasets_of
+from taxi_platform.trips.errors import SettingError
 from taxi_platform.trips.months import Dataset, Month, Partition, newest_month
 
 LOOK_EVERY = timedelta(hours=6)
@@ -101,6 +102,16 @@ def publication_sensor(dataset: Dataset, reject: Sequence[str]) -> dg.SensorDefi
         return dg.SensorResult(skip_reason=_why_nothing(states, survey, look_at), cursor=cursor)
 
     return publication
+
+
+def check_schedule(cron: str | None) -> None:
+    """Raise `SettingError` where TAXI_SCHEDULE is no cron line."""
+    from dagster._utils.schedules import is_valid_cron_string
+
+    if cron and not is_valid_cron_string(cron):
+        raise SettingError(
+            f"TAXI_SCHEDULE is {cron!r}.", "It takes a cron line in New York's time, such as 30 6 * * *."
+        )
 
 
 def catch_up_schedule(

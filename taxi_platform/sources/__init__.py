@@ -51,7 +51,7 @@ def open_source(url: str, datasets: Sequence[Dataset] = tuple(Dataset)) -> Sourc
 
 
 def _open_sample(url: str) -> Source:
-    from taxi_platform.sources.sample import SampleSource
+    from taxi_platform.sources.sample.source import SampleSource
 
     rest, _, query = url.removeprefix("sample://").partition("?")
     given = parse_qsl(query, keep_blank_values=True)

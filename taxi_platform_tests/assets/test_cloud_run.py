@@ -6,7 +6,7 @@ import pytest
 
 from taxi_platform.definitions import build_definitions
 from taxi_platform.settings import load_settings
-from taxi_platform_tests.emulators.fixtures import (  # noqa: F401
+from taxi_platform_tests.support.emulators.fixtures import (  # noqa: F401
     bigquery_host,
     bigquery_url,
     bucket,

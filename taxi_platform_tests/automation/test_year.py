@@ -10,19 +10,19 @@ import pytest
 from dagster._core.test_utils import freeze_time
 
 from taxi_platform.automation import publication
-from taxi_platform.automation.decision import Survey
-from taxi_platform.automation.notifications import tell
 from taxi_platform.definitions import build_definitions
+from taxi_platform.ingestion.survey import Survey
 from taxi_platform.lake import open_lake
 from taxi_platform.lake.months import MonthInLake
+from taxi_platform.notifications.sensors import tell
 from taxi_platform.settings import load_settings
 from taxi_platform.sources import open_source
+from taxi_platform.sources.sample.writing import write_sample
 from taxi_platform.trips.files import verify
 from taxi_platform.trips.months import Dataset, Month, Partition
-from taxi_platform.trips.sample import write_sample
 from taxi_platform.warehouse import open_warehouse
-from taxi_platform_tests.automation.receivers import Hook, web_hook
-from taxi_platform_tests.sources.web import S3_DENIED, Page, Web, serving
+from taxi_platform_tests.support.receivers import Hook, web_hook
+from taxi_platform_tests.support.web import S3_DENIED, Page, Web, serving
 
 PUBLISHED = {
     "2025-10": [date(2025, 12, 20)],

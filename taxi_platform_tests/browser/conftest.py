@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import requests
 
-from taxi_platform_tests.shared import DEADLINE, TAXI, chromium, free_port
+from taxi_platform_tests.support.shared import DEADLINE, TAXI, chromium, free_port
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 import pytest
 
 from taxi_platform.lake import open_lake
-from taxi_platform_tests.emulators.fixtures import bucket, gcs_url, real_lake, storage_host  # noqa: F401
+from taxi_platform_tests.support.emulators.fixtures import bucket, gcs_url, real_lake, storage_host  # noqa: F401
 
 
 @pytest.fixture(params=["local", "gcs", pytest.param("real", marks=pytest.mark.real_gcp)])

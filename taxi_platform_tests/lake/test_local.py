@@ -4,8 +4,8 @@ import traceback
 
 import pytest
 
+from taxi_platform.ingestion.work_folder import work_folder
 from taxi_platform.lake import open_lake
-from taxi_platform.lake.work import work_folder
 from taxi_platform.trips.errors import LakeError, SettingError
 from taxi_platform.trips.months import Partition
 

@@ -8,10 +8,10 @@ from itertools import count
 
 import pytest
 
-from taxi_platform.assets import steps
-from taxi_platform.automation.decision import Survey
+from taxi_platform.ingestion import steps
+from taxi_platform.ingestion.survey import Survey
 from taxi_platform.lake.months import MonthInLake
-from taxi_platform.sources.sample import SampleSource
+from taxi_platform.sources.sample.source import SampleSource
 from taxi_platform.trips.cleaning import Cleaner, Engine, RawMonth
 from taxi_platform.trips.errors import Conflict, LakeError, UserError
 from taxi_platform.trips.months import Partition

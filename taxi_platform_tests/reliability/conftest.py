@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import pytest
 
-from taxi_platform_tests.emulators.fixtures import bigquery_host, storage_host  # noqa: F401
-from taxi_platform_tests.reliability.places import Place, Version, new_place
-from taxi_platform_tests.reliability.warm import DONE, Warm, warm_process
+from taxi_platform_tests.support.emulators.fixtures import bigquery_host, storage_host  # noqa: F401
+from taxi_platform_tests.support.places import Place, Version, new_place
+from taxi_platform_tests.support.warm import DONE, Warm, warm_process
 from taxi_platform_tests.warehouse.conftest import server_uri  # noqa: F401
 
 OpenPlace = Callable[[str, str], Place]

@@ -6,12 +6,12 @@ from random import Random
 
 import pytest
 
-from taxi_platform.assets import steps
+from taxi_platform.ingestion import steps
 from taxi_platform.trips.months import Month, Partition
 from taxi_platform_tests.reliability.conftest import OpenPlace, Undisturbed
-from taxi_platform_tests.reliability.places import TABLES, Place, Version
 from taxi_platform_tests.reliability.test_kills import NEW, OLD
-from taxi_platform_tests.reliability.warm import DONE, REFUSED, Ending, Order, Warm
+from taxi_platform_tests.support.places import TABLES, Place, Version
+from taxi_platform_tests.support.warm import DONE, REFUSED, Ending, Order, Warm
 
 PROCESSES = 8
 pytestmark = pytest.mark.slow

@@ -1,6 +1,6 @@
 """The page of faults is complete and up to date."""
 
-from taxi_platform_tests.reliability.fault_table import PAGE, marked_tests, page
+from taxi_platform_tests.support.fault_table import PAGE, marked_tests, page
 
 
 def test_every_fault_has_a_test():
@@ -8,4 +8,4 @@ def test_every_fault_has_a_test():
 
 
 def test_the_page_is_up_to_date():
-    assert PAGE.read_text("utf-8") == page(), "python -m taxi_platform_tests.reliability.fault_table"
+    assert PAGE.read_text("utf-8") == page(), "python -m taxi_platform_tests.support.fault_table"

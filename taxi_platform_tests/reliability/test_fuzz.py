@@ -1,8 +1,8 @@
-"""A little of `fuzz.py`, always the same: `python -m taxi_platform_tests.reliability.fuzz` goes on for hours."""
+"""A little of `fuzz.py`, always the same: `python -m taxi_platform_tests.support.fuzz` goes on for hours."""
 
 import pytest
 
-from taxi_platform_tests.reliability.fuzz import Fuzz
+from taxi_platform_tests.support.fuzz import Fuzz
 
 
 @pytest.mark.parametrize(

@@ -16,9 +16,9 @@ import pytest
 import taxi_platform
 from taxi_platform.trips.faults import FAULT_POINTS
 from taxi_platform_tests.reliability.conftest import OpenPlace, Undisturbed
-from taxi_platform_tests.reliability.places import MONTH, PUBLISHED, Place, Version
-from taxi_platform_tests.reliability.warm import DONE, Warm
-from taxi_platform_tests.shared import TAXI
+from taxi_platform_tests.support.places import MONTH, PUBLISHED, Place, Version
+from taxi_platform_tests.support.shared import TAXI
+from taxi_platform_tests.support.warm import DONE, Warm
 
 OLD, NEW = 600, 500
 """Rows of the two samples that runs publish over one another."""

@@ -19,14 +19,16 @@ from taxi_platform.lake.base import Lake
 from taxi_platform.lake.gcs import CHUNK_BYTES, GCSLake
 from taxi_platform.sources import open_source
 from taxi_platform.sources.base import Source
+from taxi_platform.sources.sample.writing import write_sample
 from taxi_platform.trips.errors import LakeBusy, SourceUnavailable, TransientError, WarehouseBusy
 from taxi_platform.trips.months import Partition
-from taxi_platform.trips.sample import write_sample
 from taxi_platform.warehouse import bigquery as warehouse
 from taxi_platform.warehouse import open_warehouse
 from taxi_platform.warehouse.base import Warehouse
 from taxi_platform.warehouse.bigquery_schema import described
-from taxi_platform_tests.emulators.fault_proxy import (
+from taxi_platform_tests.reliability.conftest import OpenPlace, Undisturbed
+from taxi_platform_tests.reliability.test_kills import NEW, OLD, check_readable, run_again
+from taxi_platform_tests.support.emulators.fault_proxy import (
     FAULTS,
     FaultProxy,
     Plan,
@@ -35,11 +37,9 @@ from taxi_platform_tests.emulators.fault_proxy import (
     scripted,
     seeded,
 )
-from taxi_platform_tests.reliability.conftest import OpenPlace, Undisturbed
-from taxi_platform_tests.reliability.places import MONTH, TABLES, Place
-from taxi_platform_tests.reliability.test_kills import NEW, OLD, check_readable, run_again
-from taxi_platform_tests.reliability.warm import Warm, ingest_by
-from taxi_platform_tests.sources.web import Page, Web, serving
+from taxi_platform_tests.support.places import MONTH, TABLES, Place
+from taxi_platform_tests.support.warm import Warm, ingest_by
+from taxi_platform_tests.support.web import Page, Web, serving
 
 pytestmark = pytest.mark.slow
 PARTS = {"source": ("local", "duckdb"), "storage": ("gcs", "duckdb"), "bigquery": ("gcs", "bigquery")}

@@ -16,7 +16,7 @@ from urllib.parse import quote
 import psycopg
 import pytest
 
-from taxi_platform.assets import steps
+from taxi_platform.ingestion import steps
 from taxi_platform.lake.base import Lake
 from taxi_platform.sources import open_source
 from taxi_platform.trips.cleaning import Engine
@@ -24,10 +24,10 @@ from taxi_platform.trips.errors import IntegrityError, LakeError, WarehouseBusy
 from taxi_platform.trips.months import Partition
 from taxi_platform.warehouse import postgres
 from taxi_platform_tests.reliability.conftest import OpenPlace, Undisturbed
-from taxi_platform_tests.reliability.places import MONTH, Place, new_place
 from taxi_platform_tests.reliability.test_kills import NEW, OLD, check_readable, run_again
-from taxi_platform_tests.reliability.warm import DONE, REFUSED, Warm, ingest_by
-from taxi_platform_tests.shared import crash, small_file_system
+from taxi_platform_tests.support.places import MONTH, Place, new_place
+from taxi_platform_tests.support.shared import crash, small_file_system
+from taxi_platform_tests.support.warm import DONE, REFUSED, Warm, ingest_by
 
 pytestmark = pytest.mark.slow
 GREEN = Partition.parse("green", MONTH)

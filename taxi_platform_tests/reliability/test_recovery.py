@@ -10,15 +10,15 @@ import dagster as dg
 import duckdb
 import pytest
 
-from taxi_platform.automation.runs import _origin
 from taxi_platform.definitions import build_definitions
 from taxi_platform.lake import open_lake
 from taxi_platform.lake.months import MonthInLake
+from taxi_platform.runs.ingest import _origin
 from taxi_platform.settings import load_settings
+from taxi_platform.sources.sample.writing import write_sample
 from taxi_platform.trips.months import Partition
-from taxi_platform.trips.sample import write_sample
-from taxi_platform_tests.shared import TAXI, free_port, wait_for
-from taxi_platform_tests.sources.web import Page, serving
+from taxi_platform_tests.support.shared import TAXI, free_port, wait_for
+from taxi_platform_tests.support.web import Page, serving
 from taxi_platform_tests.test_cli import taxi
 
 GREEN = Partition.parse("green", "2020-04")

@@ -9,11 +9,11 @@ import time
 import pytest
 import requests
 
+from taxi_platform.sources.sample.writing import write_sample
 from taxi_platform.trips.months import Partition
-from taxi_platform.trips.sample import write_sample
-from taxi_platform_tests.automation.receivers import web_hook
-from taxi_platform_tests.shared import TAXI, free_port
-from taxi_platform_tests.sources.web import S3_DENIED, Page, serving
+from taxi_platform_tests.support.receivers import web_hook
+from taxi_platform_tests.support.shared import TAXI, free_port
+from taxi_platform_tests.support.web import S3_DENIED, Page, serving
 
 CANARY = "canary7f3a"
 QUERIES = [

@@ -5,10 +5,10 @@ import pytest
 from taxi_platform.sources import open_source
 from taxi_platform.sources.file import FileSource
 from taxi_platform.sources.http import HttpSource
-from taxi_platform.sources.sample import SampleSource
+from taxi_platform.sources.sample.source import SampleSource
+from taxi_platform.sources.sample.writing import DEFAULT_ROWS
 from taxi_platform.trips.errors import SettingError
 from taxi_platform.trips.months import Dataset, Partition
-from taxi_platform.trips.sample import DEFAULT_ROWS
 
 MONTH = Partition.parse("fhv", "2019-07")
 

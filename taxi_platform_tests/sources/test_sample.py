@@ -5,11 +5,11 @@ from datetime import date
 
 import pytest
 
-from taxi_platform.sources.sample import SampleSource
+from taxi_platform.sources.sample.source import SampleSource
+from taxi_platform.sources.sample.writing import SAMPLE_VERSION
 from taxi_platform.trips.errors import NotPublished
 from taxi_platform.trips.files import verify
 from taxi_platform.trips.months import Partition
-from taxi_platform.trips.sample import SAMPLE_VERSION
 
 MONTH = Partition.parse("green", "2020-04")
 

@@ -4,7 +4,7 @@ import duckdb
 import pytest
 
 from taxi_platform.trips.contract import contract_of
-from taxi_platform_tests.trips.eras import EXPECTED_UNKNOWN, clean_era, eras
+from taxi_platform_tests.support.eras import EXPECTED_UNKNOWN, clean_era, eras
 
 ALL = list(eras())
 

@@ -13,7 +13,7 @@ import pytest
 
 from taxi_platform.trips import csv_reading, files
 from taxi_platform.trips.errors import ContractError, NotData, TaxiError
-from taxi_platform_tests.trips.cleaned import GREEN, HEADS, TRIP, clean, green, parquet
+from taxi_platform_tests.support.cleaned import GREEN, HEADS, TRIP, clean, green, parquet
 
 BAD = TRIP.replace("1.68", "far")
 TABLE = pa.table({"lpep_pickup_datetime": [datetime(2020, 4, 7)] * 3, "total_amount": [1.0, 2.0, 3.0]})

@@ -11,12 +11,12 @@ import duckdb
 import psycopg
 import pytest
 
+from taxi_platform.sources.sample.writing import write_sample
 from taxi_platform.trips.cleaning import Cleaner, RawMonth
 from taxi_platform.trips.months import Partition
-from taxi_platform.trips.sample import write_sample
 from taxi_platform.warehouse import open_warehouse
 from taxi_platform.warehouse.base import MonthFiles, Warehouse
-from taxi_platform_tests.warehouse.bigquery_backend import *  # noqa: F403  its fixtures
+from taxi_platform_tests.support.bigquery_backend import *  # noqa: F403  its fixtures
 
 Months = Callable[..., MonthFiles]
 

@@ -4,13 +4,13 @@ import shutil
 
 import pytest
 
-from taxi_platform.assets import steps
+from taxi_platform.ingestion import steps
 from taxi_platform.lake import open_lake
 from taxi_platform.sources import open_source
 from taxi_platform.trips.cleaning import Engine
 from taxi_platform.trips.months import Partition
 from taxi_platform.warehouse import open_warehouse
-from taxi_platform_tests.shared import shared_file
+from taxi_platform_tests.support.shared import shared_file
 
 ENGINE = Engine(threads=1)
 

@@ -1,0 +1,1 @@
+"""Runs begun elsewhere than in the UI."""

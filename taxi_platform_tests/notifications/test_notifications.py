@@ -1,0 +1,515 @@
+"""Messages about runs, with real runs, a real web hook and a real mail server."""
+
+import io
+import logging
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from types import SimpleNamespace
+
+import dagster as dg
+import duckdb
+import pytest
+from dagster._core.events import DagsterEvent, JobFailureData
+
+from taxi_platform.definitions import build_definitions
+from taxi_platform.notifications.channels import Message, check_notify_urls, open_channels
+from taxi_platform.notifications.outbox import GIVE_UP, KEEP, Outbox, deliver
+from taxi_platform.notifications.sensors import (
+    PATIENCE,
+    TAG_SECONDS,
+    build_notifications,
+    note_finished_runs,
+    send_test,
+)
+from taxi_platform.runs.ingest import ingest_month, open_instance
+from taxi_platform.settings import load_settings
+from taxi_platform.trips.errors import SettingError
+from taxi_platform.trips.months import Partition
+from taxi_platform_tests.support.receivers import mail_box, web_hook
+
+pytestmark = pytest.mark.slow
+GREEN = Partition.parse("green", "2020-04")
+SECRET = "canary-5f0c2a"
+UI = "http://127.0.0.1:3000"
+
+
+@pytest.fixture
+def hook():
+    with web_hook() as hook:
+        yield hook
+
+
+@pytest.fixture
+def outbox(tmp_path):
+    return Outbox(tmp_path / "home")
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    """One dataset, for a definition of four takes a second longer, and a month of 300 trips."""
+    monkeypatch.setenv("TAXI_DATASETS", "green")
+    monkeypatch.setenv("TAXI_SOURCE_URL", "sample://?rows=300")
+
+
+@pytest.fixture
+def platform(monkeypatch, hook):
+    """An instance, the month's job and the sensor, which notifies `hook`; `tick()` evaluates it as the daemon does."""
+    monkeypatch.setenv("TAXI_NOTIFY_URLS", f"json://{hook.address}/hook")
+    (sensor,) = build_notifications(load_settings())
+    cursors = [None]
+
+    def tick():
+        told = sensor.evaluate_tick(dg.build_sensor_context(instance=instance, cursor=cursors[-1]))
+        cursors.append(told.cursor)
+        return told.skip_message
+
+    definitions = build_definitions(load_settings())
+    with open_instance(load_settings()) as instance:
+        yield SimpleNamespace(
+            instance=instance,
+            definitions=definitions,
+            job=definitions.resolve_job_def("green_ingest"),
+            ingest=lambda: ingest_month(instance, definitions, GREEN),
+            tick=tick,
+        )
+
+
+@pytest.fixture
+def logged():
+    """All that reaches the root logger, down to debug; pytest's own capture also taps loggers that pass nothing on."""
+    root, text = logging.getLogger(), io.StringIO()
+    handler, level = logging.StreamHandler(text), root.level
+    root.addHandler(handler)
+    root.setLevel(logging.DEBUG)
+    yield text
+    root.removeHandler(handler)
+    root.setLevel(level)
+
+
+def publish(monkeypatch, folder, content):
+    """Let the source be a folder that holds this file for April 2020."""
+    (folder / "green_2020-04.csv.gz").write_bytes(content)
+    monkeypatch.setenv("TAXI_SOURCE_URL", f"file://{folder}/{{dataset}}_{{month}}.csv.gz")
+
+
+def query(outbox, sql):
+    with sqlite3.connect(outbox.folder / "outbox.db") as con:
+        return con.execute(sql).fetchall()
+
+
+def test_a_loaded_month_is_told_once_by_web_hook_and_mail(monkeypatch, hook):
+    with mail_box(SECRET) as box:
+        monkeypatch.setenv("TAXI_NOTIFY_URLS", f"json://{hook.address}/hook {box.url}")
+        monkeypatch.setenv("TAXI_UI_URL", "https://dagster.example.org/taxi/")
+        settings = load_settings()
+        (sensor,) = build_notifications(settings)
+        with open_instance(settings) as instance:
+            run_id = ingest_month(instance, build_definitions(settings), GREEN).run_id
+            first = sensor.evaluate_tick(dg.build_sensor_context(instance=instance))
+            again = sensor.evaluate_tick(dg.build_sensor_context(instance=instance, cursor=first.cursor))
+    assert (first.skip_message, again.skip_message) == ("2 messages sent, 0 wait.", "0 messages sent, 0 wait.")
+    ((_, headers, posted),) = hook.got
+    assert posted["title"] == "taxi: green 2020-04 loaded"
+    assert posted["type"] == "success"
+    assert posted["message"].splitlines() == [
+        "green 2020-04 was loaded.",
+        "Rows of green: 300 read, 299 clean, 1 rejected, 299 in the table",
+        f"Run: https://dagster.example.org/taxi/runs/{run_id}",
+        f"Message id: {run_id}.success",
+    ]
+    (mail,) = box.got
+    assert mail["Subject"] == "taxi: green 2020-04 loaded"
+    assert mail.get_content_type() == "text/plain"
+    assert mail.get_content().splitlines() == posted["message"].splitlines()
+    assert mail["X-Taxi-Message-Id"] == headers["X-Taxi-Message-Id"] == f"{run_id}.success"
+
+
+def test_a_run_that_found_nothing_new_is_quiet(platform, hook):
+    platform.ingest()
+    platform.tick()
+    assert platform.ingest().succeeded
+    assert platform.tick() == "0 messages sent, 0 wait."
+    assert len(hook.got) == 1
+
+
+def test_a_month_that_is_not_published_is_quiet(platform, hook, monkeypatch, tmp_path):
+    monkeypatch.setenv("TAXI_SOURCE_URL", f"file://{tmp_path}/{{dataset}}_{{month}}.csv.gz")
+    assert platform.ingest().succeeded
+    platform.tick()
+    assert hook.got == []
+
+
+def test_a_canceled_run_is_quiet(platform, hook):
+    run = platform.instance.create_run_for_job(platform.job, tags={"dagster/partition": "2020-04"})
+    platform.instance.report_run_canceled(run)
+    platform.tick()
+    assert hook.got == []
+
+
+def test_a_failure_tells_its_first_line_and_the_remedy(platform, hook, monkeypatch, tmp_path):
+    publish(monkeypatch, tmp_path, b"<html>Too many requests</html>")
+    outcome = platform.ingest()
+    platform.tick()
+    ((_, _, posted),) = hook.got
+    assert (posted["title"], posted["type"]) == ("taxi: green 2020-04 failed", "failure")
+    lines = posted["message"].splitlines()
+    assert lines[0] == "green 2020-04 failed."
+    assert lines[1].startswith("Problem: ") and "HTML" in lines[1]
+    assert lines[2].startswith("What to do: ") and len(lines[2]) > 20
+    assert lines[3:] == [f"Run: {UI}/runs/{outcome.run_id}", f"Message id: {outcome.run_id}.failure"]
+    assert "Traceback" not in posted["message"]
+
+
+def test_a_failed_check_is_the_problem_that_is_told(platform, hook, tmp_path):
+    platform.ingest()
+    with duckdb.connect(str(tmp_path / "home/warehouse.duckdb")) as con:
+        con.execute("UPDATE green_trips SET fare_amount = fare_amount + 1")
+    assert not platform.ingest().succeeded
+    platform.tick()
+    lines = hook.messages()[1].splitlines()
+    assert lines[0] == "green 2020-04 failed."
+    assert lines[1].startswith("Problem: table_matches_clean_trips: ")
+    assert "Rows of green: 300 read, 299 clean, 1 rejected, 299 in the table" in lines
+
+
+def test_an_error_nobody_foresaw_is_one_line_without_control_characters_or_secrets(platform, hook):
+    @dg.op
+    def breaks():
+        raise ValueError(
+            f"\x1b[31mno answer from https://me:{SECRET}@host/x?sig={SECRET} password={SECRET} {'x' * 9999}\nmore"
+        )
+
+    @dg.job(name="green_ingest")
+    def green_ingest():
+        breaks()
+
+    green_ingest.execute_in_process(
+        instance=platform.instance, raise_on_error=False, tags={"dagster/partition": "2020-04"}
+    )
+    platform.tick()
+    problem = hook.messages()[0].splitlines()[1]
+    assert problem.startswith("Problem: ValueError:  [31mno answer from https://***@host/x?*** password=*** xxx")
+    assert len(hook.messages()[0]) < 1000
+    assert SECRET not in hook.messages()[0]
+
+
+def test_a_run_that_was_killed_is_told_with_what_to_do(platform, hook):
+    run = platform.instance.create_run_for_job(platform.job, tags={"dagster/partition": "2020-04"})
+    platform.instance.report_run_failed(run, "The process of this run was killed. Run the month again.")
+    platform.tick()
+    assert "Problem: The process of this run was killed. Run the month again." in hook.messages()[0].splitlines()
+
+
+def test_a_run_from_the_uis_asset_pages_is_told_too(platform, hook):
+    names = ("raw_file", "clean_trips", "rejected_trips", "trips")
+    job = platform.definitions.resolve_implicit_global_asset_job_def()
+    done = job.execute_in_process(
+        instance=platform.instance,
+        partition_key="2020-04",
+        asset_selection=[dg.AssetKey(["green", name]) for name in names],
+    )
+    assert done.success
+    assert platform.instance.get_run_by_id(done.run_id).job_name == "__ASSET_JOB"
+    platform.tick()
+    assert hook.got[0][2]["title"] == "taxi: green 2020-04 loaded"
+
+
+def test_a_run_of_another_job_is_none_of_ours(platform, hook):
+    @dg.job
+    def elsewhere():
+        dg.op(name="nothing")(lambda: None)()
+
+    elsewhere.execute_in_process(instance=platform.instance)
+    assert platform.tick() == "0 messages sent, 0 wait."
+
+
+@pytest.fixture
+def retried(platform, monkeypatch, tmp_path):
+    """A failed run that Dagster has announced to retry."""
+    publish(monkeypatch, tmp_path, b"<html>Too many requests</html>")
+    done = platform.job.execute_in_process(
+        instance=platform.instance, partition_key="2020-04", tags={"dagster/max_retries": "1"}, raise_on_error=False
+    )
+    assert platform.instance.get_run_by_id(done.run_id).tags["dagster/will_retry"] == "true"
+    return done.run_id
+
+
+def test_a_failure_that_is_retried_stays_quiet_and_the_last_one_is_told(platform, hook, retried):
+    assert platform.tick() == "0 messages sent, 0 wait."
+    again = platform.job.execute_in_process(
+        instance=platform.instance,
+        partition_key="2020-04",
+        raise_on_error=False,
+        tags={"dagster/max_retries": "1", "dagster/parent_run_id": retried, "dagster/root_run_id": retried},
+    )
+    platform.instance.add_run_tags(again.run_id, {"dagster/will_retry": "false"})
+    platform.instance.add_run_tags(retried, {"dagster/auto_retry_run_id": again.run_id})
+    platform.tick()
+    platform.tick()
+    (told,) = hook.messages()
+    assert told.endswith(f"Message id: {again.run_id}.failure")
+
+
+def test_a_retry_that_never_begins_is_told_after_a_while(platform, hook, outbox, retried):
+    urls = load_settings().notify_urls
+    now = time.time()
+    assert note_finished_runs(platform.instance, outbox, urls, UI, now - 60, now) == now - 60
+    assert outbox.known() == set()
+    note_finished_runs(platform.instance, outbox, urls, UI, now - 60, now + PATIENCE + 60)
+    assert deliver(outbox, urls, print, now + PATIENCE + 60) == 1
+    assert "A retry was announced, but none has begun." in hook.messages()[0].splitlines()
+
+
+def test_a_retry_that_could_not_be_launched_is_told_at_once(platform, hook, retried):
+    platform.tick()
+    platform.instance.add_run_tags(retried, {"dagster/will_retry": "false"})  # as Dagster's daemon does
+    platform.tick()
+    assert hook.got[0][2]["title"] == "taxi: green 2020-04 failed"
+
+
+def test_a_failure_waits_for_the_tag_that_announces_a_retry(platform, hook, outbox):
+    instance, urls = platform.instance, load_settings().notify_urls
+    run = instance.create_run_for_job(platform.job, tags={"dagster/partition": "2020-04"})
+    event = DagsterEvent(dg.DagsterEventType.RUN_FAILURE.value, run.job_name, event_specific_data=JobFailureData(None))
+    instance.run_storage.handle_run_event(run.run_id, event)  # Dagster writes the tag after this, if it still can
+    now = time.time()
+    note_finished_runs(instance, outbox, urls, UI, now - 60, now)
+    assert outbox.known() == set()
+    note_finished_runs(instance, outbox, urls, UI, now - 60, now + TAG_SECONDS)
+    assert outbox.known() == {f"{run.run_id}.failure"}
+
+
+def test_nothing_is_passed_by_while_the_outbox_cannot_be_written(platform, hook, outbox):
+    platform.tick()
+    moved = outbox.folder.rename(outbox.folder.with_name("away"))
+    outbox.folder.write_text("not a folder")
+    platform.ingest()
+    with pytest.raises(Exception, match="notifications"):
+        platform.tick()
+    outbox.folder.unlink()
+    moved.rename(outbox.folder)
+    assert platform.tick() == "1 messages sent, 0 wait."
+
+
+MESSAGE = Message("run-1.success", "taxi: green 2020-04 loaded", "green 2020-04 was loaded.")
+CHILD = """
+import os, signal, sys, time
+from pathlib import Path
+from taxi_platform.notifications.outbox import Outbox, deliver
+
+home, url, how = sys.argv[1:]
+if how == "killed":
+    Outbox.record = lambda *arguments: os.kill(os.getpid(), signal.SIGKILL)
+print("ready", flush=True)
+sys.stdin.readline()
+print(deliver(Outbox(Path(home)), [url], print))
+"""
+
+
+def child(outbox, url, how):
+    command = [sys.executable, "-c", CHILD, str(outbox.folder.parent), url, how]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+def test_killed_between_send_and_record_it_sends_once_more_with_the_same_id(hook, outbox):
+    url = f"json://{hook.address}/hook"
+    outbox.add(MESSAGE, ["1 json"], time.time())
+    process = child(outbox, url, "killed")
+    process.communicate("go\n", timeout=60)
+    assert process.returncode == -signal.SIGKILL
+    assert len(hook.got) == 1
+    assert deliver(outbox, [url], print) == 1
+    assert deliver(outbox, [url], print) == 0
+    assert [headers["X-Taxi-Message-Id"] for _, headers, _ in hook.got] == [MESSAGE.id, MESSAGE.id]
+    assert hook.messages() == [MESSAGE.body, MESSAGE.body]
+
+
+def test_two_processes_that_deliver_at_once_send_once(hook, outbox):
+    hook.seconds = 1
+    outbox.add(MESSAGE, ["1 json"], time.time())
+    processes = [child(outbox, f"json://{hook.address}/hook", "together") for _ in range(2)]
+    for process in processes:
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    told = [process.communicate(timeout=60)[0].split("\n")[-2] for process in processes]
+    assert sorted(told) == ["0", "1"]
+    assert hook.messages() == [MESSAGE.body]
+
+
+def test_the_same_run_noted_twice_is_one_message(hook, outbox):
+    outbox.add(MESSAGE, ["1 json"], time.time())
+    outbox.add(MESSAGE, ["1 json"], time.time())
+    assert deliver(outbox, [f"json://{hook.address}/hook"], print) == 1
+
+
+@pytest.mark.fault(46)
+def test_channels_that_fail_keep_nothing_from_the_others(hook, outbox):
+    urls = [
+        f"json://{hook.address}/500",
+        f"json://{hook.address}/slow?rto=0.3",
+        f"json://{hook.address}/307",
+        f"json://{hook.address}/308?redirect=yes",
+        "json://127.0.0.1:9/closed?cto=0.3",
+        f"json://{hook.address}/hook",
+    ]
+    said = []
+    now = time.time()
+    outbox.add(MESSAGE, list(open_channels(urls)), now)
+    assert deliver(outbox, urls, said.append, now) == 1
+    assert [path for path, _, _ in hook.got] == ["/500", "/slow", "/307", "/308", "/hook"]
+    unreachable = "it could not be reached, refused the login, or did not answer in time"
+    assert query(outbox, "SELECT channel, state, attempts, problem FROM deliveries ORDER BY channel") == [
+        ("1 json", "pending", 1, "it answered 500 (Internal Server Error)"),
+        ("2 json", "pending", 1, unreachable),
+        ("3 json", "pending", 1, "it answered 307 (Temporary Redirect)"),
+        ("4 json", "pending", 1, "it answered 308 (Permanent Redirect)"),
+        ("5 json", "pending", 1, unreachable),
+        ("6 json", "sent", 1, None),
+    ]
+    assert said[0] == (
+        "Channel 1 json did not get run-1.success: it answered 500 (Internal Server Error). Tried again in 60 s. "
+        "Try again later: the trouble is the channel's own."
+    )
+    assert len(said) == 5
+
+
+@pytest.mark.fault(46)
+def test_a_broken_channel_is_tried_again_ever_later_and_gets_the_message_when_it_is_back(hook, outbox):
+    hook.broken = True
+    urls = [f"json://{hook.address}/hook"]
+    now = time.time()
+    outbox.add(MESSAGE, ["1 json"], now)
+    attempts = []
+    for second in range(0, 4 * 3600, 30):
+        before = len(hook.got)
+        deliver(outbox, urls, lambda text: None, now + second)
+        attempts += [second] * (len(hook.got) - before)
+    assert attempts == [0, 60, 180, 420, 900, 1860, 3780, 7380, 10980]
+    hook.broken = False
+    assert deliver(outbox, urls, print, now + 14580) == 1
+    assert deliver(outbox, urls, print, now + 90000) == 0
+
+
+def test_a_channel_that_fails_is_asked_once_a_pass(hook, outbox):
+    hook.broken = True
+    for number in range(3):
+        outbox.add(Message(f"run-{number}.success", "title", "body"), ["1 json"], time.time())
+    deliver(outbox, [f"json://{hook.address}/hook"], print)
+    assert len(hook.got) == 1
+
+
+def test_it_is_given_up_after_some_days_and_says_so(hook, outbox):
+    hook.broken = True
+    said = []
+    now = time.time()
+    outbox.add(MESSAGE, ["1 json"], now)
+    for later in (now, now + GIVE_UP + 1, now + GIVE_UP + 90000):
+        deliver(outbox, [f"json://{hook.address}/hook"], said.append, later)
+    assert len(hook.got) == len(said) == 2
+    assert "Given up after 2 attempts." in said[1]
+    assert query(outbox, "SELECT state, attempts, problem FROM deliveries") == [
+        ("given up", 2, "it answered 503 (Service Unavailable)")
+    ]
+
+
+def test_a_channel_that_is_not_configured_any_more_is_given_up(hook, outbox):
+    outbox.add(MESSAGE, ["1 json", "2 mailto"], time.time())
+    assert deliver(outbox, [f"json://{hook.address}/hook"], print) == 1
+    assert query(outbox, "SELECT state, problem FROM deliveries WHERE channel = '2 mailto'") == [
+        ("given up", "it is not configured any more")
+    ]
+
+
+def test_old_messages_leave_the_outbox(hook, outbox):
+    now = time.time()
+    outbox.add(MESSAGE, ["1 json"], now)
+    deliver(outbox, [f"json://{hook.address}/hook"], print, now)
+    deliver(outbox, [], print, now + KEEP - 60)
+    assert outbox.known() == {MESSAGE.id}
+    deliver(outbox, [], print, now + KEEP + 60)
+    assert query(outbox, "SELECT (SELECT count(*) FROM messages), (SELECT count(*) FROM deliveries)") == [(0, 0)]
+
+
+@pytest.mark.fault(46)
+def test_a_failing_channel_hurts_neither_run_nor_sensor(platform, hook):
+    hook.broken = True
+    assert platform.ingest().succeeded
+    assert platform.tick() == "0 messages sent, 1 wait."
+    assert platform.tick() == "0 messages sent, 1 wait."
+    assert len(hook.got) == 1
+
+
+@pytest.mark.fault(45)
+def test_no_secret_of_a_url_is_logged_stored_or_sent(platform, hook, outbox, monkeypatch, logged, tmp_path):
+    with mail_box("another") as box:
+        urls = [
+            f"json://me:{SECRET}@{hook.address}/hook/{SECRET}?-token={SECRET}",
+            f"json://me:{SECRET}@{hook.address}/500?-token={SECRET}",
+            f"json://me:{SECRET}@127.0.0.1:9/{SECRET}?cto=0.3",
+            box.url.replace("another", SECRET),
+        ]
+        monkeypatch.setenv("TAXI_NOTIFY_URLS", " ".join(urls))
+        (sensor,) = build_notifications(load_settings())
+        platform.ingest()
+        told = sensor.evaluate_tick(dg.build_sensor_context(instance=platform.instance, cursor=str(time.time() - 60)))
+        said = []
+        assert not send_test(load_settings(), said.append)
+    assert told.skip_message == "1 messages sent, 3 wait."
+    assert "refused the login" in said[3]
+    assert SECRET not in " ".join([told.skip_message, *said, *(str(body) for _, _, body in hook.got)])
+    assert "urllib3" not in logged.getvalue() and SECRET not in logged.getvalue()
+    written = [file for file in (tmp_path / "home").rglob("*") if file.is_file()]
+    assert outbox.folder / "outbox.db" in written
+    assert [file for file in written if SECRET.encode() in file.read_bytes()] == []
+
+
+def test_the_test_message_says_of_every_channel_whether_it_worked_and_what_to_do(hook, monkeypatch):
+    paths = ("hook", "401", "307")
+    monkeypatch.setenv("TAXI_NOTIFY_URLS", " ".join(f"json://{hook.address}/{path}" for path in paths))
+    said = []
+    assert send_test(load_settings(), said.append) is False
+    assert said == [
+        "Channel 1 json: sent.",
+        "Channel 2 json: failed: it answered 401 (Unauthorized). Check user, password or token in its URL.",
+        "Channel 3 json: failed: it answered 307 (Temporary Redirect). It redirects, which is not followed: give the "
+        "address that it points to.",
+    ]
+    assert hook.got[0][2]["title"] == "taxi: test message"
+    monkeypatch.setenv("TAXI_NOTIFY_URLS", f"json://{hook.address}/hook")
+    assert send_test(load_settings(), said.append) is True
+
+
+def test_without_a_url_there_is_nothing_to_test_and_no_sensor():
+    assert build_notifications(load_settings()) == []
+    with pytest.raises(SettingError, match="TAXI_NOTIFY_URLS is not set"):
+        send_test(load_settings(), print)
+
+
+@pytest.mark.parametrize("url", [f"nonsense://{SECRET}", SECRET, f"mailto://{SECRET}", "json://"])
+def test_a_url_that_apprise_cannot_read_is_named_by_its_number(url, logged, monkeypatch):
+    with pytest.raises(SettingError, match="TAXI_NOTIFY_URLS: Apprise cannot read its URL number 2") as found:
+        check_notify_urls(["json://localhost/", url])
+    assert SECRET not in f"{found.value}{found.value.__cause__}{found.value.__context__}{logged.getvalue()}"
+    monkeypatch.setenv("TAXI_NOTIFY_URLS", url)
+    with pytest.raises(SettingError, match="number 1"):
+        send_test(load_settings(), print)
+
+
+def test_the_sensor_is_on_wherever_a_channel_is_configured(platform):
+    (sensor,) = build_notifications(load_settings())
+    assert sensor.name == "notifications"
+    assert sensor.default_status == dg.DefaultSensorStatus.RUNNING
+    assert dg.Definitions(sensors=[sensor]).get_sensor_def("notifications") is sensor
+
+
+@pytest.mark.parametrize(
+    "url", ["127.0.0.1:3000", "ftp://host", "http://me:word@host", "http://", "http://host/?a=b", "http://host x"]
+)
+def test_a_ui_address_that_cannot_be_linked_to_is_refused(url):
+    with pytest.raises(SettingError, match="TAXI_UI_URL"):
+        load_settings({"TAXI_UI_URL": url})

@@ -1,0 +1,167 @@
+"""A lake and a warehouse that runs are killed over, and what can be seen in them from outside."""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from taxi_platform.ingestion import steps
+from taxi_platform.lake import open_lake
+from taxi_platform.lake.base import Lake
+from taxi_platform.lake.months import MonthInLake
+from taxi_platform.trips.months import Dataset, Partition
+from taxi_platform.warehouse import open_warehouse
+from taxi_platform.warehouse.base import LoadedMonth, Warehouse, rejected_table, trips_table
+from taxi_platform_tests.support.warm import Order
+
+MONTH = "2020-04"
+TABLES = (trips_table(Dataset.GREEN), rejected_table(Dataset.GREEN))
+PUBLISHED = ("clean/", "rejected/", "reports/")
+
+
+@dataclass(frozen=True)
+class Version:
+    """One version of a month as an undisturbed run publishes it: every object by its hash, every table by its content.
+
+    `raw` is the raw file's key; the manifest is told apart, because it remembers the past and the time of day.
+    """
+
+    objects: dict[str, str]
+    raw: str
+    tables: tuple[LoadedMonth | None, ...]
+    fingerprints: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Place:
+    """An installation: its work folder, lake and warehouse, and the variables that its processes need to reach them."""
+
+    home: Path
+    lake_url: str
+    warehouse_url: str
+    environment: dict[str, str] = field(default_factory=dict)
+
+    @cached_property
+    def lake(self) -> Lake:
+        return open_lake(self.lake_url)
+
+    @cached_property
+    def warehouse(self) -> Warehouse:
+        return open_warehouse(self.warehouse_url)
+
+    def order(self, *rows: int, fault: str = "", **options: Any) -> Order:
+        """An order for this place, to die at the fault point if one is named."""
+        environment = {**self.environment, **options.pop("settings", {}), "TAXI_FAULT_POINT": fault}
+        home = str(options.pop("home", self.home))
+        return Order(home, self.lake_url, self.warehouse_url, rows, environment=environment, **options)
+
+    def settings(self, rows: int) -> dict[str, str]:
+        """The place for a whole `taxi`, as its variables."""
+        return {
+            "TAXI_HOME": str(self.home),
+            "TAXI_SOURCE_URL": f"sample://?rows={rows}",
+            "TAXI_LAKE_URL": self.lake_url,
+            "TAXI_WAREHOUSE_URL": self.warehouse_url,
+        }
+
+    def version(self, month: str = MONTH) -> Version:
+        """What is published now; asks for the fingerprints, so both tables must be there."""
+        partition = Partition.parse("green", month)
+        keys = [key for prefix in PUBLISHED for key in self.lake.list(f"{prefix}green/month={month}/")]
+        raw = MonthInLake(self.lake, partition).current_raw()
+        assert raw is not None
+        return Version(
+            {key: self.sha256(key) for key in keys},
+            raw.key,
+            self.loaded(month),
+            tuple(str(self.warehouse.fingerprint(table, partition)) for table in TABLES),
+        )
+
+    def sha256(self, key: str) -> str:
+        with self.lake.open(key) as file:
+            return hashlib.sha256(file.read()).hexdigest()
+
+    def loaded(self, month: str = MONTH) -> tuple[LoadedMonth | None, ...]:
+        partition = Partition.parse("green", month)
+        return tuple(self.warehouse.loaded_month(table.name, partition) for table in TABLES)
+
+    def clean(self) -> dict[str, str]:
+        """The clean file, and those that its footer names, by their hashes; empty where there is no clean file."""
+        partition = Partition.parse("green", MONTH)
+        month = MonthInLake(self.lake, partition)
+        if self.lake.stat(month.clean_key) is None:
+            return {}
+        footer, _ = steps.published(self.lake, partition)
+        keys = (month.clean_key, month.rejected_key(footer.file_version), month.report_key(footer.file_version))
+        return {key: self.sha256(key) for key in sorted(keys)}
+
+    def raw_files(self, month: str = MONTH) -> list[str]:
+        """The raw files that the manifest lists, in order; each must be there as it was hashed."""
+        versions, _ = MonthInLake(self.lake, Partition.parse("green", month)).versions()
+        assert all(self.sha256(key) == sha256 for key, sha256 in {(each.key, each.sha256) for each in versions})
+        return [version.key for version in versions]
+
+    def litter(self) -> list[str]:
+        """Everything here that belongs to no published month."""
+        objects = [key for key in self.lake.list("") if not key.startswith(".locks/")]
+        known = {"manifest.json", "trips.parquet"}
+        for month in {key.split("/")[-2].removeprefix("month=") for key in objects if key.startswith("clean/")}:
+            partition = Partition.parse("green", month)
+            in_lake = MonthInLake(self.lake, partition)
+            footer, _ = steps.published(self.lake, partition)
+            known |= {in_lake.rejected_key(footer.file_version), in_lake.report_key(footer.file_version)}
+            known |= set(self.raw_files(month))
+        left = [key for key in objects if not known & {key, key.rpartition("/")[2]}]
+        return left + self._left_at_work() + self._left_in_warehouse()
+
+    def _left_at_work(self) -> list[str]:
+        return [str(path) for home in (self.home, *self.home.glob("machine*")) for path in home.glob("tmp/*")]
+
+    def _left_in_warehouse(self) -> list[str]:
+        if self.warehouse_url.startswith("postgres"):
+            return _stray_tables(self.warehouse_url)
+        if self.warehouse_url.startswith("bigquery"):
+            found = {table.table_id for table in self.warehouse.client.list_tables(self.warehouse.dataset)}
+            return sorted(found - {table.name for table in TABLES})
+        path = self.warehouse.path
+        # The log is no litter but committed rows: the next writer merges it, readers read it.
+        own = {path.name + ending for ending in ("", ".lock", ".wal")}
+        return [str(found) for found in path.parent.glob(f"{path.name}*") if found.name not in own]
+
+
+def _stray_tables(url: str) -> list[str]:
+    """Tables of a PostgreSQL schema that are neither ours by name nor a month of one of ours."""
+    import psycopg
+
+    address, _, schema = url.partition("&schema=")
+    query = (
+        "SELECT relname::text FROM pg_class WHERE relnamespace = to_regnamespace(%s) AND relkind IN ('r', 'p') "
+        "AND NOT relispartition AND relname <> ALL (%s)"
+    )
+    with psycopg.connect(address, autocommit=True) as con:
+        return [name for (name,) in con.execute(query, [schema, [table.name for table in TABLES]]).fetchall()]
+
+
+def new_place(folder: Path, lake: str, warehouse: str, hosts: dict[str, str]) -> Place:
+    """An empty place. `lake` is `local` or `gcs`; `warehouse` is `duckdb`, `bigquery` or a PostgreSQL server's URI.
+
+    `hosts` are the variables that name the emulators, which must be set in this process as well.
+    """
+    name = f"kill_{uuid.uuid4().hex[:8]}"
+    home = folder / name
+    home.mkdir(parents=True)
+    if warehouse == "duckdb":
+        warehouse = f"duckdb://{home}/warehouse.duckdb"
+    elif warehouse == "bigquery":
+        warehouse = f"bigquery://taxi-test/{name}?location=EU"
+    else:
+        warehouse = f"{warehouse}&schema={name}"
+    if lake == "gcs":
+        from google.cloud import storage
+
+        storage.Client(project=None).create_bucket(name, project="taxi-test")
+    return Place(home, f"gs://{name}/some/prefix" if lake == "gcs" else (home / "lake").as_uri(), warehouse, hosts)

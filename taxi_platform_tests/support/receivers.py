@@ -1,0 +1,102 @@
+"""A web hook and a mail server on this machine that keep what they get, for testing notifications."""
+
+import email
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from email.message import Message
+from email.policy import default
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+from typing import Any
+
+from aiosmtpd.controller import Controller
+from aiosmtpd.smtp import AuthResult
+
+from taxi_platform_tests.support.shared import free_port
+
+
+@dataclass
+class Hook:
+    """What arrived, as (path, headers, JSON). A path such as `/500` answers that status, `/slow` takes its time."""
+
+    address: str
+    got: list[tuple[str, dict[str, str], dict[str, Any]]] = field(default_factory=list)
+    seconds: float = 0
+    broken: bool = False
+
+    def messages(self, path: str = "/hook") -> list[str]:
+        return [body["message"] for at, _, body in self.got if at == path]
+
+
+@contextmanager
+def web_hook() -> Iterator[Hook]:
+    """Serve until the block ends."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def log_message(self, *_):
+            pass
+
+        def do_POST(self):
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            path = self.path.partition("?")[0]
+            hook.got.append((path, dict(self.headers), body))
+            time.sleep(hook.seconds or (3 if path == "/slow" else 0))
+            name = path.rpartition("/")[2]
+            self.send_response(503 if hook.broken else int(name) if name.isdecimal() else 200)
+            if name in ("307", "308"):
+                self.send_header("Location", f"http://{hook.address}/elsewhere")
+            self.end_headers()
+
+        do_GET = do_POST
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    server.block_on_close = False
+    hook = Hook(f"127.0.0.1:{server.server_port}")
+    Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+    try:
+        yield hook
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@dataclass
+class MailBox:
+    """The mails that arrived. Its server wants the user `taxi` with `password`."""
+
+    address: str
+    password: str
+    got: list[Message] = field(default_factory=list)
+
+    @property
+    def url(self) -> str:
+        return f"mailto://taxi:{self.password}@{self.address}?from=taxi@example.org&to=data@example.org&mode=insecure"
+
+
+@contextmanager
+def mail_box(password: str) -> Iterator[MailBox]:
+    """Serve SMTP until the block ends."""
+
+    class Handler:
+        async def handle_DATA(self, server, session, envelope):
+            box.got.append(email.message_from_bytes(envelope.content, policy=default))
+            return "250 OK"
+
+    def login(server, session, envelope, mechanism, given):
+        known = (given.login, given.password) == (b"taxi", password.encode())
+        return AuthResult(success=known, handled=False)  # "handled" would mean that the answer was sent here
+
+    port = free_port()
+    box = MailBox(f"127.0.0.1:{port}", password)
+    controller = Controller(
+        Handler(), "127.0.0.1", port, authenticator=login, auth_required=True, auth_require_tls=False
+    )
+    controller.start()
+    try:
+        yield box
+    finally:
+        controller.stop()
