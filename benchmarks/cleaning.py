@@ -22,10 +22,10 @@ print(time.perf_counter() - started)
 CLEAN = """
 import pandas, pyarrow, sys, time
 from pathlib import Path
-from taxi_platform.trips.cleaning import Cleaner, RawMonth
-from taxi_platform.trips.months import Partition
-partition, rows, plain = Partition.parse("yellow", sys.argv[3]), int(sys.argv[4]), sys.argv[5] == "True"
-raw = RawMonth(partition, Path(sys.argv[1]), "0" * 64, rows, plain)
+from taxi_platform.trips.cleaning import Cleaner, CleaningInput
+from taxi_platform.trips.months import DatasetMonth
+dataset_month, rows, plain = DatasetMonth.parse("yellow", sys.argv[3]), int(sys.argv[4]), sys.argv[5] == "True"
+raw = CleaningInput(dataset_month, Path(sys.argv[1]), "0" * 64, rows, plain)
 started = time.perf_counter()
 Cleaner(raw, Path(sys.argv[2])).clean()
 print(time.perf_counter() - started)
@@ -45,7 +45,7 @@ def timed(code: str, *arguments: str) -> tuple[float, int]:
 def main() -> None:
     from taxi_platform.sources.sample.writing import write_sample
     from taxi_platform.trips.files import verify
-    from taxi_platform.trips.months import Partition
+    from taxi_platform.trips.months import DatasetMonth
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=1_370_000)
@@ -56,7 +56,7 @@ def main() -> None:
         folder = Path(name)
         raw = folder / "month.csv.gz"
         print(f"Making a sample month of {options.rows:,} yellow rows ...", flush=True)
-        write_sample(Partition.parse("yellow", options.month), options.rows, raw)
+        write_sample(DatasetMonth.parse("yellow", options.month), options.rows, raw)
         found = verify(raw)
         bare, clean = [], []
         for _ in range(options.rounds):

@@ -22,20 +22,20 @@ import sqlalchemy
 
 from taxi_platform.sources.sample.writing import write_sample
 from taxi_platform.trips.casting import literal
-from taxi_platform.trips.cleaning import Cleaner, CleanMonth, RawMonth
-from taxi_platform.trips.months import Partition
-from taxi_platform.warehouse.base import MonthFiles, trips_table
+from taxi_platform.trips.cleaning import Cleaner, CleaningInput, CleaningOutput
+from taxi_platform.trips.months import DatasetMonth
+from taxi_platform.warehouse.base import CleanFiles, trips_table
 from taxi_platform.warehouse.postgres import TYPES, PostgresWarehouse
 
-PARTITION = Partition.parse("yellow", "2021-01")
+PARTITION = DatasetMonth.parse("yellow", "2021-01")
 CHUNK_ROWS = 100_000
 
 
-def cleaned(rows: int, folder: Path) -> CleanMonth:
+def cleaned(rows: int, folder: Path) -> CleaningOutput:
     raw = folder / "raw.csv.gz"
     write_sample(PARTITION, rows, raw)
     sha256 = hashlib.sha256(raw.read_bytes()).hexdigest()
-    return Cleaner(RawMonth(PARTITION, raw, sha256, rows), folder).clean()
+    return Cleaner(CleaningInput(PARTITION, raw, sha256, rows), folder).clean()
 
 
 def bare_copy(uri: str, csv: Path) -> None:
@@ -72,7 +72,7 @@ def main() -> None:
         clean = cleaned(arguments.rows, folder)
         csv = folder / "trips.csv"
         duckdb.execute(f"COPY (FROM {literal(str(clean.trips))}) TO {literal(str(csv))} (HEADER false)")
-        files = MonthFiles(PARTITION, clean.report.file_version, clean.trips, clean.rejected, "", "")
+        files = CleanFiles(PARTITION, clean.report.file_version, clean.trips, clean.rejected, "", "")
         warehouse = PostgresWarehouse(uri)
         turns = [
             (seconds(lambda: bare_copy(uri, csv)), seconds(lambda: warehouse.replace_month(files)))

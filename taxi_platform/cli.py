@@ -32,7 +32,7 @@ from taxi_platform.output import (
 from taxi_platform.settings import Settings, check_urls, listed, load_settings
 from taxi_platform.trips.contract import all_rules, contract_of
 from taxi_platform.trips.errors import TaxiError, UserError
-from taxi_platform.trips.months import Dataset, Month, Partition, newest_month
+from taxi_platform.trips.months import Dataset, DatasetMonth, Month, newest_month
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -60,7 +60,9 @@ def demo() -> None:
     settings = _checked_settings()
     newest = newest_month(_today())
     wanted = [
-        Partition(dataset, newest.plus(-back)) for dataset in settings.datasets for back in reversed(range(DEMO_MONTHS))
+        DatasetMonth(dataset, newest.plus(-back))
+        for dataset in settings.datasets
+        for back in reversed(range(DEMO_MONTHS))
     ]
     results = _ingest(settings, wanted)
     print_table(results)
@@ -112,9 +114,9 @@ def ingest(
     sys.exit(_exit_status(results))
 
 
-def _range(settings: Settings, dataset: str, month: str, last_month: str | None) -> list[Partition]:
-    first = Partition.parse(dataset, month)
-    last = Partition.parse(dataset, last_month or month)
+def _range(settings: Settings, dataset: str, month: str, last_month: str | None) -> list[DatasetMonth]:
+    first = DatasetMonth.parse(dataset, month)
+    last = DatasetMonth.parse(dataset, last_month or month)
     if last < first:
         raise UserError(f"{last.month} comes before {first.month}.", "Give the first month first.")
     if last.month > Month.of(_today()):
@@ -123,10 +125,10 @@ def _range(settings: Settings, dataset: str, month: str, last_month: str | None)
         )
     if first.dataset not in settings.datasets:
         raise UserError(f"TAXI_DATASETS leaves {first.dataset} out.", "Add it there, or unset TAXI_DATASETS.")
-    return [Partition(first.dataset, m) for m in first.month.until(last.month)]
+    return [DatasetMonth(first.dataset, m) for m in first.month.until(last.month)]
 
 
-def _due(settings: Settings, datasets: Sequence[Dataset]) -> list[Partition]:
+def _due(settings: Settings, datasets: Sequence[Dataset]) -> list[DatasetMonth]:
     """What the schedules would ask for, and months that were republished besides; a source that is down ends it."""
     from taxi_platform.ingestion.survey import Survey, first_month, months_to_ingest
     from taxi_platform.lake import open_lake
@@ -141,8 +143,8 @@ def _due(settings: Settings, datasets: Sequence[Dataset]) -> list[Partition]:
         states = list(survey.look(months))
         for state in states:
             if state.problem:
-                errors.print(f"{state.partition} is left out. {state.problem}", style="red", soft_wrap=True)
-        wanted += [state.partition for state in months_to_ingest(states, len(months))]
+                errors.print(f"{state.dataset_month} is left out. {state.problem}", style="red", soft_wrap=True)
+        wanted += [state.dataset_month for state in months_to_ingest(states, len(months))]
         if survey.problem:
             raise survey.problem
     return wanted
@@ -157,9 +159,9 @@ def versions(dataset: str, month: str) -> None:
     They stand in the order in which they were the current one.
     """
     from taxi_platform.lake import open_lake
-    from taxi_platform.lake.months import MonthInLake
+    from taxi_platform.lake.months import LakeMonth
 
-    found, _ = MonthInLake(open_lake(load_settings().lake_url), Partition.parse(dataset, month)).versions()
+    found, _ = LakeMonth(open_lake(load_settings().lake_url), DatasetMonth.parse(dataset, month)).versions()
     print_versions(found)
 
 
@@ -175,17 +177,17 @@ def restore(dataset: str, month: str, version: str | None, force: bool) -> None:
     source has now is left alone until it publishes something else.
     """
     from taxi_platform.lake import open_lake
-    from taxi_platform.lake.months import MonthInLake
+    from taxi_platform.lake.months import LakeMonth
 
     settings = _checked_settings()
-    (partition,) = _range(settings, dataset, month, None)
-    in_lake = MonthInLake(open_lake(settings.lake_url), partition)
+    (dataset_month,) = _range(settings, dataset, month, None)
+    in_lake = LakeMonth(open_lake(settings.lake_url), dataset_month)
     print_versions(in_lake.versions()[0])
     raw = in_lake.restore(version)
     out.print(
         f"Version {raw.short_sha256} with {raw.rows:,} rows becomes the current one: it is cleaned and loaded now."
     )
-    results = _ingest(settings, [partition], force, kept=True)
+    results = _ingest(settings, [dataset_month], force, kept=True)
     print_table(results)
     sys.exit(_exit_status(results))
 
@@ -202,16 +204,18 @@ def prune(dataset: str | None, month: str | None, keep: int, apply: bool) -> Non
     """
     from taxi_platform.ingestion.survey import months_in_lake
     from taxi_platform.lake import open_lake
-    from taxi_platform.lake.months import MonthInLake
+    from taxi_platform.lake.months import LakeMonth
 
     settings = load_settings()
     lake = open_lake(settings.lake_url)
     if dataset and month:
-        chosen = [Partition.parse(dataset, month)]
+        chosen = [DatasetMonth.parse(dataset, month)]
     else:
         datasets = [Dataset.parse(dataset)] if dataset else settings.datasets
-        chosen = [Partition(name, kept) for name in datasets for kept in months_in_lake(lake, name)]
-    print_pruned([file for partition in chosen for file in MonthInLake(lake, partition).prune(keep, apply)], apply)
+        chosen = [DatasetMonth(name, kept) for name in datasets for kept in months_in_lake(lake, name)]
+    print_pruned(
+        [file for dataset_month in chosen for file in LakeMonth(lake, dataset_month).prune(keep, apply)], apply
+    )
 
 
 @cli.command()
@@ -315,7 +319,7 @@ def _checked_settings() -> Settings:
 
 def _ingest(
     settings: Settings,
-    wanted: Sequence[Partition],
+    wanted: Sequence[DatasetMonth],
     force: bool = False,
     reject: Sequence[str] = (),
     jobs: int | None = None,
@@ -348,14 +352,16 @@ def _ingest(
                 result = _result(outcome, seconds)
                 results.append(result)
                 told = f"{len(results)}/{len(wanted)}"
-                bar.update(task, description=str(result.partition), completed=len(results) * len(STEPS), months=told)
+                bar.update(
+                    task, description=str(result.dataset_month), completed=len(results) * len(STEPS), months=told
+                )
                 if bar.disable and not quiet:
-                    errors.print(f"{result.partition}: {result.status}, {told}")
+                    errors.print(f"{result.dataset_month}: {result.status}, {told}")
         except KeyboardInterrupt:
             pass  # the exit status tells
-    begun = {result.partition for result in results}
-    results += [MonthResult(partition, NOT_BEGUN, 0.0) for partition in wanted if partition not in begun]
-    return sorted(results, key=lambda result: wanted.index(result.partition))
+    begun = {result.dataset_month for result in results}
+    results += [MonthResult(dataset_month, NOT_BEGUN, 0.0) for dataset_month in wanted if dataset_month not in begun]
+    return sorted(results, key=lambda result: wanted.index(result.dataset_month))
 
 
 def _definitions() -> dg.Definitions:
@@ -377,7 +383,7 @@ def _result(outcome: RunOutcome, seconds: float) -> MonthResult:
         unchanged = all(entry.get("unchanged") for entry in outcome.metadata.values())
         status = "unchanged" if unchanged else "loaded"
     return MonthResult(
-        outcome.partition,
+        outcome.dataset_month,
         status,
         seconds,
         clean.get("rows_read", raw.get("rows_read")),

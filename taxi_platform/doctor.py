@@ -12,7 +12,7 @@ from taxi_platform.lake import open_lake
 from taxi_platform.settings import NAMES, Settings, open_warehouses, unknown_names
 from taxi_platform.sources import open_source
 from taxi_platform.trips.errors import TaxiError
-from taxi_platform.trips.months import Month, Partition
+from taxi_platform.trips.months import DatasetMonth, Month
 from taxi_platform.trips.plan import Change
 from taxi_platform.warehouse.base import Table, rejected_table, trips_table, zones_table
 
@@ -84,9 +84,9 @@ def _home(settings: Settings) -> str:
 
 
 def _source(settings: Settings, newest: Month) -> str:
-    partition = Partition(settings.datasets[0], newest)
-    publication = open_source(settings.source_url, settings.datasets).stat(partition)
-    return f"{publication.url} is published" if publication else f"answers; {partition} is not published yet"
+    dataset_month = DatasetMonth(settings.datasets[0], newest)
+    publication = open_source(settings.source_url, settings.datasets).stat(dataset_month)
+    return f"{publication.url} is published" if publication else f"answers; {dataset_month} is not published yet"
 
 
 def _lake(settings: Settings) -> str:

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from taxi_platform.settings import Settings
-from taxi_platform.trips.months import Partition
+from taxi_platform.trips.months import DatasetMonth
 
 if TYPE_CHECKING:
     from taxi_platform.lake.base import StoredObject
@@ -47,7 +47,7 @@ out = Console(highlight=False)
 class MonthResult:
     """One line of what an ingestion tells at its end."""
 
-    partition: Partition
+    dataset_month: DatasetMonth
     status: str
     seconds: float
     rows_read: int | None = None
@@ -60,8 +60,8 @@ class MonthResult:
     def as_json(self) -> dict[str, Any]:
         counts = ("rows_read", "rows_clean", "rows_rejected", "rows_in_table")
         return {
-            "dataset": str(self.partition.dataset),
-            "month": str(self.partition.month),
+            "dataset": str(self.dataset_month.dataset),
+            "month": str(self.dataset_month.month),
             "status": self.status,
             **{name: getattr(self, name) for name in counts},
             "seconds": round(self.seconds, 2),
@@ -77,16 +77,16 @@ def print_table(results: Sequence[MonthResult], flags: str = "") -> None:
     for result in begun:
         counts = (result.rows_read, result.rows_clean, result.rows_rejected, result.rows_in_table)
         numbers = ["" if count is None else f"{count:,}" for count in counts]
-        month = result.partition
+        month = result.dataset_month
         table.add_row(str(month.dataset), str(month.month), result.status, *numbers, f"{result.seconds:.1f}")
     if begun:
         out.print(table)
     for result in begun:
         if result.problem:
-            told = f"{result.partition}: {result.problem}{_expected(result)}"
+            told = f"{result.dataset_month}: {result.problem}{_expected(result)}"
             style = None if result.status == "loaded" else "red"
             errors.print(told, style=style, markup=False, soft_wrap=True)
-    if left := [result.partition for result in results if result.status in ("failed", "interrupted", NOT_BEGUN)]:
+    if left := [result.dataset_month for result in results if result.status in ("failed", "interrupted", NOT_BEGUN)]:
         errors.print("Repeat what is missing with:", *_commands(left, flags), sep="\n", markup=False, soft_wrap=True)
 
 
@@ -101,7 +101,7 @@ def _table(*names: str, numbers: Sequence[str]) -> Table:
 def _expected(result: MonthResult) -> str:
     from taxi_platform.ingestion.survey import expected_on
 
-    day = expected_on(result.partition.month)
+    day = expected_on(result.dataset_month.month)
     return f" It is expected about {day}." if result.status == "not published" and day > date.today() else ""
 
 
@@ -133,7 +133,7 @@ def print_status(settings: Settings, found: Status) -> None:
     for month in failed:
         out.print(f"{month.dataset} {month.month}: {month.problem}", style="red", markup=False, soft_wrap=True)
     if failed:
-        again = _commands([Partition.parse(month.dataset, month.month) for month in failed])
+        again = _commands([DatasetMonth.parse(month.dataset, month.month) for month in failed])
         out.print("Repeat what failed with:", *again, sep="\n", markup=False, soft_wrap=True)
 
 
@@ -167,7 +167,7 @@ def _mark(mark: str, style: str) -> str:
     return f"[{style}]{mark}[/]"
 
 
-def _commands(partitions: Sequence[Partition], flags: str = "") -> list[str]:
+def _commands(partitions: Sequence[DatasetMonth], flags: str = "") -> list[str]:
     """The commands that ingest these months, as they can be typed here: `taxi` by its name only if it is found so."""
     called = sys.argv[0]
     by_name = Path(shutil.which("taxi") or "").resolve() == Path(called).resolve()
@@ -175,15 +175,15 @@ def _commands(partitions: Sequence[Partition], flags: str = "") -> list[str]:
     return [f"  {taxi} ingest {span}{flags}" for span in _spans(partitions)]
 
 
-def _spans(partitions: Sequence[Partition]) -> list[str]:
+def _spans(partitions: Sequence[DatasetMonth]) -> list[str]:
     """`green 2020-04 2020-06` and the like: neighbouring months as one range, in the order of the command line."""
-    spans: list[list[Partition]] = []
-    for partition in sorted(partitions):
+    spans: list[list[DatasetMonth]] = []
+    for dataset_month in sorted(partitions):
         last = spans[-1][-1] if spans else None
-        if last and (last.dataset, last.month.plus(1)) == (partition.dataset, partition.month):
-            spans[-1].append(partition)
+        if last and (last.dataset, last.month.plus(1)) == (dataset_month.dataset, dataset_month.month):
+            spans[-1].append(dataset_month)
         else:
-            spans.append([partition])
+            spans.append([dataset_month])
     return [" ".join(map(str, [span[0], *(p.month for p in span[1:][-1:])])) for span in spans]
 
 

@@ -40,7 +40,7 @@ NAMES = (
 )
 """All that are read anywhere; names that begin with TAXI_TEST_ belong to tests."""
 
-ALIKE = 0.76
+TYPO_CUTOFF = 0.76
 """From here on a name is a mistyped one: TOKEN is near UI_TOKEN (0.77), FARE_URL near nothing (LAKE_URL: 0.75)."""
 
 MEMORY_PATTERN = re.compile(r"([0-9]{1,9}(?:\.[0-9]+)?) *(MB|GB|MiB|GiB)", re.IGNORECASE)
@@ -133,7 +133,7 @@ def listed(text: str) -> list[str]:
 def _check_name(name: str) -> None:
     """Raise `SettingError` for a name that is a known one mistyped or cut short; any other may be somebody else's."""
     near = [known for known in NAMES if known.startswith(f"{name}_")] or [
-        f"TAXI_{known}" for known in get_close_matches(name[5:], [known[5:] for known in NAMES], cutoff=ALIKE)
+        f"TAXI_{known}" for known in get_close_matches(name[5:], [known[5:] for known in NAMES], cutoff=TYPO_CUTOFF)
     ]
     if near:
         raise SettingError(f"{name} is no setting.", f"Perhaps {near[0]} is meant; if not, take another name.")

@@ -10,7 +10,7 @@ from rich.console import Console
 from taxi_platform import output
 from taxi_platform.lake.months import RawVersion
 from taxi_platform.output import NOT_BEGUN, MonthResult, print_table, print_versions
-from taxi_platform.trips.months import Month, Partition
+from taxi_platform.trips.months import DatasetMonth, Month
 
 
 @pytest.fixture(autouse=True)
@@ -22,7 +22,7 @@ def narrow(monkeypatch):
 
 
 def result(month, status, **told):
-    return MonthResult(Partition.parse("green", month), status, 61.25, **told)
+    return MonthResult(DatasetMonth.parse("green", month), status, 61.25, **told)
 
 
 def test_a_table_of_large_months_is_whole_at_80_columns(capsys):

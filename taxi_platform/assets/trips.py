@@ -18,13 +18,13 @@ from pydantic import Field
 from taxi_platform.assets import metadata
 from taxi_platform.assets.resources import LakeResource, SourceResource, WarehouseResource
 from taxi_platform.ingestion import steps
-from taxi_platform.lake.months import MonthInLake
+from taxi_platform.lake.months import LakeMonth
 from taxi_platform.sources.base import Progress
 from taxi_platform.trips.contract import REJECTED_COLUMNS, Contract, contract_of
 from taxi_platform.trips.errors import Conflict, NotPublished, TaxiError, TransientError
 from taxi_platform.trips.known import compare_count
-from taxi_platform.trips.months import Dataset, Month, Partition
-from taxi_platform.trips.publication import MADE_UP
+from taxi_platform.trips.months import Dataset, DatasetMonth, Month
+from taxi_platform.trips.publication import SYNTHETIC
 from taxi_platform.warehouse.base import trips_table
 
 OWNER = "team:taxi-platform"
@@ -89,17 +89,17 @@ def build_dataset(
     def raw_file(
         context: dg.AssetExecutionContext, config: FetchConfig, source: SourceResource, lake: LakeResource
     ) -> Iterator[dg.MaterializeResult]:
-        partition, started = _partition(context, dataset), time.monotonic()
+        dataset_month, started = _partition(context, dataset), time.monotonic()
         try:
             with explained(context, passing=NotPublished):
                 fetched = steps.fetch(
                     source.open(),
                     lake.open(),
-                    partition,
+                    dataset_month,
                     lake.work_home,
                     config.force,
                     config.kept,
-                    progress=_telling(context.log.info),
+                    progress=_progress_logger(context.log.info),
                     say=context.log.info,
                 )
         except NotPublished as error:
@@ -169,20 +169,20 @@ def build_dataset(
     def cleaning(
         context: dg.AssetExecutionContext, config: CleanConfig, lake: LakeResource
     ) -> Iterator[dg.MaterializeResult]:
-        partition, started = _partition(context, dataset), time.monotonic()
+        dataset_month, started = _partition(context, dataset), time.monotonic()
         store = lake.open()
         rules = {*reject, *config.reject}
         with explained(context):
             cleaned = steps.clean(
-                store, partition, lake.work_home, lake.engine, sorted(rules), config.force, context.log.info
+                store, dataset_month, lake.work_home, lake.engine, sorted(rules), config.force, context.log.info
             )
             version = dg.DataVersion(cleaned.footer.file_version)
-            with store.open(MonthInLake(store, partition).clean_key) as file:
+            with store.open(LakeMonth(store, dataset_month).clean_key) as file:
                 told = metadata.clean_metadata(cleaned, file, contract.table_columns, time.monotonic() - started)
             yield dg.MaterializeResult(
                 clean_key, metadata=told, data_version=version, check_results=_clean_checks(cleaned, contract)
             )
-            with store.open(MonthInLake(store, partition).rejected_key(cleaned.footer.file_version)) as file:
+            with store.open(LakeMonth(store, dataset_month).rejected_key(cleaned.footer.file_version)) as file:
                 told = metadata.rejected_metadata(cleaned, file, REJECTED_COLUMNS)
             yield dg.MaterializeResult(
                 rejected_key, metadata=told, data_version=version, check_results=[_few_rejected(cleaned)]
@@ -203,12 +203,12 @@ def build_dataset(
             pool=resource,
         )
         def load(context: dg.AssetExecutionContext, config: LoadConfig) -> dg.MaterializeResult:
-            partition, started = _partition(context, dataset), time.monotonic()
+            dataset_month, started = _partition(context, dataset), time.monotonic()
             lake: LakeResource = context.resources.lake
             warehouse: WarehouseResource = getattr(context.resources, resource)
             with explained(context):
                 loaded = steps.load(
-                    lake.open(), warehouse.open(), partition, lake.work_home, config.force, context.log.info
+                    lake.open(), warehouse.open(), dataset_month, lake.work_home, config.force, context.log.info
                 )
             return dg.MaterializeResult(
                 metadata=metadata.table_metadata(loaded, table.name, table.columns, time.monotonic() - started),
@@ -264,8 +264,8 @@ def build_dataset(
     return assets, [rows_accounted_for, *(table_check(name, resource) for name, resource, _ in tables)]
 
 
-def _partition(context: dg.AssetExecutionContext | dg.AssetCheckExecutionContext, dataset: Dataset) -> Partition:
-    return Partition(dataset, Month.parse(context.partition_key))
+def _partition(context: dg.AssetExecutionContext | dg.AssetCheckExecutionContext, dataset: Dataset) -> DatasetMonth:
+    return DatasetMonth(dataset, Month.parse(context.partition_key))
 
 
 @contextmanager
@@ -297,7 +297,7 @@ def _try_again(context: dg.AssetExecutionContext, error: TaxiError) -> None:
     raise dg.RetryRequested(max_retries=len(RETRY_SECONDS), seconds_to_wait=seconds) from error
 
 
-def _telling(say: steps.Say) -> Progress:
+def _progress_logger(say: steps.Say) -> Progress:
     """Say how far a fetch is, at most every `TELL_SECONDS`."""
     told = time.monotonic()
 
@@ -325,9 +325,9 @@ def _few_rejected(cleaned: steps.Cleaned) -> dg.AssetCheckResult:
 def _clean_checks(cleaned: steps.Cleaned, contract: Contract) -> list[dg.AssetCheckResult]:
     report = cleaned.report
     unknown, unusual = report.unknown_columns, report.unusual(contract.usual_share)
-    partition = Partition.parse(report.dataset, report.month)
-    count = compare_count(partition, report.format, report.rows_read)
-    synthetic = cleaned.source_url.startswith(MADE_UP)
+    dataset_month = DatasetMonth.parse(report.dataset, report.month)
+    count = compare_count(dataset_month, report.format, report.rows_read)
+    synthetic = cleaned.source_url.startswith(SYNTHETIC)
 
     def result(name: str, passed: bool, description: str, **found: Any) -> dg.AssetCheckResult:
         return dg.AssetCheckResult(

@@ -28,7 +28,7 @@ from taxi_platform.ingestion.survey import (
 )
 from taxi_platform.runs.ingest import datasets_of
 from taxi_platform.trips.errors import SettingError
-from taxi_platform.trips.months import Dataset, Month, Partition, newest_month
+from taxi_platform.trips.months import Dataset, DatasetMonth, Month, newest_month
 
 LOOK_EVERY = timedelta(hours=6)
 LOOK_AGAIN = timedelta(hours=1)
@@ -88,7 +88,7 @@ def publication_sensor(dataset: Dataset, reject: Sequence[str]) -> dg.SensorDefi
         files = lake.open()
         newest = [newest_month(now.date()).plus(-back) for back in range(NEWEST)]
         older = _in_turn([month for month in months_in_lake(files, dataset) if month < newest[-1]], memory.last_older)
-        survey = Survey(source.open().hasty(_pause), files, warehouse.open(), dataset, reject)
+        survey = Survey(source.open().for_polling(_pause), files, warehouse.open(), dataset, reject)
         states = list(survey.look([*newest, *older]))
         due = months_to_ingest(states, NEWEST + OLDER)
         requests = [_request(state, now, PRIORITY) for state in _idle(context.instance, due, now)]
@@ -138,11 +138,11 @@ def catch_up_schedule(
         now = context.scheduled_execution_time
         newest = newest_month(now.date())
         months = list(first_month(dataset, since, newest).until(newest))
-        survey = Survey(source.open().hasty(_pause), lake.open(), warehouse.open(), dataset, reject)
+        survey = Survey(source.open().for_polling(_pause), lake.open(), warehouse.open(), dataset, reject)
         states = list(survey.look(months, ask_kept=False))
         due = months_to_ingest(states, CATCH_UP)
         requests = [
-            _request(state, now, PRIORITY if state.partition.month > newest.plus(-NEWEST) else NO_PRIORITY)
+            _request(state, now, PRIORITY if state.dataset_month.month > newest.plus(-NEWEST) else NO_PRIORITY)
             for state in _idle(context.instance, due, now)
         ]
         told = [state for state in states if state.problem] + states[-1:]
@@ -163,10 +163,10 @@ def _in_turn(months: Sequence[Month], last: str) -> list[Month]:
 
 def _request(state: MonthState, now: datetime, priority: str) -> dg.RunRequest:
     version = state.published.version if state.published else "kept"
-    month = state.partition.month
+    month = state.dataset_month.month
     return dg.RunRequest(
         # A key is honoured once for ever: with the day in it, a month that failed gets another chance the next day.
-        run_key=f"{state.partition} {version} {state.file_version or 'new'} {now:%Y-%m-%d}",
+        run_key=f"{state.dataset_month} {version} {state.file_version or 'new'} {now:%Y-%m-%d}",
         partition_key=str(month),
         tags={"dagster/priority": priority, "taxi/reason": str(state.reason), ASKED_TAG: f"{now:%Y-%m-%d}"},
     )
@@ -175,26 +175,26 @@ def _request(state: MonthState, now: datetime, priority: str) -> dg.RunRequest:
 def _idle(instance: dg.DagsterInstance, states: Sequence[MonthState], now: datetime) -> list[MonthState]:
     """The states whose month no run is working on or waiting for, nor failed on today, whoever asked for it."""
 
-    def busy(partition: Partition) -> bool:
-        month = {"dagster/partition": str(partition.month)}
+    def busy(dataset_month: DatasetMonth) -> bool:
+        month = {"dagster/partition": str(dataset_month.month)}
         unfinished = dg.RunsFilter(statuses=NOT_FINISHED_STATUSES, tags=month)
         failed = dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE], tags={**month, ASKED_TAG: f"{now:%Y-%m-%d}"})
         runs = [*instance.get_runs(unfinished), *instance.get_runs(failed)]
-        return any(partition.dataset in datasets_of(run) for run in runs)
+        return any(dataset_month.dataset in datasets_of(run) for run in runs)
 
-    return [state for state in states if not busy(state.partition)]
+    return [state for state in states if not busy(state.dataset_month)]
 
 
 def _why_nothing(states: Sequence[MonthState], survey: Survey, look_at: datetime | None = None) -> str:
     again = f" The next look is at {look_at:%Y-%m-%d %H:%M} UTC." if look_at else ""
     if survey.problem:
         return f"The source does not answer: {survey.problem.problem}{again}"
-    missing = [state.partition for state in states if not (state.raw or state.published or state.problem)]
+    missing = [state.dataset_month for state in states if not (state.raw or state.published or state.problem)]
     if missing:
         first = min(missing)
         return f"{first} is not published yet; expected about {expected_on(first.month):%Y-%m-%d}.{again}"
     if damaged := [state for state in states if state.problem]:
-        return f"{damaged[0].partition} cannot be judged. {damaged[0].problem}{again}"
+        return f"{damaged[0].dataset_month} cannot be judged. {damaged[0].problem}{again}"
     if any(state.reason for state in states):
         return f"Every month that needs work is being worked on.{again}"
     return f"Every month that was looked at is loaded in its last version.{again}"

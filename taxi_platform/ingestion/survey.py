@@ -11,13 +11,13 @@ from datetime import date, timedelta
 from enum import StrEnum
 
 from taxi_platform.lake.base import Lake
-from taxi_platform.lake.months import CleanFooter, MonthInLake, RawVersion
+from taxi_platform.lake.months import CleanFooter, LakeMonth, RawVersion
 from taxi_platform.sources.base import Source
 from taxi_platform.trips.contract import contract_of
 from taxi_platform.trips.errors import LakeBusy, LakeError, SourceRefused, SourceUnavailable
-from taxi_platform.trips.months import MONTH, Dataset, Month, Partition
+from taxi_platform.trips.months import MONTH, Dataset, DatasetMonth, Month
 from taxi_platform.trips.publication import Publication
-from taxi_platform.warehouse.base import LoadedMonth, Warehouse, trips_table
+from taxi_platform.warehouse.base import StoredRows, Warehouse, trips_table
 
 ONE_BY_ONE = 6
 """So many months are asked of the warehouse one by one; for more, one query over the table is cheaper."""
@@ -40,11 +40,11 @@ class Reason(StrEnum):
 class MonthState:
     """One month in source, lake and warehouse. `published` is None where it is not, or where nobody was asked."""
 
-    partition: Partition
+    dataset_month: DatasetMonth
     published: Publication | None
     raw: RawVersion | None
     clean: CleanFooter | None
-    loaded: LoadedMonth | None
+    loaded: StoredRows | None
     reject: tuple[str, ...] = ()
     problem: LakeError | None = None
     """Why nobody can tell what the lake holds of it."""
@@ -52,7 +52,7 @@ class MonthState:
     @property
     def file_version(self) -> str | None:
         """The version that the kept raw file has when it is cleaned today."""
-        return contract_of(self.partition.dataset).file_version(self.raw.sha256, self.reject) if self.raw else None
+        return contract_of(self.dataset_month.dataset).file_version(self.raw.sha256, self.reject) if self.raw else None
 
     @property
     def reason(self) -> Reason | None:
@@ -65,7 +65,7 @@ class MonthState:
             return Reason.REPUBLISHED
         if self.clean is None or self.clean.file_version != self.file_version:
             return Reason.OUTDATED
-        expected = LoadedMonth(self.clean.rows, (self.clean.file_version,)) if self.clean.rows else None
+        expected = StoredRows(self.clean.rows, (self.clean.file_version,)) if self.clean.rows else None
         return None if self.loaded == expected else Reason.NOT_LOADED
 
 
@@ -78,41 +78,41 @@ class Survey:
         self.source, self.lake, self.warehouse, self.dataset = source, lake, warehouse, dataset
         self.reject = contract_of(dataset).check_rules(reject)
         self.problem: SourceUnavailable | SourceRefused | None = None
-        self._loaded: dict[str, LoadedMonth] | None = None
+        self._loaded: dict[str, StoredRows] | None = None
 
     def look(self, months: Sequence[Month], ask_kept: bool = True) -> Iterator[MonthState]:
         """The months' states, in order, each as it is found; `ask_kept` asks the source for those in the lake too."""
         if len(months) > ONE_BY_ONE and self._loaded is None:
             self._loaded = self.warehouse.loaded_months(self._table)
         for month in months:
-            partition = Partition(self.dataset, month)
-            kept = MonthInLake(self.lake, partition)
+            dataset_month = DatasetMonth(self.dataset, month)
+            kept = LakeMonth(self.lake, dataset_month)
             try:
                 raw = kept.current_raw()
                 clean = kept.footer() if raw else None
             except LakeBusy:
                 raise
             except LakeError as error:  # one month's trouble must not hold up the others
-                yield MonthState(partition, None, None, None, None, self.reject, error)
+                yield MonthState(dataset_month, None, None, None, None, self.reject, error)
                 continue
-            published = self._ask(partition) if raw is None or ask_kept else None
-            loaded = self._loaded_month(partition) if clean else None
-            yield MonthState(partition, published, raw, clean, loaded, self.reject)
+            published = self._ask(dataset_month) if raw is None or ask_kept else None
+            loaded = self._loaded_month(dataset_month) if clean else None
+            yield MonthState(dataset_month, published, raw, clean, loaded, self.reject)
 
     @property
     def _table(self) -> str:
         return trips_table(self.dataset).name
 
-    def _loaded_month(self, partition: Partition) -> LoadedMonth | None:
+    def _loaded_month(self, dataset_month: DatasetMonth) -> StoredRows | None:
         if self._loaded is not None:
-            return self._loaded.get(str(partition.month))
-        return self.warehouse.loaded_month(self._table, partition)
+            return self._loaded.get(str(dataset_month.month))
+        return self.warehouse.loaded_month(self._table, dataset_month)
 
-    def _ask(self, partition: Partition) -> Publication | None:
+    def _ask(self, dataset_month: DatasetMonth) -> Publication | None:
         if self.source is None:
             return None
         try:
-            return self.source.stat(partition)
+            return self.source.stat(dataset_month)
         except (SourceUnavailable, SourceRefused) as error:
             self.source, self.problem = None, error
             return None
@@ -121,7 +121,7 @@ class Survey:
 def months_to_ingest(states: Iterable[MonthState], limit: int) -> list[MonthState]:
     """The months that need work, newest first, at most `limit` of them."""
     due = [state for state in states if state.reason]
-    return sorted(due, key=lambda state: state.partition.month, reverse=True)[:limit]
+    return sorted(due, key=lambda state: state.dataset_month.month, reverse=True)[:limit]
 
 
 def months_in_lake(lake: Lake, dataset: Dataset) -> list[Month]:
@@ -150,4 +150,4 @@ def newest_loaded(warehouse: Warehouse, dataset: Dataset, newest: Month, depth: 
     """The newest month that the table holds, looked for from `newest` down: each step reads one partition, not all."""
     table = trips_table(dataset).name
     months = (newest.plus(-back) for back in range(depth))
-    return next((month for month in months if warehouse.loaded_month(table, Partition(dataset, month))), None)
+    return next((month for month in months if warehouse.loaded_month(table, DatasetMonth(dataset, month))), None)

@@ -12,7 +12,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from taxi_platform.trips.errors import LakeError
-from taxi_platform.trips.months import Partition
+from taxi_platform.trips.months import DatasetMonth
 
 ELSEWHERE = "Set TAXI_HOME to a folder that you own."
 REMEDIES = {
@@ -28,10 +28,10 @@ REMEDIES = {
 
 
 @contextmanager
-def work_folder(home: Path, partition: Partition) -> Iterator[Path]:
+def work_folder(home: Path, dataset_month: DatasetMonth) -> Iterator[Path]:
     """An empty folder under `home/tmp`. A lock beside it tells that its owner lives; ownerless ones go first."""
     root = home / "tmp"
-    name = f"{partition.stem}-{uuid.uuid4().hex[:8]}"
+    name = f"{dataset_month.stem}-{uuid.uuid4().hex[:8]}"
     try:
         root.mkdir(parents=True, exist_ok=True)
         _sweep(root)

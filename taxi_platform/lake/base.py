@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from taxi_platform.trips.errors import LakeError
-from taxi_platform.trips.months import Partition
+from taxi_platform.trips.months import DatasetMonth
 from taxi_platform.trips.plan import Change
 
 ANY_VERSION = "*"
@@ -93,6 +93,6 @@ class Lake(ABC):
             )
 
     @contextmanager
-    def lock(self, partition: Partition) -> Iterator[None]:
+    def lock(self, dataset_month: DatasetMonth) -> Iterator[None]:
         """Be the only writer of a month, where the lake has locks; elsewhere versions decide."""
         yield

@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 from taxi_platform.lake.base import ANY_VERSION, NEW, Lake, StoredObject
 from taxi_platform.trips.errors import Conflict, LakeError, TransientError
 from taxi_platform.trips.faults import fault_point
-from taxi_platform.trips.months import Partition
+from taxi_platform.trips.months import DatasetMonth
 from taxi_platform.trips.plan import Change
 
 LOCK_WAIT_SECONDS = 3 * 3600
@@ -98,20 +98,20 @@ class LocalLake(Lake):
             self.root.mkdir(parents=True, exist_ok=True)
 
     @contextmanager
-    def lock(self, partition: Partition) -> Iterator[None]:
+    def lock(self, dataset_month: DatasetMonth) -> Iterator[None]:
         """Wait for the month's lock; held, everything temporary that names this month is litter of a killed run."""
         with self._explained("write", ".locks"):
             (self.root / ".locks").mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.root / ".locks" / f"{partition.stem}.lock")
+            lock = FileLock(self.root / ".locks" / f"{dataset_month.stem}.lock")
             try:
                 lock.acquire(timeout=LOCK_WAIT_SECONDS)
             except Timeout:
                 raise TransientError(
-                    f"Another run has been working on {partition} for {LOCK_WAIT_SECONDS // 3600} hours.",
+                    f"Another run has been working on {dataset_month} for {LOCK_WAIT_SECONDS // 3600} hours.",
                     "End it if it is stuck.",
                 ) from None
         try:
-            for orphan in (self.root / ".tmp").glob(f"*~{partition.dataset}~*{partition.month}~*"):
+            for orphan in (self.root / ".tmp").glob(f"*~{dataset_month.dataset}~*{dataset_month.month}~*"):
                 orphan.unlink(missing_ok=True)
             yield
         finally:

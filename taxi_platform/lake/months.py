@@ -15,10 +15,10 @@ from datetime import UTC, datetime
 from itertools import groupby
 
 from taxi_platform.lake.base import ANY_VERSION, NEW, Lake, StoredObject
-from taxi_platform.trips.cleaning import CleanMonth
+from taxi_platform.trips.cleaning import CleaningOutput
 from taxi_platform.trips.errors import Conflict, LakeError, UserError
 from taxi_platform.trips.faults import fault_point
-from taxi_platform.trips.months import Partition
+from taxi_platform.trips.months import DatasetMonth
 from taxi_platform.trips.publication import FetchedFile, Publication
 from taxi_platform.trips.report import Report
 
@@ -53,7 +53,7 @@ class RawVersion:
         That is the one which it stands in for, and a synthetic month where this one was really published.
         """
         own = self.publication
-        return publication.offer in (own.offer, self.instead_of) or (publication.made_up and not own.made_up)
+        return publication.offer in (own.offer, self.instead_of) or (publication.is_synthetic and not own.is_synthetic)
 
     @property
     def publication(self) -> Publication:
@@ -72,13 +72,13 @@ class CleanFooter:
     object_version: str
 
 
-class MonthInLake:
+class LakeMonth:
     """The objects of one dataset and month in a lake."""
 
-    def __init__(self, lake: Lake, partition: Partition) -> None:
+    def __init__(self, lake: Lake, dataset_month: DatasetMonth) -> None:
         self.lake = lake
-        self.partition = partition
-        dataset, month = partition.dataset, partition.month
+        self.dataset_month = dataset_month
+        dataset, month = dataset_month.dataset, dataset_month.month
         self.raw_prefix = f"raw/{dataset}/{month}/"
         self.manifest_key = f"{self.raw_prefix}manifest.json"
         self.clean_key = f"clean/{dataset}/month={month}/trips.parquet"
@@ -157,17 +157,18 @@ class MonthInLake:
         What the source offers then is left alone until it offers new content. Raises `UserError` where there is no
         such file, where it is the current one, or where somebody went back already and no version is named.
         """
-        with self.lake.lock(self.partition):
+        with self.lake.lock(self.dataset_month):
             versions, manifest_version = self.versions()
             current = versions[-1] if versions else None
             if current and (current.instead_of and not version):
                 raise UserError(
-                    f"{self.partition} was gone back already, to version {current.short_sha256}.",
-                    f"Run taxi ingest {self.partition} to finish that, or name a version.",
+                    f"{self.dataset_month} was gone back already, to version {current.short_sha256}.",
+                    f"Run taxi ingest {self.dataset_month} to finish that, or name a version.",
                 )
             if current and version and current.sha256.startswith(version):
                 raise UserError(
-                    f"Version {version} of {self.partition} is the current one.", f"Run taxi ingest {self.partition}."
+                    f"Version {version} of {self.dataset_month} is the current one.",
+                    f"Run taxi ingest {self.dataset_month}.",
                 )
             others = [raw for raw in versions if raw.sha256 != versions[-1].sha256]
             named = [raw for raw in others if raw.sha256.startswith(version)] if version else others[-1:]
@@ -176,8 +177,8 @@ class MonthInLake:
             if current is None or raw is None or len(chosen) > 1 or self.lake.stat(raw.key) is None:
                 wanted = f"raw version {version}" if version else "earlier raw version"
                 raise UserError(
-                    f"The lake has no {wanted} of {self.partition}.",
-                    f"taxi versions {self.partition} lists what there is.",
+                    f"The lake has no {wanted} of {self.dataset_month}.",
+                    f"taxi versions {self.dataset_month} lists what there is.",
                 )
             time = datetime.now(UTC).isoformat(timespec="seconds")
             restored = replace(raw, time=time, instead_of=current.instead_of or current.publication.offer)
@@ -190,7 +191,7 @@ class MonthInLake:
         The current one and the one that the clean file was made of always stay. The manifest forgets a file before it
         goes, so a run killed between the two leaves one to be found by the next. Without a manifest nothing goes.
         """
-        with self.lake.lock(self.partition) if apply else nullcontext():
+        with self.lake.lock(self.dataset_month) if apply else nullcontext():
             versions, manifest_version = self.versions()
             if not versions:
                 return []
@@ -248,10 +249,10 @@ class MonthInLake:
             return Report.from_json(found[0])
         footer = self.footer()
         if footer and footer.file_version != file_version:
-            raise Conflict(f"{self.partition} was cleaned by another run meanwhile.", "Run the month again.")
+            raise Conflict(f"{self.dataset_month} was cleaned by another run meanwhile.", "Run the month again.")
         return None
 
-    def is_whole(self, footer: CleanFooter | None, file_version: str) -> bool:
+    def is_complete(self, footer: CleanFooter | None, file_version: str) -> bool:
         """Whether the month is published in exactly this version, with its side files and nobody else's.
 
         Others are what a run left that was killed before its sweep, or lost to another one. They cannot just be
@@ -263,7 +264,7 @@ class MonthInLake:
             and self._side_keys() == [self.rejected_key(file_version), self.report_key(file_version)]
         )
 
-    def publish_clean(self, clean: CleanMonth, replaces: CleanFooter | None) -> None:
+    def publish_clean(self, clean: CleaningOutput, replaces: CleanFooter | None) -> None:
         """Publish side files, then the clean file in one step, then remove what no reader follows any more.
 
         Raises `Conflict` when the raw file or the clean file changed since they were read.
@@ -276,10 +277,10 @@ class MonthInLake:
         fault_point("report_published")
         raw = self.current_raw()
         if raw is None or raw.sha256 != report.raw_sha256:
-            raise Conflict(f"A newer raw file of {self.partition} was published meanwhile.", "Run the month again.")
+            raise Conflict(f"A newer raw file of {self.dataset_month} was published meanwhile.", "Run the month again.")
         stored = self.lake.stat(self.clean_key)
         if replaces is None and self.footer() is not None:
-            raise Conflict(f"{self.partition} was cleaned by another run meanwhile.", "Run the month again.")
+            raise Conflict(f"{self.dataset_month} was cleaned by another run meanwhile.", "Run the month again.")
         expected = replaces.object_version if replaces else (stored.version if stored else NEW)
         # Without locks another run may be publishing such a version itself. What is seen before our commit belongs to
         # a run that loses to it and starts over; what that run writes then is newer, and stays.

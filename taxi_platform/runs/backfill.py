@@ -17,13 +17,13 @@ from taxi_platform.runs.ingest import IngestOptions, RunOutcome, ingest_month, o
 from taxi_platform.runs.processes import end_with_parent
 from taxi_platform.settings import Settings
 from taxi_platform.trips.errors import TaxiError
-from taxi_platform.trips.months import Partition
+from taxi_platform.trips.months import DatasetMonth
 
 
 def ingest_months(
     settings: Settings,
     definitions: Callable[[], dg.Definitions],
-    wanted: Sequence[Partition],
+    wanted: Sequence[DatasetMonth],
     options: IngestOptions,
     jobs: int = 1,
     step_done: Callable[[str], None] = lambda step: None,
@@ -39,8 +39,8 @@ def ingest_months(
             yield from _by_processes(definitions, wanted, options, jobs)
             return
         defs = definitions()
-        for partition in wanted:
-            outcome, seconds = _timed(instance, defs, partition, options, step_done)
+        for dataset_month in wanted:
+            outcome, seconds = _timed(instance, defs, dataset_month, options, step_done)
             yield outcome, seconds
             if outcome.interrupted:
                 return
@@ -57,21 +57,21 @@ def _quiet() -> None:
 def _timed(
     instance: dg.DagsterInstance,
     definitions: dg.Definitions,
-    partition: Partition,
+    dataset_month: DatasetMonth,
     options: IngestOptions,
     step_done: Callable[[str], None] = lambda step: None,
 ) -> tuple[RunOutcome, float]:
     started = time.monotonic()
-    return ingest_month(instance, definitions, partition, options, step_done), time.monotonic() - started
+    return ingest_month(instance, definitions, dataset_month, options, step_done), time.monotonic() - started
 
 
 def _by_processes(
-    definitions: Callable[[], dg.Definitions], wanted: Sequence[Partition], options: IngestOptions, jobs: int
+    definitions: Callable[[], dg.Definitions], wanted: Sequence[DatasetMonth], options: IngestOptions, jobs: int
 ) -> Iterator[tuple[RunOutcome, float]]:
     pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _start_worker, (definitions,))
     # While the workers start they inherit this: a Ctrl-C reaches them too, until they have a session of their own.
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    futures = [pool.submit(_work, partition, options) for partition in wanted]
+    futures = [pool.submit(_work, dataset_month, options) for dataset_month in wanted]
     signal.signal(signal.SIGINT, before)
     told = set()
     try:
@@ -120,7 +120,7 @@ def _interrupt(number: int, frame: object) -> None:
     raise KeyboardInterrupt
 
 
-def _work(partition: Partition, options: IngestOptions) -> tuple[RunOutcome, float] | None:
+def _work(dataset_month: DatasetMonth, options: IngestOptions) -> tuple[RunOutcome, float] | None:
     """One month; None once interrupted, because the pool hands out a month or two ahead."""
     global _interrupted
     if _interrupted:
@@ -128,7 +128,7 @@ def _work(partition: Partition, options: IngestOptions) -> tuple[RunOutcome, flo
     with dg.DagsterInstance.get() as instance:
         signal.signal(signal.SIGINT, _interrupt)
         try:
-            outcome, seconds = _timed(instance, _definitions, partition, options)
+            outcome, seconds = _timed(instance, _definitions, dataset_month, options)
             _interrupted |= outcome.interrupted  # inside a step the signal is Dagster's
             return outcome, seconds
         except KeyboardInterrupt:

@@ -19,7 +19,7 @@ from taxi_platform.assets.trips import PROCESS_TAG
 from taxi_platform.settings import Settings
 from taxi_platform.trips.errors import LakeError, TaxiError
 from taxi_platform.trips.faults import fault_point
-from taxi_platform.trips.months import Dataset, Partition
+from taxi_platform.trips.months import Dataset, DatasetMonth
 
 LOCATION = "taxi_platform"
 INTERRUPTIONS = ("DagsterExecutionInterruptedError", "KeyboardInterrupt")
@@ -39,7 +39,7 @@ class IngestOptions:
 class RunOutcome:
     """How a run ended: its metadata by asset name, and what failed."""
 
-    partition: Partition
+    dataset_month: DatasetMonth
     run_id: str
     succeeded: bool = False
     interrupted: bool = False
@@ -106,20 +106,20 @@ def report_dead_runs(instance: dg.DagsterInstance) -> int:
     return len(dead)
 
 
-def what_failed(instance: dg.DagsterInstance, datasets: Sequence[Dataset], limit: int) -> dict[Partition, str]:
+def what_failed(instance: dg.DagsterInstance, datasets: Sequence[Dataset], limit: int) -> dict[DatasetMonth, str]:
     """The months whose latest run failed → the first line of what it said, among the `limit` latest runs."""
-    latest: dict[Partition, str] = {}
+    latest: dict[DatasetMonth, str] = {}
     ended = dg.RunsFilter(statuses=[dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE])
     for run in instance.get_runs(ended, limit=limit):
         month = run.tags.get("dagster/partition")
         if month is None:
             continue
         for dataset in datasets_of(run):
-            partition = Partition.parse(dataset, month)
-            if dataset in datasets and partition not in latest:
+            dataset_month = DatasetMonth.parse(dataset, month)
+            if dataset in datasets and dataset_month not in latest:
                 failed = run.status == dg.DagsterRunStatus.FAILURE
-                latest[partition] = _first_line(instance, run, partition) if failed else ""
-    return {partition: problem for partition, problem in latest.items() if problem}
+                latest[dataset_month] = _first_line(instance, run, dataset_month) if failed else ""
+    return {dataset_month: problem for dataset_month, problem in latest.items() if problem}
 
 
 def datasets_of(run: dg.DagsterRun) -> list[Dataset]:
@@ -128,18 +128,18 @@ def datasets_of(run: dg.DagsterRun) -> list[Dataset]:
     return [dataset for dataset in Dataset if dataset.value in names]
 
 
-def _first_line(instance: dg.DagsterInstance, run: dg.DagsterRun, partition: Partition) -> str:
+def _first_line(instance: dg.DagsterInstance, run: dg.DagsterRun, dataset_month: DatasetMonth) -> str:
     wanted = {dg.DagsterEventType.STEP_FAILURE, dg.DagsterEventType.RUN_FAILURE}
-    outcome = RunOutcome(partition, run.run_id)
+    outcome = RunOutcome(dataset_month, run.run_id)
     for log in instance.all_logs(run.run_id, of_type=wanted):
         if log.dagster_event:
             _note(outcome, log.dagster_event, lambda step: None)
     return (outcome.problem or "failed").splitlines()[0]
 
 
-def run_config(partition: Partition, options: IngestOptions) -> dict[str, Any]:
+def run_config(dataset_month: DatasetMonth, options: IngestOptions) -> dict[str, Any]:
     """The config of one ingestion, as the launchpad would take it; quiet on the console, complete in the UI."""
-    dataset = partition.dataset
+    dataset = dataset_month.dataset
     ops: dict[str, Any] = {}
     if options.force or options.kept:
         ops[f"{dataset}__raw_file"] = {"config": {"force": not options.kept, "kept": options.kept}}
@@ -153,7 +153,7 @@ def run_config(partition: Partition, options: IngestOptions) -> dict[str, Any]:
 def ingest_month(
     instance: dg.DagsterInstance,
     definitions: dg.Definitions,
-    partition: Partition,
+    dataset_month: DatasetMonth,
     options: IngestOptions | None = None,
     step_done: Callable[[str], None] = lambda step: None,
 ) -> RunOutcome:
@@ -165,14 +165,14 @@ def ingest_month(
     from dagster._core.definitions.job_base import InMemoryJob
     from dagster._core.execution.api import execute_run_iterator
 
-    job = definitions.resolve_job_def(f"{partition.dataset}_ingest")
+    job = definitions.resolve_job_def(f"{dataset_month.dataset}_ingest")
     run = instance.create_run_for_job(
         job,
-        run_config=run_config(partition, options or IngestOptions()),
-        tags={**job.tags, "dagster/partition": str(partition.month), PROCESS_TAG: process_name(os.getpid())},
+        run_config=run_config(dataset_month, options or IngestOptions()),
+        tags={**job.tags, "dagster/partition": str(dataset_month.month), PROCESS_TAG: process_name(os.getpid())},
         remote_job_origin=_origin(job.name),
     )
-    outcome = RunOutcome(partition, run.run_id)
+    outcome = RunOutcome(dataset_month, run.run_id)
     try:
         for event in execute_run_iterator(InMemoryJob(job), run, instance):
             _note(outcome, event, step_done)

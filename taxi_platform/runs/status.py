@@ -14,16 +14,16 @@ import tenacity
 from taxi_platform.ingestion.survey import MonthState, Reason, months_in_lake
 from taxi_platform.lake import open_lake
 from taxi_platform.lake.base import Lake
-from taxi_platform.lake.months import MonthInLake
+from taxi_platform.lake.months import LakeMonth
 from taxi_platform.settings import Settings
 from taxi_platform.sources import open_source
 from taxi_platform.sources.base import Source
 from taxi_platform.trips.contract import contract_of
 from taxi_platform.trips.errors import Conflict, LakeBusy, LakeError, SourceRefused, SourceUnavailable
-from taxi_platform.trips.months import Dataset, Month, Partition
+from taxi_platform.trips.months import Dataset, DatasetMonth, Month
 from taxi_platform.trips.publication import Publication
 from taxi_platform.warehouse import open_warehouse
-from taxi_platform.warehouse.base import LoadedMonth, rejected_table, trips_table
+from taxi_platform.warehouse.base import StoredRows, rejected_table, trips_table
 
 ASKED = 3
 """Of the newest months the source is asked; of the others the manifest tells what was published."""
@@ -87,27 +87,27 @@ class _Known:
     reject: tuple[str, ...]
     kept: Sequence[Month]
     answers: Mapping[Month, Publication | None]
-    loaded: Mapping[str, LoadedMonth]
-    rejected: Mapping[str, LoadedMonth]
-    failures: Mapping[Partition, str]
+    loaded: Mapping[str, StoredRows]
+    rejected: Mapping[str, StoredRows]
+    failures: Mapping[DatasetMonth, str]
 
-    def look(self, partition: Partition) -> MonthStatus:
+    def look(self, dataset_month: DatasetMonth) -> MonthStatus:
         try:
-            return self._look(partition)
+            return self._look(dataset_month)
         except LakeBusy:
             raise
         except LakeError as error:
-            return MonthStatus(partition.dataset.value, str(partition.month), Stage.FAILED, problem=str(error))
+            return MonthStatus(dataset_month.dataset.value, str(dataset_month.month), Stage.FAILED, problem=str(error))
 
     # Three times, because a run may replace a file between its being found and its being read.
     @tenacity.retry(retry=tenacity.retry_if_exception_type(Conflict), stop=tenacity.stop_after_attempt(3), reraise=True)
-    def _look(self, partition: Partition) -> MonthStatus:
-        dataset, month = partition.dataset.value, str(partition.month)
-        kept = MonthInLake(self.lake, partition)
-        versions = kept.versions()[0] if partition.month in self.kept else []
+    def _look(self, dataset_month: DatasetMonth) -> MonthStatus:
+        dataset, month = dataset_month.dataset.value, str(dataset_month.month)
+        kept = LakeMonth(self.lake, dataset_month)
+        versions = kept.versions()[0] if dataset_month.month in self.kept else []
         raw, clean = (versions[-1], kept.footer()) if versions else (None, None)
-        published = self.answers.get(partition.month)
-        state = MonthState(partition, published, raw, clean, self.loaded.get(month), self.reject)
+        published = self.answers.get(dataset_month.month)
+        state = MonthState(dataset_month, published, raw, clean, self.loaded.get(month), self.reject)
         stage, failure = self._stage(state)
         size = sum({version.key: version.size for version in versions}.values())  # going back lists a file twice
         if clean is None:
@@ -120,28 +120,28 @@ class _Known:
 
     def _stage(self, state: MonthState) -> tuple[Stage, str | None]:
         """How far the month has come, and why its last run failed if it still needs work."""
-        stage = _stage(state, state.partition.month in self.answers)
-        failure = self.failures.get(state.partition)
+        stage = _stage(state, state.dataset_month.month in self.answers)
+        failure = self.failures.get(state.dataset_month)
         if failure and stage not in (Stage.LOADED, Stage.NOT_PUBLISHED):
             return Stage.FAILED, failure
         return stage, None
 
-    def _rows_rejected(self, kept: MonthInLake, file_version: str) -> int | None:
+    def _rows_rejected(self, kept: LakeMonth, file_version: str) -> int | None:
         """The table's count where it holds this version, else the report's."""
-        month = str(kept.partition.month)
+        month = str(kept.dataset_month.month)
         if month in self.loaded and self.loaded[month].file_versions == (file_version,):
             return self.rejected[month].rows if month in self.rejected else 0
         report = kept.report(file_version)
         return report.rows_rejected if report else None
 
 
-def status(settings: Settings, newest: Month, failures: Mapping[Partition, str], ask_all: bool = False) -> Status:
+def status(settings: Settings, newest: Month, failures: Mapping[DatasetMonth, str], ask_all: bool = False) -> Status:
     """Look at every month there can be; makes nothing, neither a lake nor a database.
 
     `failures` tells why the last run of a month failed. Raises what lake and warehouse raise.
     """
     # Somebody waits for the picture: the source is tried once, and after a failure asked about no dataset any more.
-    source, found = open_source(settings.source_url, settings.datasets).hasty(lambda: None), Status()
+    source, found = open_source(settings.source_url, settings.datasets).for_polling(lambda: None), Status()
     lake, warehouse = open_lake(settings.lake_url), open_warehouse(settings.warehouse_url)
     with ThreadPoolExecutor(THREADS) as pool:
         for dataset in settings.datasets:
@@ -153,7 +153,7 @@ def status(settings: Settings, newest: Month, failures: Mapping[Partition, str],
             answers = _ask(source, dataset, asked, found)
             reject = contract_of(dataset).check_rules(settings.reject)
             known = _Known(lake, reject, kept, answers, loaded, rejected, failures)
-            found.months += pool.map(known.look, [Partition(dataset, month) for month in months])
+            found.months += pool.map(known.look, [DatasetMonth(dataset, month) for month in months])
     return found
 
 
@@ -164,7 +164,7 @@ def _ask(source: Source, dataset: Dataset, months: Sequence[Month], found: Statu
         if found.source_problem:
             break
         try:
-            answers[month] = source.stat(Partition(dataset, month))
+            answers[month] = source.stat(DatasetMonth(dataset, month))
         except (SourceUnavailable, SourceRefused) as error:
             found.source_problem = error
     return answers
@@ -185,7 +185,7 @@ def _stage(state: MonthState, asked: bool) -> Stage:
     return stages[state.reason]
 
 
-def failed_months(settings: Settings) -> dict[Partition, str]:
+def failed_months(settings: Settings) -> dict[DatasetMonth, str]:
     """The months whose latest run failed, and what it said; empty where Dagster has no home yet."""
     if not (settings.dagster_home / "dagster.yaml").exists():
         return {}

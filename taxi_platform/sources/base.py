@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
 
-from taxi_platform.trips.months import Partition
+from taxi_platform.trips.months import DatasetMonth
 from taxi_platform.trips.publication import FetchedFile, Publication
 
 __all__ = ["FetchedFile", "Progress", "Publication", "Source"]
@@ -19,13 +19,15 @@ class Source(ABC):
     """A place that publishes months. Raises `NotPublished`, `SourceUnavailable`, `SourceRefused` or `NotData`."""
 
     @abstractmethod
-    def stat(self, partition: Partition) -> Publication | None:
+    def stat(self, dataset_month: DatasetMonth) -> Publication | None:
         """The month's publication, or None where it is not published. Costs one small request."""
 
-    def hasty(self, pause: Callable[[], None]) -> Source:
+    def for_polling(self, pause: Callable[[], None]) -> Source:
         """The same source for a caller in a hurry: `stat` pauses first, is tried once and soon given up."""
         return self
 
     @abstractmethod
-    def fetch(self, partition: Partition, folder: Path, progress: Progress = lambda done, total: None) -> FetchedFile:
+    def fetch(
+        self, dataset_month: DatasetMonth, folder: Path, progress: Progress = lambda done, total: None
+    ) -> FetchedFile:
         """Fetch the month into `folder` under its published name, verified; leaves nothing there when it fails."""

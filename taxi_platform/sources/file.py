@@ -10,7 +10,7 @@ from taxi_platform.sources.base import FetchedFile, Progress, Publication, Sourc
 from taxi_platform.sources.http import file_name
 from taxi_platform.trips.errors import NotData, NotPublished, SourceRefused, SourceUnavailable
 from taxi_platform.trips.files import Inspector, chunks_of, received
-from taxi_platform.trips.months import Partition
+from taxi_platform.trips.months import DatasetMonth
 
 
 @dataclass(frozen=True)
@@ -19,11 +19,13 @@ class FileSource(Source):
 
     template: str
 
-    def path(self, partition: Partition) -> Path:
-        return Path(self.template.replace("{dataset}", partition.dataset).replace("{month}", str(partition.month)))
+    def path(self, dataset_month: DatasetMonth) -> Path:
+        return Path(
+            self.template.replace("{dataset}", dataset_month.dataset).replace("{month}", str(dataset_month.month))
+        )
 
-    def stat(self, partition: Partition) -> Publication | None:
-        path = self.path(partition)
+    def stat(self, dataset_month: DatasetMonth) -> Publication | None:
+        path = self.path(dataset_month)
         try:
             found = path.stat()
         except (FileNotFoundError, NotADirectoryError):
@@ -39,11 +41,13 @@ class FileSource(Source):
             raise SourceRefused(f"{path} is not a file.", "Check TAXI_SOURCE_URL.")
         return Publication(f"file://{path}", f"{found.st_mtime_ns} {found.st_size}", found.st_size)
 
-    def fetch(self, partition: Partition, folder: Path, progress: Progress = lambda done, total: None) -> FetchedFile:
-        if not (publication := self.stat(partition)):
-            raise NotPublished(f"{partition} is not at {self.path(partition)}.", "Put the file there.")
-        path = self.path(partition)
-        name = file_name(path.as_uri(), partition.stem)
+    def fetch(
+        self, dataset_month: DatasetMonth, folder: Path, progress: Progress = lambda done, total: None
+    ) -> FetchedFile:
+        if not (publication := self.stat(dataset_month)):
+            raise NotPublished(f"{dataset_month} is not at {self.path(dataset_month)}.", "Put the file there.")
+        path = self.path(dataset_month)
+        name = file_name(path.as_uri(), dataset_month.stem)
         inspector = Inspector()
         try:
             original = path.open("rb")
@@ -56,7 +60,7 @@ class FileSource(Source):
                         inspector.feed(chunk)
                         copy.write(chunk)
                         progress(inspector.size, publication.size)
-                if self.stat(partition) != publication:
+                if self.stat(dataset_month) != publication:
                     raise SourceUnavailable(f"{path} changed while it was copied.", "Wait until it is written.")
                 found = inspector.finish(part)
             except NotData as error:

@@ -29,7 +29,7 @@ from taxi_platform import __version__
 from taxi_platform.sources.base import FetchedFile, Progress, Publication, Source
 from taxi_platform.trips.errors import NotData, NotPublished, SourceRefused, SourceUnavailable
 from taxi_platform.trips.files import Inspector, received
-from taxi_platform.trips.months import Partition
+from taxi_platform.trips.months import DatasetMonth
 
 T = TypeVar("T")
 CHUNK_BYTES = 256 << 10
@@ -174,22 +174,24 @@ class HttpSource(Source):
     def __repr__(self) -> str:
         return f"HttpSource({redact(self.template)!r})"
 
-    def url(self, partition: Partition) -> str:
-        return self.template.replace("{dataset}", partition.dataset).replace("{month}", str(partition.month))
+    def url(self, dataset_month: DatasetMonth) -> str:
+        return self.template.replace("{dataset}", dataset_month.dataset).replace("{month}", str(dataset_month.month))
 
-    def hasty(self, pause: Callable[[], None]) -> Source:
+    def for_polling(self, pause: Callable[[], None]) -> Source:
         return replace(self, stat_attempts=1, connect_timeout=5, read_timeout=10, pause=pause)
 
-    def stat(self, partition: Partition) -> Publication | None:
+    def stat(self, dataset_month: DatasetMonth) -> Publication | None:
         self.pause()
         try:
-            return self._tried(self.stat_attempts, lambda: self._stat(self.url(partition)))
+            return self._tried(self.stat_attempts, lambda: self._stat(self.url(dataset_month)))
         except _NotThere:
             return None
 
-    def fetch(self, partition: Partition, folder: Path, progress: Progress = lambda done, total: None) -> FetchedFile:
-        url = self.url(partition)
-        name = file_name(url, partition.stem)
+    def fetch(
+        self, dataset_month: DatasetMonth, folder: Path, progress: Progress = lambda done, total: None
+    ) -> FetchedFile:
+        url = self.url(dataset_month)
+        name = file_name(url, dataset_month.stem)
         with received(folder, name) as part:
             try:
                 with part.open("wb") as file:
@@ -197,7 +199,7 @@ class HttpSource(Source):
                     self._tried(self.attempts, transfer.run)
                 found = transfer.inspector.finish(part)
             except _NotThere:
-                raise NotPublished(f"{partition} is not published at {redact(url)}.", LATER) from None
+                raise NotPublished(f"{dataset_month} is not published at {redact(url)}.", LATER) from None
             except NotData as error:
                 raise NotData(f"{redact(url)}: {error.problem}", error.remedy) from error
         assert transfer.publication is not None

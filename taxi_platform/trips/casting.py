@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from taxi_platform.trips.contract import EXTRA, PICKUP, PROVENANCE, Column, Contract
-from taxi_platform.trips.months import Partition
+from taxi_platform.trips.months import DatasetMonth
 
 LARGEST_EXACT_INTEGER = 2**53 - 1
 LARGEST_FLOAT = "1e100"
@@ -150,7 +150,11 @@ def _wall_clock(source: SourceColumn) -> str:
 
 
 def select_canonical(
-    contract: Contract, partition: Partition, sources: Sequence[SourceColumn], relation: str, reject: Sequence[str]
+    contract: Contract,
+    dataset_month: DatasetMonth,
+    sources: Sequence[SourceColumn],
+    relation: str,
+    reject: Sequence[str],
 ) -> str:
     """A SELECT over `relation` giving every canonical column, `extra_columns`, then `reason` and `column_name`.
 
@@ -179,10 +183,12 @@ def select_canonical(
                 kept.append((source.name, f"CASE WHEN ({') OR ('.join(tests)}) THEN {text_of(source)} END"))
     flags = [f"{bad} AS {identifier('bad ' + name)}" for name, bad in bads.items()]
     columns = ", ".join(c.name for c in contract.columns)
-    month = f"DATE {literal(str(partition.month.first_day))}"
+    month = f"DATE {literal(str(dataset_month.month.first_day))}"
     faults = [(f'"bad {name}"', "invalid_value", name) for name in bads]
     faults.append((f"{PICKUP} IS NULL", "no_pickup_time", PICKUP))
-    faults += [(f"({rule_sql(contract, rule, partition)})", rule, "") for rule in reject if rule != "exact_duplicate"]
+    faults += [
+        (f"({rule_sql(contract, rule, dataset_month)})", rule, "") for rule in reject if rule != "exact_duplicate"
+    ]
     reason = " ".join(f"WHEN {test} THEN {literal(name)}" for test, name, _ in faults)
     fault_column = " ".join(f"WHEN {test} THEN {literal(name) if name else 'NULL'}" for test, _, name in faults)
     inner = f"SELECT {', '.join([*values, *flags])}, {_extra(kept)} AS {EXTRA.name}, source FROM {relation} AS source"
@@ -192,9 +198,9 @@ def select_canonical(
     )
 
 
-def rule_sql(contract: Contract, rule: str, partition: Partition) -> str:
+def rule_sql(contract: Contract, rule: str, dataset_month: DatasetMonth) -> str:
     """The predicate of a suspicious rule for one month."""
-    month = partition.month
+    month = dataset_month.month
     bounds = {"month_start": month.first_day, "month_end": month.plus(1).first_day}
     return contract.suspicious[rule].format(**{k: f"TIMESTAMP {literal(str(day))}" for k, day in bounds.items()})
 

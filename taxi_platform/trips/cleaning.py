@@ -22,7 +22,7 @@ from taxi_platform.trips.casting import SourceColumn, literal, rule_sql, select_
 from taxi_platform.trips.contract import EXTRA, PROVENANCE, REJECTED_COLUMNS, Contract, contract_of
 from taxi_platform.trips.errors import IntegrityError, LakeError, NotData, TooManyRejected
 from taxi_platform.trips.files import Format, sniff
-from taxi_platform.trips.months import Partition
+from taxi_platform.trips.months import DatasetMonth
 from taxi_platform.trips.report import Report
 
 PARQUET_OPTIONS = "FORMAT parquet, COMPRESSION snappy, ROW_GROUP_SIZE 122880"
@@ -41,10 +41,10 @@ class Engine:
 
 
 @dataclass(frozen=True)
-class RawMonth:
+class CleaningInput:
     """A raw file to clean: where it lies, its sha256, the rows counted when it was fetched, and whether it is plain."""
 
-    partition: Partition
+    dataset_month: DatasetMonth
     path: Path
     sha256: str
     rows: int
@@ -52,7 +52,7 @@ class RawMonth:
 
 
 @dataclass(frozen=True)
-class CleanMonth:
+class CleaningOutput:
     """The files one cleaning made."""
 
     trips: Path
@@ -63,17 +63,19 @@ class CleanMonth:
 class Cleaner:
     """Cleans one raw file inside `folder`, which it fills with its results and its spill files."""
 
-    def __init__(self, raw: RawMonth, folder: Path, reject: Sequence[str] = (), engine: Engine | None = None) -> None:
+    def __init__(
+        self, raw: CleaningInput, folder: Path, reject: Sequence[str] = (), engine: Engine | None = None
+    ) -> None:
         self.raw = raw
         self.folder = folder
         self.engine = engine or Engine()
-        self.contract: Contract = contract_of(raw.partition.dataset)
+        self.contract: Contract = contract_of(raw.dataset_month.dataset)
         self.reject = self.contract.check_rules(reject)
         self.file_version = self.contract.file_version(raw.sha256, self.reject)
         self.trips = folder / "trips.parquet"
         self.rejected = folder / "rejected.parquet"
 
-    def clean(self, force: bool = False) -> CleanMonth:
+    def clean(self, force: bool = False) -> CleaningOutput:
         """Clean the file and account for every row.
 
         Raises `NotData` for a file that cannot be read or has no rows, `ContractError` when its columns do not fit,
@@ -92,10 +94,11 @@ class Cleaner:
         if report.share_rejected > MAX_REJECTED_SHARE and not force:
             worst = ", ".join(f"{rows:,} {reason}" for reason, rows in report.rejected_by_reason.items())
             raise TooManyRejected(
-                f"{report.rows_rejected:,} of {report.rows_read:,} rows of {self.raw.partition} do not fit ({worst}).",
+                f"{report.rows_rejected:,} of {report.rows_read:,} rows of {self.raw.dataset_month} "
+                f"do not fit ({worst}).",
                 "Nothing was published. Look at the file; if it is right, adapt the contract or run with force.",
             )
-        return CleanMonth(self.trips, self.rejected, report)
+        return CleaningOutput(self.trips, self.rejected, report)
 
     @contextmanager
     def _connect(self) -> Iterator[duckdb.DuckDBPyConnection]:
@@ -115,12 +118,12 @@ class Cleaner:
                 yield con
         except (duckdb.OutOfMemoryException, duckdb.IOException, duckdb.TransactionException) as error:
             raise LakeError(
-                f"Cleaning {self.raw.partition} ran out of room: {str(error).splitlines()[0]}.",
+                f"Cleaning {self.raw.dataset_month} ran out of room: {str(error).splitlines()[0]}.",
                 "Free some disk space under TAXI_HOME, or raise TAXI_MEMORY_LIMIT.",
             ) from error
 
     def _select(self, sources: Sequence[SourceColumn], relation: str) -> str:
-        return select_canonical(self.contract, self.raw.partition, sources, relation, self.reject)
+        return select_canonical(self.contract, self.raw.dataset_month, sources, relation, self.reject)
 
     @property
     def _clean_columns(self) -> str:
@@ -133,8 +136,8 @@ class Cleaner:
             "file_version": self.file_version,
             "raw_sha256": self.raw.sha256,
             "contract_version": self.contract.version,
-            "dataset": str(self.raw.partition.dataset),
-            "month": str(self.raw.partition.month),
+            "dataset": str(self.raw.dataset_month.dataset),
+            "month": str(self.raw.dataset_month.month),
         }
         pairs = ", ".join(f"{key}: {literal(value)}" for key, value in footer.items())
         options = f"{PARQUET_OPTIONS}, KV_METADATA {{{pairs}}}"
@@ -215,7 +218,7 @@ class Cleaner:
         keeps = "TRUE" if "exact_duplicate" in self.reject else "reason IS NOT NULL"
         kept = f"source.line AS line, CASE WHEN {keeps} THEN source.text END AS text"
         select = f"SELECT * EXCLUDE (source), {kept} FROM ({self._select(sources, 'batch')})"
-        month = f"DATE {literal(str(self.raw.partition.month.first_day))} AS file_month"
+        month = f"DATE {literal(str(self.raw.dataset_month.month.first_day))} AS file_month"
         verb = "CREATE OR REPLACE TABLE staged AS"
         for batch, unreadable in csv_reading.batches(records, len(names)):
             con.register("batch", batch)
@@ -238,7 +241,7 @@ class Cleaner:
 
     def _report(self, con: duckdb.DuckDBPyConnection, file_format: Format, names: list[str]) -> Report:
         """Count what was written, not what was meant to be; raises `IntegrityError` where rows are unaccounted for."""
-        partition, contract = self.raw.partition, self.contract
+        dataset_month, contract = self.raw.dataset_month, self.contract
         trips, rejected = _parquet(self.trips), _parquet(self.rejected)
         mapping = contract.map_columns(names)
         rules = [rule for rule in contract.suspicious if rule not in self.reject]
@@ -246,21 +249,21 @@ class Cleaner:
         counts = ", ".join(
             f"count(*) - count(DISTINCT hash({filled}))"
             if rule == "exact_duplicate"
-            else f"count(*) FILTER (WHERE {rule_sql(contract, rule, partition)})"
+            else f"count(*) FILTER (WHERE {rule_sql(contract, rule, dataset_month)})"
             for rule in rules
         )
         found = con.execute(f"SELECT count(*), {counts} FROM {trips}").fetchone() or ()
         by_reason = con.execute(
             f"SELECT concat_ws(' ', reason, column_name), count(*) FROM {rejected} GROUP BY 1 ORDER BY 2 DESC, 1"
         ).fetchall()
-        first, end = (f"DATE '{month.first_day}'" for month in (partition.month, partition.month.plus(1)))
+        first, end = (f"DATE '{month.first_day}'" for month in (dataset_month.month, dataset_month.month.plus(1)))
         per_day = con.execute(
             f"SELECT CAST(CAST(pickup_datetime AS DATE) AS VARCHAR), count(*) FROM {trips} "
             f"WHERE pickup_datetime >= {first} AND pickup_datetime < {end} GROUP BY 1 ORDER BY 1"
         ).fetchall()
         report = Report(
-            dataset=str(partition.dataset),
-            month=str(partition.month),
+            dataset=str(dataset_month.dataset),
+            month=str(dataset_month.month),
             file_version=self.file_version,
             raw_sha256=self.raw.sha256,
             contract_version=contract.version,
@@ -277,8 +280,8 @@ class Cleaner:
         )
         if report.rows_read != report.rows_clean + report.rows_rejected:
             raise IntegrityError(
-                f"{partition}: {report.rows_read:,} rows were counted when the file was fetched, but cleaning found "
-                f"{report.rows_clean:,} clean and {report.rows_rejected:,} rejected ones.",
+                f"{dataset_month}: {report.rows_read:,} rows were counted when the file was fetched, but "
+                f"cleaning found {report.rows_clean:,} clean and {report.rows_rejected:,} rejected ones.",
                 "Nothing was published. Fetch the month again; if it stays so, please report the file.",
             )
         return report

@@ -14,7 +14,7 @@ from importlib import resources
 
 from taxi_platform.trips.contract import Column
 from taxi_platform.trips.files import Format
-from taxi_platform.trips.months import Partition
+from taxi_platform.trips.months import DatasetMonth
 
 ZONE_COLUMNS = (
     Column("location_id", "I", "Taxi zone: 1 to 263 in the city, 264 unknown, 265 outside of New York City."),
@@ -54,11 +54,11 @@ class CountComparison:
         return f"{read}, {published} in {self.compared}: {verdict}."
 
 
-def compare_count(partition: Partition, file_format: str, rows_read: int) -> CountComparison:
+def compare_count(dataset_month: DatasetMonth, file_format: str, rows_read: int) -> CountComparison:
     """Compare with the published count of the same kind of file; only where it is unknown, loosely with the other's."""
     kind, other = ("Parquet", "CSV") if file_format == Format.PARQUET.value else ("CSV", "Parquet")
     for compared in (kind, other):
-        if counts := published_counts().get((str(partition.dataset), str(partition.month), compared.lower())):
+        if counts := published_counts().get((str(dataset_month.dataset), str(dataset_month.month), compared.lower())):
             return CountComparison(kind, compared, rows_read if rows_read in counts else counts[-1], rows_read)
     return CountComparison(kind, None, None, rows_read)
 

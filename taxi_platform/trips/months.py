@@ -87,22 +87,22 @@ FIRST_MONTHS = {
 
 
 @dataclass(frozen=True, order=True)
-class Partition:
+class DatasetMonth:
     """One month of one dataset: what one file holds and one run handles."""
 
     dataset: Dataset
     month: Month
 
     @classmethod
-    def parse(cls, dataset: str, month: str) -> Partition:
+    def parse(cls, dataset: str, month: str) -> DatasetMonth:
         """Read both names; raises `UserError` for an unknown dataset or a month before its first."""
-        partition = cls(Dataset.parse(dataset), Month.parse(month))
-        if partition.month < partition.dataset.first_month:
+        dataset_month = cls(Dataset.parse(dataset), Month.parse(month))
+        if dataset_month.month < dataset_month.dataset.first_month:
             raise UserError(
-                f"There is no {partition}.",
-                f"The first month of {partition.dataset} is {partition.dataset.first_month}.",
+                f"There is no {dataset_month}.",
+                f"The first month of {dataset_month.dataset} is {dataset_month.dataset.first_month}.",
             )
-        return partition
+        return dataset_month
 
     def __str__(self) -> str:
         return f"{self.dataset} {self.month}"

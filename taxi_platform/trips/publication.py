@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-MADE_UP = "sample://"
+SYNTHETIC = "sample://"
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,9 @@ class Publication:
         return f"{self.url} {self.version}"
 
     @property
-    def made_up(self) -> bool:
+    def is_synthetic(self) -> bool:
         """Whether it is a synthetic month, of which nobody but us knows."""
-        return self.url.startswith(MADE_UP)
+        return self.url.startswith(SYNTHETIC)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Any
 from taxi_platform.trips.contract import PROVENANCE, REJECTED_COLUMNS, Column, contract_of
 from taxi_platform.trips.errors import IntegrityError
 from taxi_platform.trips.known import ZONE_COLUMNS
-from taxi_platform.trips.months import Dataset, Partition
+from taxi_platform.trips.months import Dataset, DatasetMonth
 from taxi_platform.trips.plan import Change
 from taxi_platform.warehouse.fingerprint import Fingerprint
 
@@ -31,10 +31,10 @@ class Table:
 
 
 @dataclass(frozen=True)
-class MonthFiles:
+class CleanFiles:
     """One cleaned month to load: its two Parquet files here, and their URIs in the lake."""
 
-    partition: Partition
+    dataset_month: DatasetMonth
     file_version: str
     trips: Path
     rejected: Path
@@ -43,7 +43,7 @@ class MonthFiles:
 
 
 @dataclass(frozen=True)
-class LoadedMonth:
+class StoredRows:
     """What a table holds of a month: its rows, and the file versions they carry (one, unless something is wrong)."""
 
     rows: int
@@ -102,7 +102,7 @@ class Warehouse(ABC):
         """
 
     @abstractmethod
-    def replace_month(self, files: MonthFiles) -> LoadResult:
+    def replace_month(self, files: CleanFiles) -> LoadResult:
         """Replace the month in both tables at once: readers see the old month or the new one.
 
         Compares what arrived with the files and raises `IntegrityError`, leaving the old month, when they differ.
@@ -113,25 +113,27 @@ class Warehouse(ABC):
         """Replace a small table without months by these rows, at once."""
 
     @abstractmethod
-    def loaded_months(self, table: str) -> dict[str, LoadedMonth]:
+    def loaded_months(self, table: str) -> dict[str, StoredRows]:
         """Month (2021-01) → what the table holds; empty where there is no such table."""
 
     @abstractmethod
-    def loaded_month(self, table: str, partition: Partition) -> LoadedMonth | None:
+    def loaded_month(self, table: str, dataset_month: DatasetMonth) -> StoredRows | None:
         """What the table holds of one month; None for no rows."""
 
     @abstractmethod
-    def fingerprint(self, table: Table, partition: Partition) -> Fingerprint:
+    def fingerprint(self, table: Table, dataset_month: DatasetMonth) -> Fingerprint:
         """The fingerprint of one month of a table."""
 
-    def is_loaded(self, partition: Partition, file_version: str, rows: int, rejected_rows: int) -> bool:
+    def is_loaded(self, dataset_month: DatasetMonth, file_version: str, rows: int, rejected_rows: int) -> bool:
         """Whether both tables hold exactly this version of the month, by its rows."""
 
         def holds(table: Table, expected: int) -> bool:
-            loaded = self.loaded_month(table.name, partition)
-            return loaded == (LoadedMonth(expected, (file_version,)) if expected else None)
+            loaded = self.loaded_month(table.name, dataset_month)
+            return loaded == (StoredRows(expected, (file_version,)) if expected else None)
 
-        return holds(trips_table(partition.dataset), rows) and holds(rejected_table(partition.dataset), rejected_rows)
+        return holds(trips_table(dataset_month.dataset), rows) and holds(
+            rejected_table(dataset_month.dataset), rejected_rows
+        )
 
 
 def check_arrived(table: Table, expected: Fingerprint, arrived: Fingerprint) -> None:

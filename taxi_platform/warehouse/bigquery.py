@@ -22,12 +22,12 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait
 
 from taxi_platform.trips.errors import Conflict, IntegrityError, SettingError, WarehouseBusy, WarehouseError
 from taxi_platform.trips.faults import fault_point
-from taxi_platform.trips.months import Partition
+from taxi_platform.trips.months import DatasetMonth
 from taxi_platform.trips.plan import Change
 from taxi_platform.warehouse.base import (
-    LoadedMonth,
+    CleanFiles,
     LoadResult,
-    MonthFiles,
+    StoredRows,
     Table,
     Warehouse,
     rejected_table,
@@ -104,12 +104,12 @@ class BigQueryWarehouse(Warehouse):
         with self._explained("create"):
             self._ensure(table)
 
-    def replace_month(self, files: MonthFiles) -> LoadResult:
+    def replace_month(self, files: CleanFiles) -> LoadResult:
         """See the base; but load jobs have no common transaction, and a table is compared after it was replaced.
 
         The rejected rows come first: whoever sees a month's new trips finds what was rejected from them.
         """
-        trips, rejected = trips_table(files.partition.dataset), rejected_table(files.partition.dataset)
+        trips, rejected = trips_table(files.dataset_month.dataset), rejected_table(files.dataset_month.dataset)
         expected = {}
         for table, path in ((rejected, files.rejected), (trips, files.trips)):
             expected[table] = parquet_fingerprint(table.columns, path)
@@ -139,28 +139,28 @@ class BigQueryWarehouse(Warehouse):
             options: dict[str, Any] = {"location": self.location, "job_config": config}
             self._finish(self.client.load_table_from_json(records, wanted, timeout=CALL["timeout"], **options))
 
-    def loaded_months(self, table: str) -> dict[str, LoadedMonth]:
+    def loaded_months(self, table: str) -> dict[str, StoredRows]:
         # Asked often and answered from BigQuery's cache, at no cost, until the table changes.
         return self._loaded(table, "TRUE")
 
-    def loaded_month(self, table: str, partition: Partition) -> LoadedMonth | None:
-        where = f"file_month = DATE '{partition.month.first_day}'"
-        return self._loaded(table, where).get(str(partition.month))
+    def loaded_month(self, table: str, dataset_month: DatasetMonth) -> StoredRows | None:
+        where = f"file_month = DATE '{dataset_month.month.first_day}'"
+        return self._loaded(table, where).get(str(dataset_month.month))
 
-    def fingerprint(self, table: Table, partition: Partition) -> Fingerprint:
-        relation = f"`{self._name(table.name)}` WHERE file_month = DATE '{partition.month.first_day}'"
+    def fingerprint(self, table: Table, dataset_month: DatasetMonth) -> Fingerprint:
+        relation = f"`{self._name(table.name)}` WHERE file_month = DATE '{dataset_month.month.first_day}'"
         with self._explained("read"):
             (row,) = self._query(fingerprint_select(table.columns, relation, "CHAR_LENGTH"))
         return fingerprint_of(table.columns, row)
 
-    def _loaded(self, table: str, where: str) -> dict[str, LoadedMonth]:
+    def _loaded(self, table: str, where: str) -> dict[str, StoredRows]:
         query = (
             "SELECT FORMAT_DATE('%Y-%m', file_month), COUNT(*), ARRAY_AGG(DISTINCT file_version ORDER BY file_version) "
             f"FROM `{self._name(table)}` WHERE {where} GROUP BY 1 ORDER BY 1"
         )
         with self._explained("read"):
             try:
-                return {month: LoadedMonth(rows, tuple(versions)) for month, rows, versions in self._query(query)}
+                return {month: StoredRows(rows, tuple(versions)) for month, rows, versions in self._query(query)}
             except api.NotFound:
                 return {}
 
@@ -177,13 +177,13 @@ class BigQueryWarehouse(Warehouse):
         )
         return [row.values() for row in rows]
 
-    def _check_arrived(self, table: Table, files: MonthFiles, expected: Fingerprint) -> None:
-        arrived = self.fingerprint(table, files.partition)
+    def _check_arrived(self, table: Table, files: CleanFiles, expected: Fingerprint) -> None:
+        arrived = self.fingerprint(table, files.dataset_month)
         if arrived == expected:
             return
-        loaded = self.loaded_month(table.name, files.partition)
+        loaded = self.loaded_month(table.name, files.dataset_month)
         if loaded and loaded.file_versions != (files.file_version,):
-            raise Conflict(f"{files.partition} was cleaned again while it was loaded.", "Run the month again.")
+            raise Conflict(f"{files.dataset_month} was cleaned again while it was loaded.", "Run the month again.")
         raise IntegrityError(
             f"{table.name} does not hold what its file does ({'; '.join(arrived.differences(expected)[:5])}).",
             "Materialize the month again with force. If it stays so, please report it.",
@@ -232,9 +232,9 @@ class BigQueryWarehouse(Warehouse):
             raise WarehouseError(f"{self._name(table.name)} is not partitioned by month of file_month.", RELOADED)
         return [field for field in wanted.schema if field.name not in existing]
 
-    def _load(self, table: bq.Table, path: Path, uri: str, files: MonthFiles, run: str) -> bq.LoadJob:
+    def _load(self, table: bq.Table, path: Path, uri: str, files: CleanFiles, run: str) -> bq.LoadJob:
         """Replace one partition; a job that failed for a passing reason is followed by another one."""
-        month = str(files.partition.month)
+        month = str(files.dataset_month.month)
         destination = self.dataset.table(f"{table.table_id}${month.replace('-', '')}")
         config = bq.LoadJobConfig(
             source_format=bq.SourceFormat.PARQUET,
@@ -242,7 +242,7 @@ class BigQueryWarehouse(Warehouse):
             decimal_target_types=[bq.DecimalTargetType.NUMERIC],
             create_disposition=bq.CreateDisposition.CREATE_NEVER,
             write_disposition=bq.WriteDisposition.WRITE_TRUNCATE,
-            labels={**LABELS, "dataset": str(files.partition.dataset)},
+            labels={**LABELS, "dataset": str(files.dataset_month.dataset)},
         )
         for attempt in Retrying(
             retry=retry_if_exception_type(WarehouseBusy),

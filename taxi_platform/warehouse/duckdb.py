@@ -19,12 +19,12 @@ from tenacity import Retrying, retry_if_exception_message, stop_after_delay, wai
 from taxi_platform.trips.casting import identifier, literal
 from taxi_platform.trips.errors import WarehouseBusy, WarehouseError
 from taxi_platform.trips.faults import fault_point
-from taxi_platform.trips.months import Partition
+from taxi_platform.trips.months import DatasetMonth
 from taxi_platform.trips.plan import Change
 from taxi_platform.warehouse.base import (
-    LoadedMonth,
+    CleanFiles,
     LoadResult,
-    MonthFiles,
+    StoredRows,
     Table,
     Warehouse,
     check_arrived,
@@ -80,21 +80,24 @@ class DuckDBWarehouse(Warehouse):
         with self._connect() as con:
             self._ensure(con, table)
 
-    def replace_month(self, files: MonthFiles) -> LoadResult:
-        partition = files.partition
-        pairs = ((trips_table(partition.dataset), files.trips), (rejected_table(partition.dataset), files.rejected))
+    def replace_month(self, files: CleanFiles) -> LoadResult:
+        dataset_month = files.dataset_month
+        pairs = (
+            (trips_table(dataset_month.dataset), files.trips),
+            (rejected_table(dataset_month.dataset), files.rejected),
+        )
         expected = [parquet_fingerprint(table.columns, path) for table, path in pairs]
         with self._connect() as con:
             con.execute("BEGIN")
             for (table, path), fingerprint in zip(pairs, expected, strict=True):
                 self._ensure(con, table)
                 names = ", ".join(column.name for column in table.columns)
-                con.execute(f"DELETE FROM {table.name} WHERE file_month = DATE '{partition.month.first_day}'")
+                con.execute(f"DELETE FROM {table.name} WHERE file_month = DATE '{dataset_month.month.first_day}'")
                 con.execute(
                     f"INSERT INTO {table.name} ({names}) SELECT {names} FROM read_parquet({literal(str(path))})"
                 )
                 # Leaving before COMMIT, by an exception, rolls back: the old month stays.
-                check_arrived(table, fingerprint, self._fingerprint(con, table, partition))
+                check_arrived(table, fingerprint, self._fingerprint(con, table, dataset_month))
                 fault_point("duckdb_inserted")
             con.execute("COMMIT")
             fault_point("duckdb_committed")
@@ -108,28 +111,28 @@ class DuckDBWarehouse(Warehouse):
             con.executemany(f"INSERT INTO {table.name} VALUES ({', '.join('?' * len(table.columns))})", rows)
             con.execute("COMMIT")
 
-    def loaded_months(self, table: str) -> dict[str, LoadedMonth]:
+    def loaded_months(self, table: str) -> dict[str, StoredRows]:
         if not self._is_there():
             return {}
         with self._connect(read_only=True) as con:
             return self._loaded(con, table, "TRUE")
 
-    def loaded_month(self, table: str, partition: Partition) -> LoadedMonth | None:
+    def loaded_month(self, table: str, dataset_month: DatasetMonth) -> StoredRows | None:
         if not self._is_there():
             return None
         with self._connect(read_only=True) as con:
-            where = f"file_month = DATE {literal(str(partition.month.first_day))}"
-            return self._loaded(con, table, where).get(str(partition.month))
+            where = f"file_month = DATE {literal(str(dataset_month.month.first_day))}"
+            return self._loaded(con, table, where).get(str(dataset_month.month))
 
-    def fingerprint(self, table: Table, partition: Partition) -> Fingerprint:
+    def fingerprint(self, table: Table, dataset_month: DatasetMonth) -> Fingerprint:
         with self._connect(read_only=True) as con:
-            return self._fingerprint(con, table, partition)
+            return self._fingerprint(con, table, dataset_month)
 
-    def _fingerprint(self, con: duckdb.DuckDBPyConnection, table: Table, partition: Partition) -> Fingerprint:
-        relation = f"{table.name} WHERE file_month = DATE {literal(str(partition.month.first_day))}"
+    def _fingerprint(self, con: duckdb.DuckDBPyConnection, table: Table, dataset_month: DatasetMonth) -> Fingerprint:
+        relation = f"{table.name} WHERE file_month = DATE {literal(str(dataset_month.month.first_day))}"
         return fingerprint_of(table.columns, con.execute(fingerprint_select(table.columns, relation)).fetchone() or ())
 
-    def _loaded(self, con: duckdb.DuckDBPyConnection, table: str, where: str) -> dict[str, LoadedMonth]:
+    def _loaded(self, con: duckdb.DuckDBPyConnection, table: str, where: str) -> dict[str, StoredRows]:
         # No bound parameters where months are concerned: the first one makes DuckDB import pandas, half a second.
         if not con.execute(f"SELECT 1 FROM duckdb_tables() WHERE table_name = {literal(table)}").fetchone():
             return {}
@@ -137,7 +140,7 @@ class DuckDBWarehouse(Warehouse):
             f"SELECT strftime(file_month, '%Y-%m'), count(*), list(DISTINCT file_version ORDER BY file_version) "
             f"FROM {identifier(table)} WHERE {where} GROUP BY 1 ORDER BY 1"
         ).fetchall()
-        return {month: LoadedMonth(count, tuple(versions)) for month, count, versions in rows}
+        return {month: StoredRows(count, tuple(versions)) for month, count, versions in rows}
 
     def _columns(self, con: duckdb.DuckDBPyConnection, table: str) -> dict[str, str]:
         rows = con.execute(

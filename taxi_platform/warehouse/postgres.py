@@ -19,12 +19,12 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_r
 from taxi_platform.trips.contract import PICKUP
 from taxi_platform.trips.errors import WarehouseBusy, WarehouseError
 from taxi_platform.trips.faults import fault_point
-from taxi_platform.trips.months import Partition
+from taxi_platform.trips.months import DatasetMonth
 from taxi_platform.trips.plan import Change
 from taxi_platform.warehouse.base import (
-    LoadedMonth,
+    CleanFiles,
     LoadResult,
-    MonthFiles,
+    StoredRows,
     Table,
     Warehouse,
     check_arrived,
@@ -82,14 +82,17 @@ class PostgresWarehouse(Warehouse):
         with self.schema.connect() as con:
             self._ensure(con, table)
 
-    def replace_month(self, files: MonthFiles) -> LoadResult:
-        partition = files.partition
-        pairs = ((trips_table(partition.dataset), files.trips), (rejected_table(partition.dataset), files.rejected))
+    def replace_month(self, files: CleanFiles) -> LoadResult:
+        dataset_month = files.dataset_month
+        pairs = (
+            (trips_table(dataset_month.dataset), files.trips),
+            (rejected_table(dataset_month.dataset), files.rejected),
+        )
         expected = [parquet_fingerprint(table.columns, path) for table, path in pairs]
         with self.schema.connect() as con:
             tables = {table.name: self._ensure(con, table) for table, _ in pairs}
             with con.transaction():
-                self._take_turn(con, partition)
+                self._lock_month(con, dataset_month)
                 asides = []
                 for (table, path), fingerprint in zip(pairs, expected, strict=True):
                     aside = self._create_aside(con, table, files, tables[table.name])
@@ -97,7 +100,7 @@ class PostgresWarehouse(Warehouse):
                     check_arrived(table, fingerprint, self._fingerprint(con, table, aside))
                     asides.append((self._name(table.name), aside))
                     fault_point("postgres_built")
-                self._when_free(con, lambda: self._swap(con, partition, asides))
+                self._when_free(con, lambda: self._swap(con, dataset_month, asides))
                 fault_point("postgres_swapped")
             fault_point("postgres_committed")
         return LoadResult(expected[0].rows, expected[1].rows, expected[0])
@@ -110,27 +113,27 @@ class PostgresWarehouse(Warehouse):
             con.execute(sql.SQL("DELETE FROM {}").format(name))
             con.cursor().executemany(sql.SQL("INSERT INTO {} VALUES ({})").format(name, values), rows)
 
-    def loaded_months(self, table: str) -> dict[str, LoadedMonth]:
+    def loaded_months(self, table: str) -> dict[str, StoredRows]:
         return self._loaded(table, sql.SQL(""))
 
-    def loaded_month(self, table: str, partition: Partition) -> LoadedMonth | None:
-        return self._loaded(table, self._where(partition)).get(str(partition.month))
+    def loaded_month(self, table: str, dataset_month: DatasetMonth) -> StoredRows | None:
+        return self._loaded(table, self._where(dataset_month)).get(str(dataset_month.month))
 
-    def fingerprint(self, table: Table, partition: Partition) -> Fingerprint:
+    def fingerprint(self, table: Table, dataset_month: DatasetMonth) -> Fingerprint:
         with self.schema.connect() as con:
-            return self._fingerprint(con, table, self._name(table.name) + self._where(partition))
+            return self._fingerprint(con, table, self._name(table.name) + self._where(dataset_month))
 
     def _name(self, table: str) -> sql.Composed:
         return sql.Composed([sql.Identifier(self.schema.name, table)])
 
-    def _where(self, partition: Partition) -> sql.Composed:
-        return sql.SQL(" WHERE file_month = {}").format(sql.Literal(partition.month.first_day))
+    def _where(self, dataset_month: DatasetMonth) -> sql.Composed:
+        return sql.SQL(" WHERE file_month = {}").format(sql.Literal(dataset_month.month.first_day))
 
     def _fingerprint(self, con: psycopg.Connection, table: Table, relation: sql.Composed) -> Fingerprint:
         select = fingerprint_select(table.columns, relation.as_string(con))
         return fingerprint_of(table.columns, con.execute(select).fetchone() or ())
 
-    def _loaded(self, table: str, where: sql.Composable) -> dict[str, LoadedMonth]:
+    def _loaded(self, table: str, where: sql.Composable) -> dict[str, StoredRows]:
         # In two steps, because array_agg(DISTINCT …) would sort every row.
         counts = sql.SQL("SELECT file_month, file_version, count(*) AS rows FROM {}{} GROUP BY 1, 2").format(
             self._name(table), where
@@ -144,23 +147,23 @@ class PostgresWarehouse(Warehouse):
                 rows = con.execute(months).fetchall()
             except errors.UndefinedTable:
                 return {}
-        return {month: LoadedMonth(count, tuple(versions)) for month, count, versions in rows}
+        return {month: StoredRows(count, tuple(versions)) for month, count, versions in rows}
 
-    def _take_turn(self, con: psycopg.Connection, partition: Partition) -> None:
+    def _lock_month(self, con: psycopg.Connection, dataset_month: DatasetMonth) -> None:
         """Wait for other loads of this month; the lock ends with the transaction."""
         con.execute(sql.SQL("SET LOCAL lock_timeout = {}").format(sql.Literal(f"{OUR_WAIT_SECONDS}s")))
-        key = f"taxi_platform {self.schema.name} {partition}"
+        key = f"taxi_platform {self.schema.name} {dataset_month}"
         try:
             con.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", [key])
         except errors.LockNotAvailable as error:
-            problem = f"Another run has been loading {partition} for half an hour."
+            problem = f"Another run has been loading {dataset_month} for half an hour."
             raise WarehouseBusy(problem, "End it if it is stuck.") from error
 
     def _create_aside(
-        self, con: psycopg.Connection, table: Table, files: MonthFiles, columns: dict[str, str]
+        self, con: psycopg.Connection, table: Table, files: CleanFiles, columns: dict[str, str]
     ) -> sql.Composed:
         """Create the month's new table, seen by nobody yet. Not LIKE the parent: that would lock it until the end."""
-        month = files.partition.month
+        month = files.dataset_month.month
         # A token, because the month to be replaced may be of the same version.
         token = f"{str(month).replace('-', '_')}_{files.file_version}_{secrets.token_hex(3)}"
         aside = self._name(f"{table.name}_{token}")
@@ -182,10 +185,10 @@ class PostgresWarehouse(Warehouse):
             con.execute(sql.SQL("CREATE INDEX ON {} ({})").format(aside, sql.Identifier(PICKUP)))
 
     def _swap(
-        self, con: psycopg.Connection, partition: Partition, asides: list[tuple[sql.Composed, sql.Composed]]
+        self, con: psycopg.Connection, dataset_month: DatasetMonth, asides: list[tuple[sql.Composed, sql.Composed]]
     ) -> None:
         """Make the tables aside the month's partitions of their parents."""
-        month = partition.month.first_day
+        month = dataset_month.month.first_day
         for parent, aside in asides:
             old = con.execute(
                 "SELECT inhrelid::regclass::text FROM pg_inherits JOIN pg_class ON oid = inhrelid "

@@ -13,13 +13,13 @@ from taxi_platform.automation import publication
 from taxi_platform.definitions import build_definitions
 from taxi_platform.ingestion.survey import Survey
 from taxi_platform.lake import open_lake
-from taxi_platform.lake.months import MonthInLake
+from taxi_platform.lake.months import LakeMonth
 from taxi_platform.notifications.sensors import tell
 from taxi_platform.settings import load_settings
 from taxi_platform.sources import open_source
 from taxi_platform.sources.sample.writing import write_sample
 from taxi_platform.trips.files import verify
-from taxi_platform.trips.months import Dataset, Month, Partition
+from taxi_platform.trips.months import Dataset, DatasetMonth, Month
 from taxi_platform.warehouse import open_warehouse
 from taxi_platform_tests.support.receivers import Hook, web_hook
 from taxi_platform_tests.support.web import S3_DENIED, Page, Web, serving
@@ -70,7 +70,7 @@ class Cdn:
     def body(self, month: str, version: int) -> bytes:
         if (month, version) not in self.bodies:
             path = self.folder / f"{month}-{version}.csv.gz"
-            write_sample(Partition.parse("green", month), rows_of(version), path)
+            write_sample(DatasetMonth.parse("green", month), rows_of(version), path)
             self.bodies[month, version] = path.read_bytes()
         return self.bodies[month, version]
 
@@ -169,7 +169,7 @@ def test_a_year_passes_and_every_month_is_loaded_once_in_its_last_version(year):
     loaded = warehouse.loaded_months("green_trips")
     assert sorted(loaded) == sorted(PUBLISHED)
     for month, days in PUBLISHED.items():
-        versions, _ = MonthInLake(lake, Partition.parse("green", month)).versions()
+        versions, _ = LakeMonth(lake, DatasetMonth.parse("green", month)).versions()
         assert [version.rows for version in versions] == [rows_of(i + 1) for i in range(len(days))]
         assert len(loaded[month].file_versions) == 1
     survey = Survey(open_source(settings.source_url), lake, warehouse, Dataset.GREEN)
@@ -205,5 +205,5 @@ def test_a_year_passes_and_every_month_is_loaded_once_in_its_last_version(year):
 
 
 def test_a_sample_of_the_year_is_what_it_says(tmp_path):
-    write_sample(Partition.parse("green", "2026-01"), rows_of(2), tmp_path / "a.csv.gz")
+    write_sample(DatasetMonth.parse("green", "2026-01"), rows_of(2), tmp_path / "a.csv.gz")
     assert verify(tmp_path / "a.csv.gz").rows == 250

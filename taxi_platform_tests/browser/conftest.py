@@ -27,7 +27,7 @@ class Platform:
     def materialized(self, asset: str) -> set[str]:
         """The partitions of `green/trips` and the like that are materialized."""
         query = """query($key: AssetKeyInput!) { assetNodeOrError(assetKey: $key) { ... on AssetNode {
-                     assetMaterializations(limit: 1000) { partition } } } }"""
+                     assetMaterializations(limit: 1000) { dataset_month } } } }"""
         found = self.ask(query, key={"path": asset.split("/")})["assetNodeOrError"]["assetMaterializations"]
         return {entry["partition"] for entry in found}
 

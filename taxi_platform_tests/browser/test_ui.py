@@ -19,7 +19,7 @@ def materialize(page, platform, dataset, partitions):
     page.goto(f"{platform.url}/locations/taxi_platform/asset-groups/{dataset}/lineage")
     page.get_by_role("button", name=re.compile("Materialize all")).click()
     dialog = page.get_by_role("dialog")
-    dialog.get_by_text("Partition selection").wait_for()
+    dialog.get_by_text("DatasetMonth selection").wait_for()
     every = dialog.get_by_text("Show all partitions")
     if every.count():
         every.first.click()
@@ -43,7 +43,7 @@ def test_a_month_is_materialized_and_its_run_log_reads_like_a_story(page, platfo
 def test_a_month_shows_its_chart_columns_and_checks(page, platform):
     materialize(page, platform, "green", "2026-07")
     wait_for(lambda: "2026-07" in platform.materialized("green/trips"))
-    page.goto(f"{platform.url}/assets/green/clean_trips?view=partitions&partition=2026-07")
+    page.goto(f"{platform.url}/assets/green/clean_trips?view=partitions&dataset_month=2026-07")
     expect(page.get_by_text("rows_rejected", exact=True).first).to_be_visible()
     expect(page.get_by_text("suspicious/zero_passengers").first).to_be_visible()
     row = page.locator("tr", has_text="trips_per_day").last

@@ -11,16 +11,16 @@ import pytest
 from taxi_platform.ingestion import steps
 from taxi_platform.ingestion.survey import Survey
 from taxi_platform.lake import open_lake
-from taxi_platform.lake.months import MonthInLake
+from taxi_platform.lake.months import LakeMonth
 from taxi_platform.sources import open_source
 from taxi_platform.trips.cleaning import Engine
 from taxi_platform.trips.errors import ContractError, LakeError, NotData, NotPublished, SourceRefused, TooManyRejected
-from taxi_platform.trips.months import Dataset, Partition
+from taxi_platform.trips.months import Dataset, DatasetMonth
 from taxi_platform.warehouse import open_warehouse
 from taxi_platform_tests.support.shared import shared_file, small_file_system
 from taxi_platform_tests.support.web import Page, serving
 
-GREEN = Partition.parse("green", "2020-04")
+GREEN = DatasetMonth.parse("green", "2020-04")
 HEADER = "VendorID,lpep_pickup_datetime,lpep_dropoff_datetime,passenger_count,trip_distance,fare_amount"
 ROW = "2,2020-04-{day:02d} 10:00:00,2020-04-{day:02d} 10:10:00,1,1.5,7.5"
 
@@ -103,7 +103,7 @@ def test_force_does_the_work_again_with_the_same_result(place):
     clean = "clean/green/month=2020-04/trips.parquet"
     assert place.files()[clean] == files[clean]
     assert place.table() == table
-    assert len(MonthInLake(place.lake, GREEN).versions()[0]) == 1
+    assert len(LakeMonth(place.lake, GREEN).versions()[0]) == 1
 
 
 def test_a_changed_file_replaces_the_month_everywhere_and_keeps_the_old_raw_file(place):
@@ -114,7 +114,7 @@ def test_a_changed_file_replaces_the_month_everywhere_and_keeps_the_old_raw_file
     assert loaded.result.rows == 1
     assert [row[1].day for row in place.table()] == [3]
     assert fetched.previous.rows == 2
-    versions, _ = MonthInLake(place.lake, GREEN).versions()
+    versions, _ = LakeMonth(place.lake, GREEN).versions()
     assert [version.rows for version in versions] == [2, 1]
     assert all(place.lake.stat(version.key) for version in versions)
     assert len(place.lake.list("rejected/green/month=2020-04/")) == 1
@@ -124,7 +124,7 @@ def test_going_back_to_an_older_file_appends_a_version(place):
     for day in (1, 2, 1):
         place.publish(ROW.format(day=day))
         place.ingest()
-    versions, _ = MonthInLake(place.lake, GREEN).versions()
+    versions, _ = LakeMonth(place.lake, GREEN).versions()
     assert [version.sha256 for version in versions] == [versions[0].sha256, versions[1].sha256, versions[0].sha256]
     assert versions[0].sha256 != versions[1].sha256
     assert [row[1].day for row in place.table()] == [1]
@@ -137,7 +137,7 @@ def test_a_touched_file_with_the_same_content_is_one_version_and_fetched_once_mo
     path.touch()
     fetched, cleaned, loaded = place.ingest()
     assert (fetched.unchanged, cleaned.unchanged, loaded.unchanged) == (True, True, True)
-    versions, _ = MonthInLake(place.lake, GREEN).versions()
+    versions, _ = LakeMonth(place.lake, GREEN).versions()
     assert len(versions) == 1
     assert versions[0].source_version.startswith(str(path.stat().st_mtime_ns))
 
@@ -258,16 +258,16 @@ def test_a_full_disk_is_told_and_leaves_the_last_good_month(small_disk):
 INGEST = """
 import sys
 from pathlib import Path
-from taxi_platform_tests.ingestion.test_steps import GREEN, Place, steps, Engine, Partition
+from taxi_platform_tests.ingestion.test_steps import GREEN, Place, steps, Engine, DatasetMonth
 from taxi_platform.lake import open_lake
 from taxi_platform.sources import open_source
 from taxi_platform.warehouse import open_warehouse
 home, month = Path(sys.argv[1]), sys.argv[2]
-partition = Partition.parse("green", month)
+dataset_month = DatasetMonth.parse("green", month)
 lake, warehouse = open_lake((home / "lake").as_uri()), open_warehouse(f"duckdb://{home}/warehouse.duckdb")
-steps.fetch(open_source("sample://?rows=2000"), lake, partition, home)
-steps.clean(lake, partition, home, Engine(threads=1))
-loaded = steps.load(lake, warehouse, partition, home)
+steps.fetch(open_source("sample://?rows=2000"), lake, dataset_month, home)
+steps.clean(lake, dataset_month, home, Engine(threads=1))
+loaded = steps.load(lake, warehouse, dataset_month, home)
 print(loaded.unchanged)
 """
 
@@ -302,17 +302,17 @@ def test_four_processes_at_once_all_succeed(tmp_path, months):
 @pytest.mark.parametrize("served", ["by file", "by http without an ETag"])
 def test_real_months_lose_and_double_no_trip(tmp_path, name, rows, clean, served):
     path = shared_file(f"files/{name}")
-    partition = Partition.parse("green", name[len("green_tripdata_") :][:7])
+    dataset_month = DatasetMonth.parse("green", name[len("green_tripdata_") :][:7])
     template = f"{{dataset}}_tripdata_{{month}}{path.name[22:]}"
     lake, warehouse = open_lake((tmp_path / "lake").as_uri()), open_warehouse(f"duckdb://{tmp_path}/w.duckdb")
     with serving() as web:
         web.pages[f"/{name}"] = Page(path.read_bytes(), modified="Mon, 05 Jul 2021 10:00:00 GMT")
         source = open_source(f"file://{path.parent}/{template}" if served == "by file" else f"{web.url}/{template}")
         for expected in (False, True):
-            fetched = steps.fetch(source, lake, partition, tmp_path)
-            cleaned = steps.clean(lake, partition, tmp_path, Engine())
-            loaded = steps.load(lake, warehouse, partition, tmp_path)
+            fetched = steps.fetch(source, lake, dataset_month, tmp_path)
+            cleaned = steps.clean(lake, dataset_month, tmp_path, Engine())
+            loaded = steps.load(lake, warehouse, dataset_month, tmp_path)
             assert (fetched.raw.rows, cleaned.report.rows_clean, loaded.result.rows) == (rows, clean, clean)
             assert (fetched.unchanged, cleaned.unchanged, loaded.unchanged) == (expected,) * 3
         assert web.methods().count("GET") == (served != "by file")
-    assert steps.check_accounted_for(lake, partition) == (rows, clean, 0)
+    assert steps.check_accounted_for(lake, dataset_month) == (rows, clean, 0)

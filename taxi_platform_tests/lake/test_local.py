@@ -7,7 +7,7 @@ import pytest
 from taxi_platform.ingestion.work_folder import work_folder
 from taxi_platform.lake import open_lake
 from taxi_platform.trips.errors import LakeError, SettingError
-from taxi_platform.trips.months import Partition
+from taxi_platform.trips.months import DatasetMonth
 
 
 @pytest.mark.fault(43)
@@ -42,6 +42,6 @@ def test_a_url_that_names_no_lake_is_told_with_what_the_variable_takes(url):
 def test_a_home_whose_path_is_too_long_is_refused_with_a_remedy(tmp_path):
     with (
         pytest.raises(LakeError, match=r"File name too long.* shorter path"),
-        work_folder(tmp_path / ("x" * 300), Partition.parse("green", "2020-04")),
+        work_folder(tmp_path / ("x" * 300), DatasetMonth.parse("green", "2020-04")),
     ):
         pass

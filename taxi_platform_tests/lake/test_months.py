@@ -1,4 +1,4 @@
-"""MonthInLake: what is published in which order, with and without locks, when another run is at it too."""
+"""LakeMonth: what is published in which order, with and without locks, when another run is at it too."""
 
 import re
 from concurrent.futures import ThreadPoolExecutor
@@ -10,14 +10,14 @@ import pytest
 
 from taxi_platform.ingestion import steps
 from taxi_platform.ingestion.survey import Survey
-from taxi_platform.lake.months import MonthInLake
+from taxi_platform.lake.months import LakeMonth
 from taxi_platform.sources.sample.source import SampleSource
-from taxi_platform.trips.cleaning import Cleaner, Engine, RawMonth
+from taxi_platform.trips.cleaning import Cleaner, CleaningInput, Engine
 from taxi_platform.trips.errors import Conflict, LakeError, UserError
-from taxi_platform.trips.months import Partition
+from taxi_platform.trips.months import DatasetMonth
 from taxi_platform.warehouse import open_warehouse
 
-GREEN = Partition.parse("green", "2021-01")
+GREEN = DatasetMonth.parse("green", "2021-01")
 ENGINE = Engine(threads=1)
 SUSPICIOUS = ("zero_distance", "exact_duplicate", "zero_passengers")
 """What the sample's green months hold some of, so that rejecting it gives other rows."""
@@ -27,7 +27,7 @@ class Publisher:
     """A run that fetches and cleans the sample month; `rows` decides on its content."""
 
     def __init__(self, lake, folder):
-        self.month = MonthInLake(lake, GREEN)
+        self.month = LakeMonth(lake, GREEN)
         self.folders = (folder / f"run {number}" for number in count())
 
     def fetched(self, rows):
@@ -36,7 +36,7 @@ class Publisher:
     def cleaned(self, fetched, reject=()):
         folder = next(self.folders)
         folder.mkdir(parents=True)
-        raw = RawMonth(GREEN, self.fetched(fetched.rows).path, fetched.sha256, fetched.rows)
+        raw = CleaningInput(GREEN, self.fetched(fetched.rows).path, fetched.sha256, fetched.rows)
         return Cleaner(raw, folder, reject, ENGINE).clean()
 
 
@@ -202,7 +202,7 @@ def test_a_clean_month_is_published_whole_and_its_footer_names_it(lake, run):
     footer = run.month.footer()
     assert (footer.raw_sha256, footer.rows) == (fetched.sha256, clean.report.rows_clean)
     assert footer.object_version == lake.stat(run.month.clean_key).version
-    assert run.month.is_whole(footer, clean.report.file_version)
+    assert run.month.is_complete(footer, clean.report.file_version)
     assert run.month.report(footer.file_version) == clean.report
 
 
@@ -215,7 +215,7 @@ def test_a_newer_clean_file_sweeps_what_belongs_to_the_older_one(lake, run):
     version = newer.report.file_version
     assert lake.list("rejected/green/") == [f"rejected/green/month=2021-01/{version}.parquet"]
     assert lake.list("reports/green/") == [f"reports/green/month=2021-01/{version}.json"]
-    assert run.month.is_whole(run.month.footer(), version)
+    assert run.month.is_complete(run.month.footer(), version)
 
 
 def test_a_month_cleaned_from_a_file_that_is_no_longer_current_is_not_published(lake, run):
@@ -249,7 +249,7 @@ def test_of_two_runs_that_publish_a_clean_month_at_once_one_is_told_to_start_ove
     )
     with pytest.raises(Conflict, match="another run"):
         run.month.publish_clean(mine, seen)
-    assert run.month.is_whole(run.month.footer(), theirs.report.file_version)
+    assert run.month.is_complete(run.month.footer(), theirs.report.file_version)
 
 
 def test_the_sweep_spares_what_another_run_publishes_at_the_same_time(lake, run, monkeypatch):
@@ -273,9 +273,9 @@ def test_two_whole_runs_at_once_end_in_one_whole_month(lake, tmp_path):
 
     with ThreadPoolExecutor(2) as pool:
         (one, version), (other, _) = pool.map(ingest, (tmp_path / "a", tmp_path / "b"))
-    month = MonthInLake(lake, GREEN)
+    month = LakeMonth(lake, GREEN)
     assert [raw.sha256 for raw in month.versions()[0]] == [one] == [other]
-    assert month.is_whole(month.footer(), version)
+    assert month.is_complete(month.footer(), version)
     assert lake.list("rejected/green/") == [month.rejected_key(version)]
     assert {key.rpartition("/")[2] for key in [*lake.list("raw/"), *lake.list("clean/"), *lake.list("reports/")]} == {
         "green_tripdata_2021-01.csv.gz",

@@ -27,11 +27,11 @@ from taxi_platform.notifications.sensors import (
 from taxi_platform.runs.ingest import ingest_month, open_instance
 from taxi_platform.settings import load_settings
 from taxi_platform.trips.errors import SettingError
-from taxi_platform.trips.months import Partition
+from taxi_platform.trips.months import DatasetMonth
 from taxi_platform_tests.support.receivers import mail_box, web_hook
 
 pytestmark = pytest.mark.slow
-GREEN = Partition.parse("green", "2020-04")
+GREEN = DatasetMonth.parse("green", "2020-04")
 SECRET = "canary-5f0c2a"
 UI = "http://127.0.0.1:3000"
 

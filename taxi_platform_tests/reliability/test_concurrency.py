@@ -7,7 +7,7 @@ from random import Random
 import pytest
 
 from taxi_platform.ingestion import steps
-from taxi_platform.trips.months import Month, Partition
+from taxi_platform.trips.months import DatasetMonth, Month
 from taxi_platform_tests.reliability.conftest import OpenPlace, Undisturbed
 from taxi_platform_tests.reliability.test_kills import NEW, OLD
 from taxi_platform_tests.support.places import TABLES, Place, Version
@@ -72,7 +72,7 @@ def test_a_month_that_is_cleaned_again_just_when_it_is_loaded_is_loaded_as_it_is
     others = [lambda: warm.run(at_once(place, "2020-04", NEW, 1))]
     read = place.lake.read
     monkeypatch.setattr(place.lake, "read", lambda key: (others and others.pop()(), read(key))[1])
-    loaded = steps.load(place.lake, place.warehouse, Partition.parse("green", "2020-04"), place.home)
+    loaded = steps.load(place.lake, place.warehouse, DatasetMonth.parse("green", "2020-04"), place.home)
     assert not others
     assert (loaded.result.rows, loaded.file_version) == (NEW - 1, undisturbed(NEW).tables[0].file_versions[0])
     assert place.version() == undisturbed(NEW)
@@ -91,9 +91,9 @@ def test_eight_months_at_once_do_not_touch_each_other(open_place: OpenPlace, war
         month: NEW + number - 1 for number, month in enumerate(MONTHS)
     }
     for number, month in enumerate(MONTHS):
-        partition = Partition.parse("green", month)
-        footer, _ = steps.published(place.lake, partition)
+        dataset_month = DatasetMonth.parse("green", month)
+        footer, _ = steps.published(place.lake, dataset_month)
         assert loaded[month].file_versions == (footer.file_version,)
-        assert steps.check_accounted_for(place.lake, partition) == (NEW + number, NEW + number - 1, 1)
-        assert len(set(steps.check_table(place.lake, place.warehouse, partition, place.home))) == 1
+        assert steps.check_accounted_for(place.lake, dataset_month) == (NEW + number, NEW + number - 1, 1)
+        assert len(set(steps.check_table(place.lake, place.warehouse, dataset_month, place.home))) == 1
     assert place.litter() == []

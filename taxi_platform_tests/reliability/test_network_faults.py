@@ -21,7 +21,7 @@ from taxi_platform.sources import open_source
 from taxi_platform.sources.base import Source
 from taxi_platform.sources.sample.writing import write_sample
 from taxi_platform.trips.errors import LakeBusy, SourceUnavailable, TransientError, WarehouseBusy
-from taxi_platform.trips.months import Partition
+from taxi_platform.trips.months import DatasetMonth
 from taxi_platform.warehouse import bigquery as warehouse
 from taxi_platform.warehouse import open_warehouse
 from taxi_platform.warehouse.base import Warehouse
@@ -91,7 +91,7 @@ def web(tmp_path_factory) -> Iterator[Web]:
         web.samples = {}
         for rows in (OLD, NEW):
             path = tmp_path_factory.mktemp("published") / f"{rows}.csv.gz"
-            write_sample(Partition.parse("green", MONTH), rows, path)
+            write_sample(DatasetMonth.parse("green", MONTH), rows, path)
             web.samples[rows] = Page(path.read_bytes(), etag=f'"{rows}"')
         yield web
 

@@ -21,7 +21,7 @@ from taxi_platform.lake.base import Lake
 from taxi_platform.sources import open_source
 from taxi_platform.trips.cleaning import Engine
 from taxi_platform.trips.errors import IntegrityError, LakeError, WarehouseBusy
-from taxi_platform.trips.months import Partition
+from taxi_platform.trips.months import DatasetMonth
 from taxi_platform.warehouse import postgres
 from taxi_platform_tests.reliability.conftest import OpenPlace, Undisturbed
 from taxi_platform_tests.reliability.test_kills import NEW, OLD, check_readable, run_again
@@ -30,7 +30,7 @@ from taxi_platform_tests.support.shared import crash, small_file_system
 from taxi_platform_tests.support.warm import DONE, REFUSED, Warm, ingest_by
 
 pytestmark = pytest.mark.slow
-GREEN = Partition.parse("green", MONTH)
+GREEN = DatasetMonth.parse("green", MONTH)
 
 
 def ingest(place: Place, rows: int) -> str:

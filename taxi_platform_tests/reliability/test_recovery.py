@@ -12,16 +12,16 @@ import pytest
 
 from taxi_platform.definitions import build_definitions
 from taxi_platform.lake import open_lake
-from taxi_platform.lake.months import MonthInLake
+from taxi_platform.lake.months import LakeMonth
 from taxi_platform.runs.ingest import _origin
 from taxi_platform.settings import load_settings
 from taxi_platform.sources.sample.writing import write_sample
-from taxi_platform.trips.months import Partition
+from taxi_platform.trips.months import DatasetMonth
 from taxi_platform_tests.support.shared import TAXI, free_port, wait_for
 from taxi_platform_tests.support.web import Page, serving
 from taxi_platform_tests.test_cli import taxi
 
-GREEN = Partition.parse("green", "2020-04")
+GREEN = DatasetMonth.parse("green", "2020-04")
 pytestmark = pytest.mark.slow
 
 
@@ -56,8 +56,8 @@ class Month:
         return [path.name for path in (self.home / "lake/raw").rglob("*.csv.gz")]
 
     @property
-    def in_lake(self) -> MonthInLake:
-        return MonthInLake(open_lake((self.home / "lake").as_uri()), GREEN)
+    def in_lake(self) -> LakeMonth:
+        return LakeMonth(open_lake((self.home / "lake").as_uri()), GREEN)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 import requests
 
 from taxi_platform.sources.sample.writing import write_sample
-from taxi_platform.trips.months import Partition
+from taxi_platform.trips.months import DatasetMonth
 from taxi_platform_tests.support.receivers import web_hook
 from taxi_platform_tests.support.shared import TAXI, free_port
 from taxi_platform_tests.support.web import S3_DENIED, Page, serving
@@ -35,7 +35,7 @@ QUERIES = [
 def settings(tmp_path):
     """A source with password and signature, a warehouse and a serving copy that do not answer, a channel, tokens."""
     with serving() as web, web_hook() as hook:
-        write_sample(Partition.parse("green", "2020-04"), 300, tmp_path / "month.csv.gz")
+        write_sample(DatasetMonth.parse("green", "2020-04"), 300, tmp_path / "month.csv.gz")
         web.pages["/green_2020-04.csv.gz"] = Page((tmp_path / "month.csv.gz").read_bytes(), etag='"1"')
         web.pages["/green_2020-05.csv.gz"] = Page(b"<html>no</html>")
         web.pages["/green_2020-06.csv.gz"] = Page(S3_DENIED, 403)

@@ -15,13 +15,13 @@ from psycopg import sql
 from taxi_platform.definitions import build_definitions
 from taxi_platform.runs.ingest import ingest_month, open_instance
 from taxi_platform.settings import load_settings
-from taxi_platform.trips.months import Partition
+from taxi_platform.trips.months import DatasetMonth
 from taxi_platform_tests.support.shared import crash, free_port
 
 PRODUCTION = Path(__file__).parents[2] / "deploy" / "dagster.yaml"
 MARK = "c4naryWord"
 PASSWORD = f"{MARK}/@:%é"  # and all that a URL could trip over
-GREEN, NEXT = Partition.parse("green", "2020-04"), Partition.parse("green", "2020-05")
+GREEN, NEXT = DatasetMonth.parse("green", "2020-04"), DatasetMonth.parse("green", "2020-05")
 
 
 @dataclass(frozen=True)

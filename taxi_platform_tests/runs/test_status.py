@@ -9,13 +9,13 @@ import pytest
 from taxi_platform.ingestion import steps
 from taxi_platform.ingestion.survey import months_in_lake
 from taxi_platform.lake import open_lake
-from taxi_platform.lake.months import MonthInLake
+from taxi_platform.lake.months import LakeMonth
 from taxi_platform.runs.status import MonthStatus, Stage, by_year, status
 from taxi_platform.settings import load_settings
 from taxi_platform.sources import open_source
 from taxi_platform.sources.sample.writing import write_sample
 from taxi_platform.trips.cleaning import Engine
-from taxi_platform.trips.months import Dataset, Month, Partition
+from taxi_platform.trips.months import Dataset, DatasetMonth, Month
 from taxi_platform.warehouse import open_warehouse
 from taxi_platform_tests.support.shared import TAXI
 from taxi_platform_tests.support.web import S3_DENIED, Page, serving
@@ -33,21 +33,21 @@ def web(monkeypatch, tmp_path):
             web.pages[f"/green_{month}.csv.gz"] = Page(S3_DENIED, 403)
         for month in Month(2020, 1).until(Month(2020, 7)):
             path = tmp_path / f"{month}.csv.gz"
-            write_sample(Partition.parse("green", str(month)), 300, path)
+            write_sample(DatasetMonth.parse("green", str(month)), 300, path)
             web.pages[f"/green_{month}.csv.gz"] = Page(path.read_bytes(), etag=f'"{month}"')
         yield web
 
 
 def bring(month, *what):
     settings = load_settings()
-    partition, lake, home = Partition.parse("green", month), open_lake(settings.lake_url), settings.home
+    dataset_month, lake, home = DatasetMonth.parse("green", month), open_lake(settings.lake_url), settings.home
     warehouse = open_warehouse(settings.warehouse_url)
     if "fetch" in what:
-        steps.fetch(open_source(settings.source_url), lake, partition, home)
+        steps.fetch(open_source(settings.source_url), lake, dataset_month, home)
     if "clean" in what:
-        steps.clean(lake, partition, home, Engine())
+        steps.clean(lake, dataset_month, home, Engine())
     if "load" in what:
-        steps.load(lake, warehouse, partition, home)
+        steps.load(lake, warehouse, dataset_month, home)
 
 
 def stages(found):
@@ -60,7 +60,10 @@ def test_every_stage_is_told_apart(web, monkeypatch):
     bring("2020-03", "fetch")
     bring("2020-06", "fetch", "clean", "load")
     web.pages["/green_2020-06.csv.gz"].etag = '"again"'
-    failures = {Partition.parse("green", "2020-03"): "The disk is full.", Partition.parse("green", "2020-01"): "Old."}
+    failures = {
+        DatasetMonth.parse("green", "2020-03"): "The disk is full.",
+        DatasetMonth.parse("green", "2020-01"): "Old.",
+    }
     found = status(load_settings(), NEWEST, failures)
     assert stages(found) == {
         "2020-01": Stage.LOADED,
@@ -75,7 +78,7 @@ def test_every_stage_is_told_apart(web, monkeypatch):
     assert by_month["2020-03"].problem == "The disk is full." and by_month["2020-01"].problem is None
     loaded = by_month["2020-01"]
     assert (loaded.rows + loaded.rows_rejected, loaded.raw_versions) == (300, 1)
-    kept = MonthInLake(open_lake(load_settings().lake_url), Partition.parse("green", "2020-01"))
+    kept = LakeMonth(open_lake(load_settings().lake_url), DatasetMonth.parse("green", "2020-01"))
     files = [path for path in (load_settings().home / "lake").rglob("*2020-01*/**/*") if path.is_file()]
     manifest = kept.lake.stat(kept.manifest_key).size
     assert loaded.bytes == sum(path.stat().st_size for path in set(files) if ".lock" not in path.name) - manifest
@@ -88,7 +91,7 @@ def test_a_month_that_is_clean_but_not_loaded_tells_its_rejected_rows_from_the_r
     bring("2020-02", "fetch", "clean")
     bring("2020-03", "fetch")
     found = {month.month: month for month in status(load_settings(), NEWEST, {}).months}
-    kept = MonthInLake(open_lake(load_settings().lake_url), Partition.parse("green", "2020-02"))
+    kept = LakeMonth(open_lake(load_settings().lake_url), DatasetMonth.parse("green", "2020-02"))
     report = kept.report(kept.footer().file_version)
     told = (found["2020-02"].rows, found["2020-02"].rows_rejected)
     assert told == (report.rows_clean, report.rows_rejected)
@@ -113,7 +116,7 @@ def test_a_month_newer_than_any_publication_is_shown_once_the_lake_has_it(web):
 
 
 def test_an_old_failure_is_not_shown_where_nothing_can_be_done(web):
-    failures = {Partition.parse("green", month): "Busy." for month in ("2020-01", "2020-07", "2020-08")}
+    failures = {DatasetMonth.parse("green", month): "Busy." for month in ("2020-01", "2020-07", "2020-08")}
     found = status(load_settings(), NEWEST, failures)
     assert stages(found) == {
         "2020-01": Stage.FAILED,

@@ -8,9 +8,9 @@ import pytest
 
 from taxi_platform.sources.file import FileSource
 from taxi_platform.trips.errors import NotData, NotPublished, SourceRefused, SourceUnavailable
-from taxi_platform.trips.months import Partition
+from taxi_platform.trips.months import DatasetMonth
 
-MONTH = Partition.parse("yellow", "2021-01")
+MONTH = DatasetMonth.parse("yellow", "2021-01")
 DATA = gzip.compress(b"VendorID,fare\n1,2.5\n2,3.5\n", mtime=0)
 
 
@@ -42,7 +42,7 @@ def test_a_file_is_described_by_size_and_time_and_copied_while_counted(source, p
 
 
 def test_a_missing_file_is_not_published(source, tmp_path):
-    other = Partition.parse("yellow", "2021-02")
+    other = DatasetMonth.parse("yellow", "2021-02")
     assert source.stat(other) is None
     with pytest.raises(NotPublished, match="2021-02"):
         source.fetch(other, tmp_path / "out")

@@ -16,10 +16,10 @@ import pytest
 from taxi_platform.sources import http
 from taxi_platform.sources.http import HttpSource, file_name, network_kinds, redact
 from taxi_platform.trips.errors import NotData, NotPublished, SourceRefused, SourceUnavailable
-from taxi_platform.trips.months import Partition
+from taxi_platform.trips.months import DatasetMonth
 from taxi_platform_tests.support.web import S3_DENIED, Page, answering, serving
 
-MONTH = Partition.parse("green", "2020-04")
+MONTH = DatasetMonth.parse("green", "2020-04")
 PATH = "/green/green_tripdata_2020-04.csv.gz"
 ROWS = 20_000
 DATA = gzip.compress(

@@ -8,9 +8,9 @@ from taxi_platform.sources.http import HttpSource
 from taxi_platform.sources.sample.source import SampleSource
 from taxi_platform.sources.sample.writing import DEFAULT_ROWS
 from taxi_platform.trips.errors import SettingError
-from taxi_platform.trips.months import Dataset, Partition
+from taxi_platform.trips.months import Dataset, DatasetMonth
 
-MONTH = Partition.parse("fhv", "2019-07")
+MONTH = DatasetMonth.parse("fhv", "2019-07")
 
 
 def test_sample_takes_rows():

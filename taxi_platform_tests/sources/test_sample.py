@@ -9,18 +9,18 @@ from taxi_platform.sources.sample.source import SampleSource
 from taxi_platform.sources.sample.writing import SAMPLE_VERSION
 from taxi_platform.trips.errors import NotPublished
 from taxi_platform.trips.files import verify
-from taxi_platform.trips.months import Partition
+from taxi_platform.trips.months import DatasetMonth
 
-MONTH = Partition.parse("green", "2020-04")
+MONTH = DatasetMonth.parse("green", "2020-04")
 
 
 def test_the_newest_month_is_the_one_before_last_month():
     source = SampleSource(100, today=lambda: date(2026, 11, 22))
-    assert source.stat(Partition.parse("yellow", "2026-09"))
-    assert source.stat(Partition.parse("yellow", "2026-10")) is None
+    assert source.stat(DatasetMonth.parse("yellow", "2026-09"))
+    assert source.stat(DatasetMonth.parse("yellow", "2026-10")) is None
     newyear = SampleSource(100, today=lambda: date(2026, 1, 1))
-    assert newyear.stat(Partition.parse("yellow", "2025-11"))
-    assert newyear.stat(Partition.parse("yellow", "2025-12")) is None
+    assert newyear.stat(DatasetMonth.parse("yellow", "2025-11"))
+    assert newyear.stat(DatasetMonth.parse("yellow", "2025-12")) is None
 
 
 def test_a_month_is_the_same_every_time_and_its_rows_are_as_asked(tmp_path):

@@ -14,7 +14,7 @@ import pytest
 
 from taxi_platform.sources.sample.values import table
 from taxi_platform.sources.sample.writing import BLOCK_ROWS, SAMPLE_VERSION, write_sample
-from taxi_platform.trips.months import Dataset, Month, Partition
+from taxi_platform.trips.months import Dataset, DatasetMonth, Month
 
 HEADS = Path(__file__).parents[3] / "shared" / "tlc" / "heads"  # the first 1,024 bytes of real monthly files
 LAST_MONTH, FAR_MONTH = Month(2027, 12), Month(2030, 2)  # nothing is known to change after 2026
@@ -41,13 +41,13 @@ MEASURED = [  # dataset, month, column or measure, least and greatest share
 
 def sample(tmp_path, dataset: str, month: str, rows: int) -> bytes:
     path = tmp_path / "sample.csv.gz"
-    write_sample(Partition.parse(dataset, month), rows, path)
+    write_sample(DatasetMonth.parse(dataset, month), rows, path)
     return gzip.decompress(path.read_bytes())
 
 
 def body(content: bytes, dataset: str, month: str) -> list[bytes]:
     """The data lines, found by the layout's own header and line end."""
-    layout = table("layouts.toml", Partition.parse(dataset, month))
+    layout = table("layouts.toml", DatasetMonth.parse(dataset, month))
     start = (layout["header"] + layout["header_end"]).encode()
     assert content.startswith(start)
     lines = content[len(start) :].split(layout["row_end"].encode())
@@ -87,11 +87,11 @@ def measures(tmp_path_factory) -> dict[tuple[str, str], dict[str, float]]:
 
 
 def test_the_same_month_has_the_same_bytes_in_every_process(tmp_path):
-    write_sample(Partition.parse("green", "2020-04"), 500, tmp_path / "here.gz")
+    write_sample(DatasetMonth.parse("green", "2020-04"), 500, tmp_path / "here.gz")
     code = (
-        "import sys; from pathlib import Path; from taxi_platform.trips.months import Partition;"
+        "import sys; from pathlib import Path; from taxi_platform.trips.months import DatasetMonth;"
         "from taxi_platform.sources.sample.writing import write_sample;"
-        "write_sample(Partition.parse('green', '2020-04'), 500, Path(sys.argv[1]))"
+        "write_sample(DatasetMonth.parse('green', '2020-04'), 500, Path(sys.argv[1]))"
     )
     there = tmp_path / "another name.gz"
     subprocess.run([sys.executable, "-c", code, str(there)], check=True, env={**os.environ, "PYTHONHASHSEED": "7"})
@@ -99,7 +99,7 @@ def test_the_same_month_has_the_same_bytes_in_every_process(tmp_path):
 
 
 def test_the_gzip_header_holds_neither_time_nor_name(tmp_path):
-    write_sample(Partition.parse("green", "2020-04"), 5, tmp_path / "x.gz")
+    write_sample(DatasetMonth.parse("green", "2020-04"), 5, tmp_path / "x.gz")
     header = (tmp_path / "x.gz").read_bytes()[:10]
     assert (header[3], header[4:8]) == (0, bytes(4))
 
@@ -158,7 +158,7 @@ def test_every_month_can_be_written_and_has_a_field_for_every_name(tmp_path, dat
 def test_about_one_line_in_ten_thousand_is_unreadable_and_at_least_one_is(tmp_path, dataset):
     for rows, expected in ((10, 1), (30_000, 3)):
         lines = body(sample(tmp_path, dataset, "2020-03", rows), dataset, "2020-03")
-        columns = table("layouts.toml", Partition.parse(dataset, "2020-03"))["columns"].split()
+        columns = table("layouts.toml", DatasetMonth.parse(dataset, "2020-03"))["columns"].split()
         pickup = columns.index("pickup_datetime")
         broken = [
             line

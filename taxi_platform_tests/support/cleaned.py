@@ -14,9 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from taxi_platform.trips import csv_reading
-from taxi_platform.trips.cleaning import Cleaner, Engine, RawMonth
+from taxi_platform.trips.cleaning import Cleaner, CleaningInput, Engine
 from taxi_platform.trips.files import Format, VerifiedFile, verify
-from taxi_platform.trips.months import Partition
+from taxi_platform.trips.months import DatasetMonth
 from taxi_platform.trips.report import Report
 
 HEADS: dict[str, str] = json.loads(Path(__file__).with_name("heads.json").read_text("utf-8"))
@@ -84,9 +84,9 @@ def clean(
     path.write_bytes(
         data if isinstance(data, bytes) else parquet(data) if isinstance(data, pa.Table) else data.read_bytes()
     )
-    partition = Partition.parse(*month.split())
+    dataset_month = DatasetMonth.parse(*month.split())
     found = verify(path) if rows is None else VerifiedFile(Format.CSV, rows)
-    raw = RawMonth(partition, path, hashlib.sha256(path.read_bytes()).hexdigest(), found.rows, found.plain)
+    raw = CleaningInput(dataset_month, path, hashlib.sha256(path.read_bytes()).hexdigest(), found.rows, found.plain)
     cleaner = Cleaner(raw, folder / "work", reject, Engine("512MB", threads))
     fast = None if careful else csv_reading.typed_scan
     with (

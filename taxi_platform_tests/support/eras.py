@@ -19,10 +19,10 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from taxi_platform.sources.sample.writing import write_sample
-from taxi_platform.trips.cleaning import Cleaner, CleanMonth, Engine, RawMonth
+from taxi_platform.trips.cleaning import Cleaner, CleaningInput, CleaningOutput, Engine
 from taxi_platform.trips.contract import Column, contract_of, normalized
 from taxi_platform.trips.files import verify
-from taxi_platform.trips.months import Dataset, Month, Partition
+from taxi_platform.trips.months import Dataset, DatasetMonth, Month
 
 ROWS = 200
 TEXTS = {"payment_type": "Cash", "vendor_id": "CMT"}
@@ -39,8 +39,8 @@ class Era:
     columns: tuple[tuple[str, str], ...]
 
     @property
-    def partition(self) -> Partition:
-        return Partition(self.dataset, self.first)
+    def dataset_month(self) -> DatasetMonth:
+        return DatasetMonth(self.dataset, self.first)
 
     @property
     def names(self) -> list[str]:
@@ -60,14 +60,14 @@ def eras() -> Iterator[Era]:
 def write_era(era: Era, folder: Path) -> Path:
     """A month of the era: the sample month where its header is the era's, else a table with the era's types."""
     if era.format == "csv":
-        path = folder / f"{era.partition.stem}.csv.gz"
-        write_sample(era.partition, ROWS, path)
+        path = folder / f"{era.dataset_month.stem}.csv.gz"
+        write_sample(era.dataset_month, ROWS, path)
         if header_of(path) == [normalized(name) for name in era.names]:
             return path
-        path = folder / f"{era.partition.stem}.csv"
+        path = folder / f"{era.dataset_month.stem}.csv"
         pa.csv.write_csv(era_table(era), path)
         return path
-    path = folder / f"{era.partition.stem}.parquet"
+    path = folder / f"{era.dataset_month.stem}.parquet"
     pq.write_table(era_table(era), path)
     return path
 
@@ -109,11 +109,11 @@ def _array(column: Column | None, type_: str, era: Era) -> pa.Array:
             return pa.array([i % 2 + 1 for i in range(ROWS)], pa.int32() if integer == "int32" else pa.int64())
 
 
-def clean_era(era: Era, folder: Path) -> tuple[int, CleanMonth]:
+def clean_era(era: Era, folder: Path) -> tuple[int, CleaningOutput]:
     """Rows read and the clean month of an era."""
     path = write_era(era, folder)
     found = verify(path)
-    raw = RawMonth(era.partition, path, "0" * 64, found.rows, found.plain)
+    raw = CleaningInput(era.dataset_month, path, "0" * 64, found.rows, found.plain)
     return found.rows, Cleaner(raw, folder / "work", engine=Engine(threads=1)).clean()
 
 

@@ -12,10 +12,10 @@ from typing import Any
 from taxi_platform.ingestion import steps
 from taxi_platform.lake import open_lake
 from taxi_platform.lake.base import Lake
-from taxi_platform.lake.months import MonthInLake
-from taxi_platform.trips.months import Dataset, Partition
+from taxi_platform.lake.months import LakeMonth
+from taxi_platform.trips.months import Dataset, DatasetMonth
 from taxi_platform.warehouse import open_warehouse
-from taxi_platform.warehouse.base import LoadedMonth, Warehouse, rejected_table, trips_table
+from taxi_platform.warehouse.base import StoredRows, Warehouse, rejected_table, trips_table
 from taxi_platform_tests.support.warm import Order
 
 MONTH = "2020-04"
@@ -32,7 +32,7 @@ class Version:
 
     objects: dict[str, str]
     raw: str
-    tables: tuple[LoadedMonth | None, ...]
+    tables: tuple[StoredRows | None, ...]
     fingerprints: tuple[str, ...]
 
 
@@ -70,38 +70,38 @@ class Place:
 
     def version(self, month: str = MONTH) -> Version:
         """What is published now; asks for the fingerprints, so both tables must be there."""
-        partition = Partition.parse("green", month)
+        dataset_month = DatasetMonth.parse("green", month)
         keys = [key for prefix in PUBLISHED for key in self.lake.list(f"{prefix}green/month={month}/")]
-        raw = MonthInLake(self.lake, partition).current_raw()
+        raw = LakeMonth(self.lake, dataset_month).current_raw()
         assert raw is not None
         return Version(
             {key: self.sha256(key) for key in keys},
             raw.key,
             self.loaded(month),
-            tuple(str(self.warehouse.fingerprint(table, partition)) for table in TABLES),
+            tuple(str(self.warehouse.fingerprint(table, dataset_month)) for table in TABLES),
         )
 
     def sha256(self, key: str) -> str:
         with self.lake.open(key) as file:
             return hashlib.sha256(file.read()).hexdigest()
 
-    def loaded(self, month: str = MONTH) -> tuple[LoadedMonth | None, ...]:
-        partition = Partition.parse("green", month)
-        return tuple(self.warehouse.loaded_month(table.name, partition) for table in TABLES)
+    def loaded(self, month: str = MONTH) -> tuple[StoredRows | None, ...]:
+        dataset_month = DatasetMonth.parse("green", month)
+        return tuple(self.warehouse.loaded_month(table.name, dataset_month) for table in TABLES)
 
     def clean(self) -> dict[str, str]:
         """The clean file, and those that its footer names, by their hashes; empty where there is no clean file."""
-        partition = Partition.parse("green", MONTH)
-        month = MonthInLake(self.lake, partition)
+        dataset_month = DatasetMonth.parse("green", MONTH)
+        month = LakeMonth(self.lake, dataset_month)
         if self.lake.stat(month.clean_key) is None:
             return {}
-        footer, _ = steps.published(self.lake, partition)
+        footer, _ = steps.published(self.lake, dataset_month)
         keys = (month.clean_key, month.rejected_key(footer.file_version), month.report_key(footer.file_version))
         return {key: self.sha256(key) for key in sorted(keys)}
 
     def raw_files(self, month: str = MONTH) -> list[str]:
         """The raw files that the manifest lists, in order; each must be there as it was hashed."""
-        versions, _ = MonthInLake(self.lake, Partition.parse("green", month)).versions()
+        versions, _ = LakeMonth(self.lake, DatasetMonth.parse("green", month)).versions()
         assert all(self.sha256(key) == sha256 for key, sha256 in {(each.key, each.sha256) for each in versions})
         return [version.key for version in versions]
 
@@ -110,9 +110,9 @@ class Place:
         objects = [key for key in self.lake.list("") if not key.startswith(".locks/")]
         known = {"manifest.json", "trips.parquet"}
         for month in {key.split("/")[-2].removeprefix("month=") for key in objects if key.startswith("clean/")}:
-            partition = Partition.parse("green", month)
-            in_lake = MonthInLake(self.lake, partition)
-            footer, _ = steps.published(self.lake, partition)
+            dataset_month = DatasetMonth.parse("green", month)
+            in_lake = LakeMonth(self.lake, dataset_month)
+            footer, _ = steps.published(self.lake, dataset_month)
             known |= {in_lake.rejected_key(footer.file_version), in_lake.report_key(footer.file_version)}
             known |= set(self.raw_files(month))
         left = [key for key in objects if not known & {key, key.rpartition("/")[2]}]

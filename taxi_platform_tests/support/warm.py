@@ -112,18 +112,18 @@ def ingest_by(source: Source, lake: Lake, warehouse: Warehouse, month: str, home
     from taxi_platform.ingestion import steps
     from taxi_platform.trips.cleaning import Engine
     from taxi_platform.trips.errors import Conflict
-    from taxi_platform.trips.months import Partition
+    from taxi_platform.trips.months import DatasetMonth
 
-    partition = Partition.parse("green", month)
+    dataset_month = DatasetMonth.parse("green", month)
     done = (
-        steps.fetch(source, lake, partition, home),
-        steps.clean(lake, partition, home, Engine(threads=1)),
-        steps.load(lake, warehouse, partition, home),
+        steps.fetch(source, lake, dataset_month, home),
+        steps.clean(lake, dataset_month, home, Engine(threads=1)),
+        steps.load(lake, warehouse, dataset_month, home),
     )
     if checks:
-        steps.check_accounted_for(lake, partition)
+        steps.check_accounted_for(lake, dataset_month)
         with suppress(Conflict):  # the asset's check warns: another run has cleaned the month, and loads it
-            steps.check_table(lake, warehouse, partition, home)
+            steps.check_table(lake, warehouse, dataset_month, home)
     return " ".join("unchanged" if step.unchanged else "done" for step in done)
 
 

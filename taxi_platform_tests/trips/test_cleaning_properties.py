@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from taxi_platform.sources.sample.writing import write_sample
 from taxi_platform.trips.contract import Contract, contract_of
 from taxi_platform.trips.errors import TaxiError
-from taxi_platform.trips.months import Dataset, Partition
+from taxi_platform.trips.months import Dataset, DatasetMonth
 from taxi_platform_tests.support.cleaned import GREEN, HEADS, TRIP, clean, green, parquet
 
 EXAMPLES = {"ci": 20, "long": 4000}[os.environ.get("HYPOTHESIS_PROFILE", "ci")]
@@ -172,7 +172,7 @@ def test_the_fast_and_the_careful_reader_find_the_same_and_account_for_every_row
 )
 def test_synthetic_months_read_the_same_on_both_paths(tmp_path_factory, month, rows):
     path = tmp_path_factory.mktemp("sample") / "month.csv.gz"
-    write_sample(Partition.parse(*month.split()), rows, path)
+    write_sample(DatasetMonth.parse(*month.split()), rows, path)
     data = path.read_bytes()
     assert (first := found(month, data, careful=False)) == found(month, data, careful=True)
     assert isinstance(first, tuple) and first[2].rows_read == rows and 1 <= len(first[1]) <= rows

@@ -4,10 +4,10 @@ import runpy
 from pathlib import Path
 
 from taxi_platform.trips.known import compare_count, published_counts, taxi_zones
-from taxi_platform.trips.months import Partition
+from taxi_platform.trips.months import DatasetMonth
 from taxi_platform.trips.report import Report
 
-GREEN = Partition.parse("green", "2020-04")
+GREEN = DatasetMonth.parse("green", "2020-04")
 
 
 def test_all_published_counts_are_there():
@@ -24,7 +24,7 @@ def test_csv_and_parquet_of_a_month_are_compared_each_with_its_own_count():
 
 
 def test_where_only_the_other_formats_count_is_known_it_is_compared_loosely():
-    month = Partition.parse("green", "2019-04")
+    month = DatasetMonth.parse("green", "2019-04")
     real = compare_count(month, "csv.gz", 514_392)
     assert real.agrees
     assert str(real) == (
@@ -40,20 +40,20 @@ def test_where_only_the_other_formats_count_is_known_it_is_compared_loosely():
 
 
 def test_a_parquet_file_is_compared_with_a_csv_files_count_where_only_that_is_known():
-    compared = compare_count(Partition.parse("green", "2013-08"), "parquet", 8_000)
+    compared = compare_count(DatasetMonth.parse("green", "2013-08"), "parquet", 8_000)
     assert (compared.compared, compared.published, compared.agrees) == ("CSV", 7_623, True)
-    assert not compare_count(Partition.parse("green", "2013-08"), "parquet", 9_148).agrees
+    assert not compare_count(DatasetMonth.parse("green", "2013-08"), "parquet", 9_148).agrees
 
 
 def test_either_version_of_a_republished_month_agrees():
-    month = Partition.parse("green", "2026-06")
+    month = DatasetMonth.parse("green", "2026-06")
     assert compare_count(month, "parquet", 39_156).agrees
     assert compare_count(month, "parquet", 44_163).agrees
     assert compare_count(month, "parquet", 40_000).published == 44_163
 
 
 def test_an_unknown_count_agrees_with_anything():
-    unknown = compare_count(Partition.parse("fhv", "2030-01"), "parquet", 7)
+    unknown = compare_count(DatasetMonth.parse("fhv", "2030-01"), "parquet", 7)
     assert unknown.agrees
     assert unknown.compared is None
 

@@ -12,13 +12,13 @@ import psycopg
 import pytest
 
 from taxi_platform.sources.sample.writing import write_sample
-from taxi_platform.trips.cleaning import Cleaner, RawMonth
-from taxi_platform.trips.months import Partition
+from taxi_platform.trips.cleaning import Cleaner, CleaningInput
+from taxi_platform.trips.months import DatasetMonth
 from taxi_platform.warehouse import open_warehouse
-from taxi_platform.warehouse.base import MonthFiles, Warehouse
+from taxi_platform.warehouse.base import CleanFiles, Warehouse
 from taxi_platform_tests.support.bigquery_backend import *  # noqa: F403  its fixtures
 
-Months = Callable[..., MonthFiles]
+Months = Callable[..., CleanFiles]
 
 
 @dataclass(frozen=True)
@@ -34,18 +34,18 @@ class Backend:
 @pytest.fixture(scope="session")
 def months(tmp_path_factory: pytest.TempPathFactory) -> Months:
     """A cleaned sample month by dataset, month and rows: other rows are another version. Made once."""
-    made: dict[tuple[str, str, int], MonthFiles] = {}
+    made: dict[tuple[str, str, int], CleanFiles] = {}
 
-    def make(dataset: str, month: str, rows: int = 500) -> MonthFiles:
+    def make(dataset: str, month: str, rows: int = 500) -> CleanFiles:
         if (dataset, month, rows) not in made:
             folder = tmp_path_factory.mktemp(f"{dataset}_{month}")
-            partition, raw = Partition.parse(dataset, month), folder / "raw.csv.gz"
-            write_sample(partition, rows, raw)
+            dataset_month, raw = DatasetMonth.parse(dataset, month), folder / "raw.csv.gz"
+            write_sample(dataset_month, rows, raw)
             sha256 = hashlib.sha256(raw.read_bytes()).hexdigest()
-            clean = Cleaner(RawMonth(partition, raw, sha256, rows), folder).clean(force=True)
+            clean = Cleaner(CleaningInput(dataset_month, raw, sha256, rows), folder).clean(force=True)
             uris = (clean.trips.as_uri(), clean.rejected.as_uri())
-            made[dataset, month, rows] = MonthFiles(
-                partition, clean.report.file_version, clean.trips, clean.rejected, *uris
+            made[dataset, month, rows] = CleanFiles(
+                dataset_month, clean.report.file_version, clean.trips, clean.rejected, *uris
             )
         return made[dataset, month, rows]
 

@@ -25,7 +25,7 @@ from taxi_platform.trips.errors import (
 from taxi_platform.trips.months import Dataset
 from taxi_platform.warehouse import bigquery as module
 from taxi_platform.warehouse import open_warehouse
-from taxi_platform.warehouse.base import LoadedMonth, trips_table
+from taxi_platform.warehouse.base import StoredRows, trips_table
 from taxi_platform.warehouse.bigquery import explained
 from taxi_platform.warehouse.bigquery_schema import described
 
@@ -125,7 +125,7 @@ def test_a_month_is_one_load_job_a_table_from_the_bucket_the_rejected_rows_first
     assert trips.output_rows == result.rows == 499
     assert f"j=bq:{trips.location}:{trips.job_id}&" in result.links["bigquery_job"]
     assert "&t=green_trips&" in result.links["bigquery_table"]
-    assert warehouse.loaded_month("green_trips", april.partition) == LoadedMonth(499, (april.file_version,))
+    assert warehouse.loaded_month("green_trips", april.dataset_month) == StoredRows(499, (april.file_version,))
 
 
 def test_every_load_has_a_job_of_its_own_also_of_the_same_version(warehouse, april):

@@ -12,7 +12,7 @@ from taxi_platform.trips.errors import IntegrityError, WarehouseError
 from taxi_platform.trips.known import taxi_zones
 from taxi_platform.trips.months import Dataset, Month
 from taxi_platform.warehouse import open_warehouse
-from taxi_platform.warehouse.base import LoadedMonth, MonthFiles, rejected_table, trips_table, zones_table
+from taxi_platform.warehouse.base import CleanFiles, StoredRows, rejected_table, trips_table, zones_table
 from taxi_platform.warehouse.fingerprint import parquet_fingerprint
 
 from .conftest import Backend, Months
@@ -21,22 +21,22 @@ GREEN = trips_table(Dataset.GREEN)
 GREEN_REJECTED = rejected_table(Dataset.GREEN)
 
 
-def rows_of(files: MonthFiles) -> tuple[int, int]:
+def rows_of(files: CleanFiles) -> tuple[int, int]:
     return pq.read_metadata(files.trips).num_rows, pq.read_metadata(files.rejected).num_rows
 
 
-def is_loaded(backend: Backend, files: MonthFiles) -> bool:
-    return backend.warehouse.is_loaded(files.partition, files.file_version, *rows_of(files))
+def is_loaded(backend: Backend, files: CleanFiles) -> bool:
+    return backend.warehouse.is_loaded(files.dataset_month, files.file_version, *rows_of(files))
 
 
-def load_from_another_process(address: str, files: MonthFiles) -> int:
+def load_from_another_process(address: str, files: CleanFiles) -> int:
     return open_warehouse(address).replace_month(files).rows
 
 
 def test_an_empty_warehouse_has_no_months(backend: Backend, months: Months):
     files = months("green", "2020-04")
     assert backend.warehouse.loaded_months("green_trips") == {}
-    assert backend.warehouse.loaded_month("green_trips", files.partition) is None
+    assert backend.warehouse.loaded_month("green_trips", files.dataset_month) is None
     assert not is_loaded(backend, files)
 
 
@@ -45,8 +45,8 @@ def test_the_first_load_creates_both_tables_with_exactly_the_files_rows(backend:
     trips, rejected = rows_of(files)
     result = backend.warehouse.replace_month(files)
     assert (result.rows, result.rejected_rows) == (trips, rejected) == (499, 1)
-    assert backend.warehouse.loaded_months("green_trips") == {"2020-04": LoadedMonth(499, (files.file_version,))}
-    assert backend.warehouse.loaded_month("green_rejected_trips", files.partition).rows == 1
+    assert backend.warehouse.loaded_months("green_trips") == {"2020-04": StoredRows(499, (files.file_version,))}
+    assert backend.warehouse.loaded_month("green_rejected_trips", files.dataset_month).rows == 1
     assert is_loaded(backend, files)
 
 
@@ -55,7 +55,7 @@ def test_the_content_is_the_files_in_every_engine(backend: Backend, months: Mont
     files = months(dataset, "2021-01")
     result = backend.warehouse.replace_month(files)
     for table, path in ((trips_table(dataset), files.trips), (rejected_table(dataset), files.rejected)):
-        assert backend.warehouse.fingerprint(table, files.partition) == parquet_fingerprint(table.columns, path)
+        assert backend.warehouse.fingerprint(table, files.dataset_month) == parquet_fingerprint(table.columns, path)
     assert result.fingerprint == parquet_fingerprint(trips_table(dataset).columns, files.trips)
 
 
@@ -72,7 +72,7 @@ def test_a_replay_leaves_the_same_rows(backend: Backend, months: Months):
     files = months("green", "2020-04")
     first = backend.warehouse.replace_month(files)
     assert backend.warehouse.replace_month(files) == first
-    assert backend.warehouse.loaded_months("green_trips") == {"2020-04": LoadedMonth(499, (files.file_version,))}
+    assert backend.warehouse.loaded_months("green_trips") == {"2020-04": StoredRows(499, (files.file_version,))}
     assert is_loaded(backend, files)
 
 
@@ -80,7 +80,7 @@ def test_another_version_replaces_the_month_and_the_older_one_can_come_back(back
     older, newer = months("green", "2020-04"), months("green", "2020-04", 700)
     for files, rows in ((older, 499), (newer, 699), (older, 499)):
         backend.warehouse.replace_month(files)
-        assert backend.warehouse.loaded_months("green_trips") == {"2020-04": LoadedMonth(rows, (files.file_version,))}
+        assert backend.warehouse.loaded_months("green_trips") == {"2020-04": StoredRows(rows, (files.file_version,))}
     assert is_loaded(backend, older)
     assert not is_loaded(backend, newer)
 
@@ -88,10 +88,10 @@ def test_another_version_replaces_the_month_and_the_older_one_can_come_back(back
 def test_december_and_january_do_not_touch_each_other(backend: Backend, months: Months):
     december, january = months("green", "2019-12", 300), months("green", "2020-01", 400)
     backend.warehouse.replace_month(december)
-    before = backend.warehouse.fingerprint(GREEN, december.partition)
+    before = backend.warehouse.fingerprint(GREEN, december.dataset_month)
     backend.warehouse.replace_month(january)
     backend.warehouse.replace_month(months("green", "2020-01", 450))
-    assert backend.warehouse.fingerprint(GREEN, december.partition) == before
+    assert backend.warehouse.fingerprint(GREEN, december.dataset_month) == before
     assert {month: found.rows for month, found in backend.warehouse.loaded_months("green_trips").items()} == {
         "2019-12": 299,
         "2020-01": 449,
@@ -111,7 +111,7 @@ def test_a_table_dropped_behind_our_back_is_loaded_again(backend: Backend, month
     files = months("green", "2020-04")
     backend.warehouse.replace_month(files)
     backend.execute(f"DROP TABLE {backend.qualified('green_rejected_trips')}")
-    assert backend.warehouse.loaded_month("green_rejected_trips", files.partition) is None
+    assert backend.warehouse.loaded_month("green_rejected_trips", files.dataset_month) is None
     assert not is_loaded(backend, files)
     backend.warehouse.replace_month(files)
     assert is_loaded(backend, files)
@@ -158,7 +158,7 @@ def test_columns_that_the_contract_has_gained_are_added(backend: Backend, months
     backend.execute(f"ALTER TABLE {backend.qualified('green_trips')} DROP COLUMN trip_type")
     backend.warehouse.replace_month(april)
     assert is_loaded(backend, march)
-    assert backend.warehouse.fingerprint(GREEN, april.partition) == parquet_fingerprint(GREEN.columns, april.trips)
+    assert backend.warehouse.fingerprint(GREEN, april.dataset_month) == parquet_fingerprint(GREEN.columns, april.trips)
     assert backend.execute(
         f"SELECT count(trip_type) FROM {backend.qualified('green_trips')} WHERE file_month = DATE '2020-03-01'"
     ) == [(0,)]
@@ -190,7 +190,7 @@ def test_two_versions_of_a_month_loaded_at_once_never_mix(backend: Backend, mont
         loads = [pool.submit(load_from_another_process, backend.address, versions[i % 2]) for i in range(4)]
         seen = set()
         while not all(load.done() for load in loads):
-            loaded = backend.warehouse.loaded_month("green_trips", versions[0].partition)
+            loaded = backend.warehouse.loaded_month("green_trips", versions[0].dataset_month)
             seen.add((loaded.rows, loaded.file_versions) if loaded else None)
             time.sleep(0.02)
     assert [load.result() for load in loads] == [499, 699] * 2

@@ -9,7 +9,7 @@ import pytest
 
 from taxi_platform.trips.errors import SettingError, TransientError, WarehouseBusy, WarehouseError
 from taxi_platform.warehouse import open_warehouse
-from taxi_platform.warehouse.base import LoadedMonth
+from taxi_platform.warehouse.base import StoredRows
 from taxi_platform.warehouse.postgres import PostgresWarehouse
 
 from .conftest import Backend, Months
@@ -50,7 +50,7 @@ def test_the_swap_waits_for_an_open_reader_who_keeps_seeing_the_old_month(
         assert load.is_alive()
         assert reader.execute(count).fetchone() == (499,)
     load.join(20)
-    assert warehouse.loaded_months("green_trips") == {"2020-04": LoadedMonth(699, (new.file_version,))}
+    assert warehouse.loaded_months("green_trips") == {"2020-04": StoredRows(699, (new.file_version,))}
 
 
 def test_a_reader_who_stays_makes_the_load_give_up_and_leaves_the_old_month(
@@ -65,7 +65,7 @@ def test_a_reader_who_stays_makes_the_load_give_up_and_leaves_the_old_month(
         with pytest.raises(WarehouseBusy, match="End their transactions"):
             impatient.replace_month(new)
         assert time.monotonic() - started < 5
-    assert postgres_backend.warehouse.is_loaded(old.partition, old.file_version, 499, 1)
+    assert postgres_backend.warehouse.is_loaded(old.dataset_month, old.file_version, 499, 1)
     assert tables(postgres_backend) == partitions(postgres_backend)
 
 

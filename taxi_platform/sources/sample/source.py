@@ -12,7 +12,7 @@ from taxi_platform.sources.base import FetchedFile, Progress, Publication, Sourc
 from taxi_platform.sources.sample.writing import DEFAULT_ROWS, SAMPLE_VERSION, write_sample
 from taxi_platform.trips.errors import NotPublished
 from taxi_platform.trips.files import received, verify
-from taxi_platform.trips.months import Partition, newest_month
+from taxi_platform.trips.months import DatasetMonth, newest_month
 
 
 @dataclass(frozen=True)
@@ -22,18 +22,20 @@ class SampleSource(Source):
     rows: int = DEFAULT_ROWS
     today: Callable[[], date] = date.today
 
-    def stat(self, partition: Partition) -> Publication | None:
-        if not partition.dataset.first_month <= partition.month <= newest_month(self.today()):
+    def stat(self, dataset_month: DatasetMonth) -> Publication | None:
+        if not dataset_month.dataset.first_month <= dataset_month.month <= newest_month(self.today()):
             return None
-        url = f"sample://{partition.dataset}/{partition.month}?rows={self.rows}"
+        url = f"sample://{dataset_month.dataset}/{dataset_month.month}?rows={self.rows}"
         return Publication(url, f"{SAMPLE_VERSION}-{self.rows}")
 
-    def fetch(self, partition: Partition, folder: Path, progress: Progress = lambda done, total: None) -> FetchedFile:
-        if not (publication := self.stat(partition)):
-            raise NotPublished(f"{partition} is not published.", "The newest month is the one before last month.")
-        name = f"{partition.stem}.csv.gz"
+    def fetch(
+        self, dataset_month: DatasetMonth, folder: Path, progress: Progress = lambda done, total: None
+    ) -> FetchedFile:
+        if not (publication := self.stat(dataset_month)):
+            raise NotPublished(f"{dataset_month} is not published.", "The newest month is the one before last month.")
+        name = f"{dataset_month.stem}.csv.gz"
         with received(folder, name) as part:
-            write_sample(partition, self.rows, part)
+            write_sample(dataset_month, self.rows, part)
             found, size = verify(part), part.stat().st_size
             with part.open("rb") as file:
                 sha256 = hashlib.file_digest(file, "sha256").hexdigest()

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from taxi_platform.trips.months import FIRST_MONTHS, Dataset, Month, Partition
+from taxi_platform.trips.months import FIRST_MONTHS, Dataset, DatasetMonth, Month
 
 Values = np.ndarray[Any, np.dtype[Any]]
 
@@ -41,12 +41,12 @@ def _file(name: str) -> dict[str, Any]:
     return tomllib.loads(files("taxi_platform.sources.sample").joinpath(name).read_text(encoding="utf-8"))
 
 
-def table(name: str, partition: Partition) -> dict[str, Any]:
+def table(name: str, dataset_month: DatasetMonth) -> dict[str, Any]:
     """What a data file says for a month: the dataset's entries up to that month, the later ones over the earlier."""
     data = _file(name)
     found = {key: value for key, value in data.items() if key not in FIRST_MONTHS}
-    for entry in data[partition.dataset]:
-        if entry["first"] <= str(partition.month):
+    for entry in data[dataset_month.dataset]:
+        if entry["first"] <= str(dataset_month.month):
             found |= entry
     return found
 
@@ -131,21 +131,21 @@ def _minutes(times: Values, where: Values) -> Values:
     return np.where(where, times.astype("datetime64[m]").astype("datetime64[s]"), times)
 
 
-def draw(rng: np.random.Generator, partition: Partition, start: int, size: int, rows: int) -> Trips:
+def draw(rng: np.random.Generator, dataset_month: DatasetMonth, start: int, size: int, rows: int) -> Trips:
     """The month's rows from `start` on, `size` of `rows`."""
-    dice = Dice(rng, table("shares.toml", partition), size)
-    pickup = dice.pickups(partition.month, start, rows)
-    match partition.dataset:
+    dice = Dice(rng, table("shares.toml", dataset_month), size)
+    pickup = dice.pickups(dataset_month.month, start, rows)
+    match dataset_month.dataset:
         case Dataset.FHV:
             return _fhv(dice, pickup)
         case Dataset.FHVHV:
             return _fhvhv(dice, pickup)
         case _:
-            return _taxi(dice, partition, pickup)
+            return _taxi(dice, dataset_month, pickup)
 
 
-def _taxi(dice: Dice, partition: Partition, pickup: Values) -> Trips:
-    month, yellow = partition.month, partition.dataset is Dataset.YELLOW
+def _taxi(dice: Dice, dataset_month: DatasetMonth, pickup: Values) -> Trips:
+    month, yellow = dataset_month.month, dataset_month.dataset is Dataset.YELLOW
     vts = yellow and month <= VTS_UNTIL
     vendor, payment, rate = dice.pick("vendors"), dice.pick("payments"), dice.pick("rates")
     block, far = dice.chance("null_block"), dice.chance("far")

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from taxi_platform.sources.sample.values import HUNDREDTHS, MILES, Trips, draw, table
-from taxi_platform.trips.months import Partition
+from taxi_platform.trips.months import DatasetMonth
 
 SAMPLE_VERSION = "1"  # part of the source's version: raise it whenever the bytes of any month change
 DEFAULT_ROWS = 20_000
@@ -34,10 +34,10 @@ WRITERS: dict[str, Callable[[int], str]] = {
 }
 
 
-def write_sample(partition: Partition, rows: int, path: Path) -> None:
+def write_sample(dataset_month: DatasetMonth, rows: int, path: Path) -> None:
     """Write a month with this many data lines, unreadable ones included, to `path` as gzipped CSV."""
-    layout = table("layouts.toml", partition)
-    seed = int.from_bytes(hashlib.sha256(str(partition).encode()).digest()[:16])
+    layout = table("layouts.toml", dataset_month)
+    seed = int.from_bytes(hashlib.sha256(str(dataset_month).encode()).digest()[:16])
     unreadable = _unreadable_lines(np.random.Generator(np.random.PCG64([seed])), rows)
     # No name and no time in the gzip header, or the same month would have other bytes elsewhere and later.
     with (
@@ -48,7 +48,7 @@ def write_sample(partition: Partition, rows: int, path: Path) -> None:
         for number, start in enumerate(range(0, rows, BLOCK_ROWS), start=1):
             size = min(BLOCK_ROWS, rows - start)
             rng = np.random.Generator(np.random.PCG64([seed, number]))
-            lines = _lines(draw(rng, partition, start, size, rows), layout)
+            lines = _lines(draw(rng, dataset_month, start, size, rows), layout)
             for row in unreadable.keys() & range(start, start + size):
                 lines[row - start] = _broken(lines[row - start], layout, unreadable[row])
             packed.write((layout["row_end"].join(lines) + layout["row_end"]).encode())

@@ -97,16 +97,16 @@ def write(cur: Any, query: str, params: Any, target: Any, config: Any, *rest: An
     layout = stored and stored.timePartitioning
     if not layout or layout.type != "MONTH" or len(month) != 6:
         raise BigQueryError("invalid", f"Invalid partition id {month} for table {target[2]}")
-    partition = f"strftime({database.quote(layout.field)}, '%Y%m')"
+    dataset_month = f"strftime({database.quote(layout.field)}, '%Y%m')"
     if cur.sql(
-        f"SELECT 1 FROM ({query}) WHERE {partition} IS DISTINCT FROM '{month}' LIMIT 1", params=params
+        f"SELECT 1 FROM ({query}) WHERE {dataset_month} IS DISTINCT FROM '{month}' LIMIT 1", params=params
     ).fetchall():
         raise BigQueryError("invalid", f"Some rows belong to different partitions rather than {target[2]}${month}")
     with one_at_a_time:
         cur.execute("BEGIN TRANSACTION")
         try:
             if config.writeDisposition == "WRITE_TRUNCATE":
-                cur.execute(f"DELETE FROM {tables.name(*target)} WHERE {partition} = '{month}'")
+                cur.execute(f"DELETE FROM {tables.name(*target)} WHERE {dataset_month} = '{month}'")
             appending = config.replace(writeDisposition="WRITE_APPEND")
             created = plain_write(cur, query, params, target, appending, *rest, **options)
             cur.execute("COMMIT")

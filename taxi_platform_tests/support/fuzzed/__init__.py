@@ -7,7 +7,7 @@ from random import Random
 
 from taxi_platform.sources.file import FileSource
 from taxi_platform.trips.errors import TaxiError
-from taxi_platform.trips.months import Partition
+from taxi_platform.trips.months import DatasetMonth
 from taxi_platform_tests.trips.test_cleaning_properties import Refusal, found
 
 SECRET = "canary7f3a"
@@ -67,10 +67,10 @@ def check_harmless(error: TaxiError | Refusal) -> None:
     assert error.problem.isprintable(), repr(error.problem)
 
 
-def check_fetched(partition: Partition, path: Path, folder: Path) -> int | None:
+def check_fetched(dataset_month: DatasetMonth, path: Path, folder: Path) -> int | None:
     """Fetch the file at `path`: the rows counted on the way, or None where it was refused and nothing was left."""
     try:
-        fetched = FileSource(str(path)).fetch(partition, folder)
+        fetched = FileSource(str(path)).fetch(dataset_month, folder)
     except TaxiError as error:
         check_harmless(error)
         assert list(folder.iterdir()) == []

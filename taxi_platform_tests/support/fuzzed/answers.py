@@ -15,13 +15,13 @@ from taxi_platform.lake.local import LocalLake
 from taxi_platform.sources.http import HttpSource
 from taxi_platform.trips.cleaning import Engine
 from taxi_platform.trips.errors import TaxiError
-from taxi_platform.trips.months import Partition
+from taxi_platform.trips.months import DatasetMonth
 from taxi_platform_tests.support.cleaned import TRIP, green
 from taxi_platform_tests.support.fuzzed import SECRET, check_harmless, mutated
 from taxi_platform_tests.support.web import S3_DENIED, Answer, answering
 from taxi_platform_tests.trips.test_cleaning_properties import TABLE, parquet
 
-MONTH = Partition.parse("green", "2020-04")
+MONTH = DatasetMonth.parse("green", "2020-04")
 QUICK = {"backoff": 0.001, "max_wait": 0.01, "read_timeout": 0.15, "attempts": 4, "deadline": 3, "max_bytes": 1 << 20}
 STATUSES = [100, 101, 103, 200, 201, 204, 206, 300, 301, 302, 303, 304, 307, 308, 400, 401, 403, 404, 405, 410, 416]
 STATUSES += [418, 429, 451, 500, 501, 502, 503, 504, 511, 599, 600, 999, 0, 20, 2000]
@@ -109,7 +109,7 @@ def _check_lake(lake: LocalLake, clean: bool) -> None:
     for key in keys:
         assert SECRET not in key and SECRET.encode() not in lake.read(key)[0]
     if clean:
-        month = steps.MonthInLake(lake, MONTH)
+        month = steps.LakeMonth(lake, MONTH)
         with lake.open(month.clean_key) as file:
             rows = len(pq.read_table(file))
         rejected = len(pq.read_table(io.BytesIO(lake.read(month.rejected_key(month.footer().file_version))[0])))

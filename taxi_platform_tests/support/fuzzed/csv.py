@@ -10,7 +10,7 @@ from pathlib import Path
 from random import Random
 
 from taxi_platform.trips.files import MAX_LINE_BYTES, MAX_RECORD_LINES
-from taxi_platform.trips.months import Partition
+from taxi_platform.trips.months import DatasetMonth
 from taxi_platform_tests.support.cleaned import HEADS
 from taxi_platform_tests.support.eras import Era, eras, write_era
 from taxi_platform_tests.support.fuzzed import HOSTILE, check_fetched, cleaned, mutated
@@ -35,7 +35,7 @@ def csv_round(random: Random, folder: Path) -> str:
     data = _packed(_damaged(text, random), random)
     path = folder / "input"
     path.write_bytes(data)
-    rows = check_fetched(Partition.parse(*month.split()), path, folder / "fetched")
+    rows = check_fetched(DatasetMonth.parse(*month.split()), path, folder / "fetched")
     fast = cleaned(month, data, folder / "fast")
     assert fast == cleaned(month, data, folder / "careful", careful=True)
     if isinstance(fast, Refusal):

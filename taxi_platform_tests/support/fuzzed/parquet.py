@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from taxi_platform.trips.contract import contract_of
-from taxi_platform.trips.months import Dataset, Partition
+from taxi_platform.trips.months import Dataset, DatasetMonth
 from taxi_platform_tests.support.cleaned import parquet
 from taxi_platform_tests.support.eras import Era, eras, write_era
 from taxi_platform_tests.support.fuzzed import HOSTILE, check_fetched, cleaned, mutated
@@ -38,7 +38,7 @@ def parquet_round(random: Random, folder: Path) -> str:
         era = random.choice(ERAS)
         month, data = f"{era.dataset} {era.first}", _damaged(era_bytes(era), random)
     path.write_bytes(data)
-    counted = check_fetched(Partition.parse(*month.split()), path, folder / "fetched")
+    counted = check_fetched(DatasetMonth.parse(*month.split()), path, folder / "fetched")
     ended = cleaned(month, data, folder / "cleaned")
     if isinstance(ended, Refusal):
         return ended.kind

@@ -23,7 +23,7 @@ from taxi_platform.sources.file import FileSource
 from taxi_platform.sources.http import HttpSource
 from taxi_platform.trips.contract import all_rules, contract_of
 from taxi_platform.trips.errors import SourceUnavailable
-from taxi_platform.trips.months import Dataset, Month, Partition
+from taxi_platform.trips.months import Dataset, DatasetMonth, Month
 from taxi_platform.ui.guard import load_access
 from taxi_platform.warehouse import open_warehouse
 from taxi_platform.warehouse.duckdb import DuckDBWarehouse
@@ -132,7 +132,7 @@ def settings_round(random: Random, folder: Path) -> str:
     assert SECRET not in shown, shown
     contract_of(Dataset.GREEN).check_rules(arguments[:1])
     Month.parse(arguments[2])
-    Partition.parse(arguments[1], arguments[2])
+    DatasetMonth.parse(arguments[1], arguments[2])
     return "accepted"
 
 
@@ -188,7 +188,7 @@ def _url(random: Random, folder: Path) -> str:
 def _used(settings: Settings, folder: Path) -> str:
     """What is shown of it all; what lies in the folder or is this machine's is looked at as well."""
     duckdb.connect(config={"memory_limit": settings.memory_limit}).close()
-    source, month = open_source(settings.source_url, settings.datasets), Partition(Dataset.GREEN, Month(2020, 4))
+    source, month = open_source(settings.source_url, settings.datasets), DatasetMonth(Dataset.GREEN, Month(2020, 4))
     if isinstance(source, FileSource):
         source.stat(month)
     if isinstance(source, HttpSource) and urlsplit(source.template).hostname == "127.0.0.1":
