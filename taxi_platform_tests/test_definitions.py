@@ -95,7 +95,7 @@ def test_all_checks_are_evaluated_for_the_month_and_the_two_of_counts_block(defi
         "usual_shares",
         "published_count",
     }
-    assert {check.dataset_month for check in found.values()} == {"2020-04"}
+    assert {check.partition for check in found.values()} == {"2020-04"}
     assert all(check.passed for check in found.values())
     blocking = {name for name, check in found.items() if check.blocking}
     assert blocking == {"rows_accounted_for", "table_matches_clean_trips"}

@@ -16,6 +16,7 @@ import dagster as dg
 from pydantic import Field
 
 from taxi_platform.assets import metadata
+from taxi_platform.assets.names import DATASET_TAG, PROCESS_TAG, cleaning_op
 from taxi_platform.assets.resources import LakeResource, SourceResource, WarehouseResource
 from taxi_platform.ingestion import steps
 from taxi_platform.lake.months import LakeMonth
@@ -29,9 +30,6 @@ from taxi_platform.warehouse.base import trips_table
 
 OWNER = "team:taxi-platform"
 TELL_SECONDS = 5
-PROCESS_TAG = ".dagster/taxi_process"
-"""On runs that a command started and waits for: the machine, id and start time of its process. So begun, the UI does
-not show it."""
 RETRY_SECONDS = (30, 90, 270)
 """The waits before a step is tried again after a transient error; the TLC's rate limit asks for as much."""
 MAX_SHARE_REJECTED = 0.01
@@ -72,7 +70,7 @@ def build_dataset(
         dg.AssetKey([dataset.value, name]) for name in ("raw_file", "clean_trips", "rejected_trips")
     )
     one_month_a_run = dg.BackfillPolicy.multi_run(1)
-    tags = {"dataset": dataset.value}
+    tags = {DATASET_TAG: dataset.value}
 
     @dg.asset(
         key=raw_key,
@@ -113,7 +111,7 @@ def build_dataset(
         )
 
     @dg.multi_asset(
-        name=f"{dataset}_cleaning",
+        name=cleaning_op(dataset),
         specs=[
             dg.AssetSpec(
                 clean_key,

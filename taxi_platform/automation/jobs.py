@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import dagster as dg
 
+from taxi_platform.assets.names import DATASET_TAG, job_name
 from taxi_platform.automation.freshness import NAME as FRESHNESS
 from taxi_platform.trips.months import Dataset
-
-
-def job_name(dataset: Dataset) -> str:
-    return f"{dataset}_ingest"
 
 
 def ingest_job(dataset: Dataset) -> dg.UnresolvedAssetJobDefinition:
@@ -23,7 +20,7 @@ def ingest_job(dataset: Dataset) -> dg.UnresolvedAssetJobDefinition:
         - dg.AssetSelection.checks(dg.AssetCheckKey(dg.AssetKey([dataset.value, "trips"]), FRESHNESS)),
         executor_def=dg.in_process_executor,
         description=f"Bring one month of {dataset} trips from the source into lake and warehouse.",
-        tags={"dataset": dataset.value},
+        tags={DATASET_TAG: dataset.value},
     )
 
 

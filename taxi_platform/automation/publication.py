@@ -16,8 +16,8 @@ import dagster as dg
 from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
 from dagster._time import get_current_datetime  # the clock that Dagster's tests can set
 
+from taxi_platform.assets.names import ASKED_TAG, PARTITION_TAG, PRIORITY_TAG, REASON_TAG, job_name
 from taxi_platform.assets.resources import LakeResource, SourceResource, WarehouseResource
-from taxi_platform.automation.jobs import job_name
 from taxi_platform.ingestion.survey import (
     MonthState,
     Survey,
@@ -43,7 +43,6 @@ PAUSE_SECONDS = 1.0
 CATCH_UP = 36
 """Months that one tick of the schedule asks for at most: they run a few at a time, newest first."""
 PRIORITY, NO_PRIORITY = "10", "0"
-ASKED_TAG = "taxi/asked_on"
 
 
 @dataclass(frozen=True)
@@ -168,7 +167,7 @@ def _request(state: MonthState, now: datetime, priority: str) -> dg.RunRequest:
         # A key is honoured once for ever: with the day in it, a month that failed gets another chance the next day.
         run_key=f"{state.dataset_month} {version} {state.file_version or 'new'} {now:%Y-%m-%d}",
         partition_key=str(month),
-        tags={"dagster/priority": priority, "taxi/reason": str(state.reason), ASKED_TAG: f"{now:%Y-%m-%d}"},
+        tags={PRIORITY_TAG: priority, REASON_TAG: str(state.reason), ASKED_TAG: f"{now:%Y-%m-%d}"},
     )
 
 
@@ -176,7 +175,7 @@ def _idle(instance: dg.DagsterInstance, states: Sequence[MonthState], now: datet
     """The states whose month no run is working on or waiting for, nor failed on today, whoever asked for it."""
 
     def busy(dataset_month: DatasetMonth) -> bool:
-        month = {"dagster/partition": str(dataset_month.month)}
+        month = {PARTITION_TAG: str(dataset_month.month)}
         unfinished = dg.RunsFilter(statuses=NOT_FINISHED_STATUSES, tags=month)
         failed = dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE], tags={**month, ASKED_TAG: f"{now:%Y-%m-%d}"})
         runs = [*instance.get_runs(unfinished), *instance.get_runs(failed)]

@@ -19,6 +19,7 @@ from typing import Any
 import dagster as dg
 from dagster._time import get_current_timestamp  # the clock that runs are stamped with
 
+from taxi_platform.assets.names import PARTITION_TAG
 from taxi_platform.notifications.channels import TAKES, Message, advice, check_notify_urls, open_channels
 from taxi_platform.notifications.outbox import GIVE_UP, Outbox, Say, deliver
 from taxi_platform.runs.ingest import INTERRUPTIONS, datasets_of
@@ -78,7 +79,7 @@ def note_finished_runs(
 def _subject(run: dg.DagsterRun) -> str | None:
     """`green 2020-04`; None for a run that ingests nothing."""
     datasets = datasets_of(run)
-    return f"{', '.join(datasets)} {run.tags.get('dagster/partition', '')}".strip() if datasets else None
+    return f"{', '.join(datasets)} {run.tags.get(PARTITION_TAG, '')}".strip() if datasets else None
 
 
 def _may_be_retried(instance: dg.DagsterInstance, run: dg.DagsterRun, age: float) -> bool:

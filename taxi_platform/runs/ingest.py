@@ -15,7 +15,7 @@ import dagster as dg
 import psutil
 from sqlalchemy.exc import DBAPIError
 
-from taxi_platform.assets.trips import PROCESS_TAG
+from taxi_platform.assets.names import PARTITION_TAG, PROCESS_TAG, cleaning_op, job_name, raw_file_op, trips_op
 from taxi_platform.settings import Settings
 from taxi_platform.trips.errors import LakeError, TaxiError
 from taxi_platform.trips.faults import fault_point
@@ -111,7 +111,7 @@ def what_failed(instance: dg.DagsterInstance, datasets: Sequence[Dataset], limit
     latest: dict[DatasetMonth, str] = {}
     ended = dg.RunsFilter(statuses=[dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE])
     for run in instance.get_runs(ended, limit=limit):
-        month = run.tags.get("dagster/partition")
+        month = run.tags.get(PARTITION_TAG)
         if month is None:
             continue
         for dataset in datasets_of(run):
@@ -142,11 +142,11 @@ def run_config(dataset_month: DatasetMonth, options: IngestOptions) -> dict[str,
     dataset = dataset_month.dataset
     ops: dict[str, Any] = {}
     if options.force or options.kept:
-        ops[f"{dataset}__raw_file"] = {"config": {"force": not options.kept, "kept": options.kept}}
+        ops[raw_file_op(dataset)] = {"config": {"force": not options.kept, "kept": options.kept}}
     if options.force:
-        ops[f"{dataset}__trips"] = {"config": {"force": True}}
+        ops[trips_op(dataset)] = {"config": {"force": True}}
     if options.force or options.reject:
-        ops[f"{dataset}_cleaning"] = {"config": {"force": options.force, "reject": list(options.reject)}}
+        ops[cleaning_op(dataset)] = {"config": {"force": options.force, "reject": list(options.reject)}}
     return {"ops": ops, "loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
@@ -165,11 +165,11 @@ def ingest_month(
     from dagster._core.definitions.job_base import InMemoryJob
     from dagster._core.execution.api import execute_run_iterator
 
-    job = definitions.resolve_job_def(f"{dataset_month.dataset}_ingest")
+    job = definitions.resolve_job_def(job_name(dataset_month.dataset))
     run = instance.create_run_for_job(
         job,
         run_config=run_config(dataset_month, options or IngestOptions()),
-        tags={**job.tags, "dagster/partition": str(dataset_month.month), PROCESS_TAG: process_name(os.getpid())},
+        tags={**job.tags, PARTITION_TAG: str(dataset_month.month), PROCESS_TAG: process_name(os.getpid())},
         remote_job_origin=_origin(job.name),
     )
     outcome = RunOutcome(dataset_month, run.run_id)
