@@ -9,7 +9,8 @@ from pathlib import Path
 from taxi_platform.sources.base import FetchedFile, Progress, Publication, Source
 from taxi_platform.sources.http import file_name
 from taxi_platform.trips.errors import NotData, NotPublished, SourceRefused, SourceUnavailable
-from taxi_platform.trips.files import Inspector, chunks_of, received
+from taxi_platform.trips.files import Inspector, received
+from taxi_platform.trips.formats import chunks_of
 from taxi_platform.trips.months import DatasetMonth
 
 

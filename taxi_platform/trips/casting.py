@@ -1,7 +1,7 @@
-"""SQL that turns published columns into canonical ones, or says what is wrong with them.
+"""SQL that casts published columns to canonical ones, and names the column at fault where a value does not fit.
 
-One composer serves every way a file is read: a CSV read typed, the same CSV read as text, a Parquet file with whatever
-types it has. Casts are strict, because DuckDB's own would round `1.5` to 2 and drop a timestamp's offset.
+The same SQL serves every reader: a CSV scanned with types, the same CSV read as text, a Parquet file with its own
+types. Casts are strict, because DuckDB's own round `1.5` to 2 and drop a timestamp's offset.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from taxi_platform.trips.months import DatasetMonth
 
 LARGEST_EXACT_INTEGER = 2**53 - 1
 LARGEST_FLOAT = "1e100"
-"""Beyond it a sum over the archive would overflow."""
-TIMES = "TIMESTAMP '0001-01-01' AND TIMESTAMP '9999-12-31 23:59:59.999999'"
-"""What every warehouse can store."""
+"""A sum of larger values over the archive could overflow."""
+STORABLE_TIMES = "TIMESTAMP '0001-01-01' AND TIMESTAMP '9999-12-31 23:59:59.999999'"
+"""The range that every warehouse can store."""
 EARLIEST_BY_FORMAT = "TIMESTAMP '1901-01-01'"
-"""What lies before is for the careful reader to decide."""
+"""Earlier times are left to the careful reader."""
 TIMESTAMP_PATTERN = r"\d{4}-\d{1,2}-\d{1,2}((T| +)\d{1,2}:\d{1,2}(:\d{1,2}(\.\d{1,6}0*)?)?)?"
 """Wall clock to the microsecond; no offset, no zone, no `infinity`."""
 
@@ -29,44 +29,46 @@ WALL_CLOCK_TYPES = ("TIMESTAMP", "TIMESTAMP_S", "TIMESTAMP_MS", "TIMESTAMP_NS", 
 
 @dataclass(frozen=True)
 class SourceColumn:
-    """A published column: its published name, its DuckDB type, and the reading relation's own name for it."""
+    """A published column: its published name, its DuckDB type, and its name in the relation that reads the file."""
 
     name: str
     type: str
     relation_name: str
     by_format: bool = False
-    """Times were read by DuckDB's timestamp format, which makes 1900 of `infinity` and year 20 of `20`."""
+    """Whether DuckDB parsed times by a format, which turns `infinity` into 1900 and `20` into the year 20."""
 
     @property
     def sql(self) -> str:
+        """The value as written in a query whose relation has the alias `source`."""
         return f"source.{identifier(self.relation_name)}"
 
 
 @dataclass(frozen=True)
 class Cast:
-    """SQL of one source column seen as one canonical column.
-
-    `value` is what it reads as; `present` says that there was something to read; `wrong` that it does not fit, None
-    where the source's type cannot hold such a thing; `unmapped` that it was a code without a modern value, kept in
-    `extra_columns` and no fault.
-    """
+    """SQL expressions that read one source column as one canonical column."""
 
     value: str
+    """The value as the canonical type."""
     present: str
-    wrong: str | None = None
+    """Predicate: the source has a value."""
+    invalid: str | None = None
+    """Predicate: the value does not fit; None if the source's type rules that out."""
     unmapped: str | None = None
+    """Predicate: the value is a code without a modern value. It is stored in `extra_columns` and is not a fault."""
 
 
 def identifier(name: str) -> str:
+    """The name as a quoted SQL identifier."""
     return '"' + name.replace('"', '""') + '"'
 
 
 def literal(text: str) -> str:
+    """The text as a SQL string literal."""
     return "'" + text.replace("'", "''") + "'"
 
 
 def text_of(source: SourceColumn) -> str:
-    """The source value as text; nothing and blanks are null."""
+    """SQL of the source value as trimmed text; empty text is null."""
     return f"NULLIF(trim(CAST({source.sql} AS VARCHAR)), '')"
 
 
@@ -83,27 +85,27 @@ def cast(contract: Contract, column: Column, source: SourceColumn) -> Cast:
             value = f"NULLIF(CAST({source.sql} AS VARCHAR), '')"
             return Cast(value, f"{value} IS NOT NULL", f"contains({value}, chr(0))")
         case "I":
-            value, wrong = _integer(source)
+            value, invalid = _integer(source)
         case "F":
             value = f"TRY_CAST({source.sql} AS DOUBLE)"
-            wrong = f"{present} AND NOT COALESCE(abs({value}) < {LARGEST_FLOAT}, FALSE)"
+            invalid = f"{present} AND NOT COALESCE(abs({value}) < {LARGEST_FLOAT}, FALSE)"
         case "M" if source.type == MONEY:
             return Cast(source.sql, present)
         case "M":
             value = f"TRY_CAST({source.sql} AS {MONEY})"
-            wrong = f"{present} AND {value} IS NULL"
+            invalid = f"{present} AND {value} IS NULL"
         case _ if source.type == "TIMESTAMP" and source.by_format:
             return Cast(source.sql, present, f"{source.sql} < {EARLIEST_BY_FORMAT}")
         case _ if source.type == "TIMESTAMP":
-            return Cast(source.sql, present, f"{source.sql} NOT BETWEEN {TIMES}")
+            return Cast(source.sql, present, f"{source.sql} NOT BETWEEN {STORABLE_TIMES}")
         case _:
             value = _wall_clock(source)
-            wrong = f"{present} AND NOT COALESCE({value} BETWEEN {TIMES}, FALSE)"
-    return Cast(value, present, wrong)
+            invalid = f"{present} AND NOT COALESCE({value} BETWEEN {STORABLE_TIMES}, FALSE)"
+    return Cast(value, present, invalid)
 
 
 def _coded(contract: Contract, column: Column, source: SourceColumn) -> Cast:
-    """A code by its map: flags to Y or N, others to a number, which may also stand there as one."""
+    """A code by its map: flags become Y or N, other codes a number; a value that already is a number stays one."""
     codes = contract.codes[column.codes or ""]
     text = text_of(source)
     cases = " ".join(f"WHEN {literal(code)} THEN {_constant(value)}" for code, value in codes.items())
@@ -111,11 +113,11 @@ def _coded(contract: Contract, column: Column, source: SourceColumn) -> Cast:
     present = f"{text} IS NOT NULL"
     if column.type == "S":
         return Cast(mapped, present, None, f"{present} AND {mapped} IS NULL")
-    number, wrong = _integer(source)
+    number, invalid = _integer(source)
     return Cast(
         f"COALESCE({mapped}, {number})",
         present,
-        f"{mapped} IS NULL AND TRY_CAST({source.sql} AS DOUBLE) IS NOT NULL AND {wrong}",
+        f"{mapped} IS NULL AND TRY_CAST({source.sql} AS DOUBLE) IS NOT NULL AND {invalid}",
         f"{present} AND {mapped} IS NULL AND TRY_CAST({source.sql} AS DOUBLE) IS NULL",
     )
 
@@ -125,21 +127,25 @@ def _constant(value: str | int) -> str:
 
 
 def _integer(source: SourceColumn) -> tuple[str, str]:
-    """Value and fault of an integer; a text goes through DOUBLE, which is exact within ±2^53 and shows a fraction."""
+    """SQL of an integer's value, and of the test that it is invalid.
+
+    Text is read as DOUBLE, which is exact within ±2^53 and shows a fraction.
+    """
     if source.type in INTEGER_TYPES:
         return f"CAST({source.sql} AS BIGINT)", "FALSE"
     if source.type == "DOUBLE":
-        number, unread = source.sql, ""
+        number, unreadable = source.sql, ""
     else:
         present = f"{text_of(source) if source.type == 'VARCHAR' else source.sql} IS NOT NULL"
         number = f"TRY_CAST({source.sql} AS DOUBLE)"
-        unread = f"({present} AND {number} IS NULL) OR "
-    # NaN and the infinities fall to the second test: DuckDB takes NaN for the greatest number.
-    wrong = f"({unread}{number} <> trunc({number}) OR abs({number}) > {LARGEST_EXACT_INTEGER})"
-    return f"TRY_CAST({number} AS BIGINT)", wrong
+        unreadable = f"({present} AND {number} IS NULL) OR "
+    # The second test catches NaN and the infinities: to DuckDB, NaN is the greatest number.
+    invalid = f"({unreadable}{number} <> trunc({number}) OR abs({number}) > {LARGEST_EXACT_INTEGER})"
+    return f"TRY_CAST({number} AS BIGINT)", invalid
 
 
 def _wall_clock(source: SourceColumn) -> str:
+    """SQL of a time without zone; null where the source has none that can be read exactly."""
     if source.type == "VARCHAR":
         text = text_of(source)
         matches = f"regexp_full_match({text}, {literal(TIMESTAMP_PATTERN)})"
@@ -149,6 +155,16 @@ def _wall_clock(source: SourceColumn) -> str:
     return "CAST(NULL AS TIMESTAMP)"
 
 
+@dataclass(frozen=True)
+class _Canonical:
+    """One canonical column, cast from the source columns that may fill it."""
+
+    value: str
+    invalid: str | None
+    extra: tuple[tuple[str, str], ...]
+    """(source name, SQL of the text, null where there is nothing to store) for `extra_columns`."""
+
+
 def select_canonical(
     contract: Contract,
     dataset_month: DatasetMonth,
@@ -156,70 +172,90 @@ def select_canonical(
     relation: str,
     reject: Sequence[str],
 ) -> str:
-    """A SELECT over `relation` giving every canonical column, `extra_columns`, then `reason` and `column_name`.
+    """A SELECT over `relation` that casts its rows.
 
-    Both are null for a clean row. All of `relation`'s other columns come along, so a caller may pass `line` and `text`
-    through; canonical names win.
+    Its columns: every canonical one, `extra_columns`, `file_month`, `reason`, `column_name`, `source`. `reason` and `column_name` are null for a clean row. `source` is the relation's row as a struct, from which a caller
+    can take `line` and `text`.
     """
     mapping = contract.map_columns([source.name for source in sources])
-    values, bads, kept = [], {}, [(sources[i].name, text_of(sources[i])) for i in mapping.unknown]
-    for column in contract.columns:
-        casts = [(sources[i], cast(contract, column, sources[i])) for i in mapping.sources.get(column.name, ())]
-        if not casts:
-            values.append(f"CAST(NULL AS {column.duckdb_type}) AS {column.name}")
-            continue
-        whens = " ".join(f"WHEN {c.present} THEN {c.value}" for _, c in casts)
-        value = casts[0][1].value if len(casts) == 1 else f"CASE {whens} END"
-        values.append(f"CAST({value} AS {column.duckdb_type}) AS {column.name}")
-        wrongs = " ".join(f"WHEN {c.present} THEN {c.wrong or 'FALSE'}" for _, c in casts)
-        wrong = casts[0][1].wrong if len(casts) == 1 else f"CASE {wrongs} END"
-        if wrong:
-            bads[column.name] = wrong
-        for position, (source, found) in enumerate(casts):
-            tests = [found.unmapped] if found.unmapped else []
-            if earlier := " OR ".join(c.present for _, c in casts[:position]):
-                tests.append(f"({earlier}) AND {found.present} AND {found.value} IS DISTINCT FROM ({value})")
-            if tests:
-                kept.append((source.name, f"CASE WHEN ({') OR ('.join(tests)}) THEN {text_of(source)} END"))
-    flags = [f"{bad} AS {identifier('bad ' + name)}" for name, bad in bads.items()]
-    columns = ", ".join(c.name for c in contract.columns)
+    canonical = {
+        column.name: _canonical(contract, column, [sources[i] for i in mapping.sources.get(column.name, ())])
+        for column in contract.columns
+    }
+    values = [f"CAST({canonical[c.name].value} AS {c.duckdb_type}) AS {c.name}" for c in contract.columns]
+    invalid = {name: column.invalid for name, column in canonical.items() if column.invalid}
+    flags = [f"{test} AS {_flag(name)}" for name, test in invalid.items()]
+    extra = [(sources[i].name, text_of(sources[i])) for i in mapping.unknown]
+    for column in canonical.values():
+        extra += column.extra
+
+    # Test, reason and column at fault; the first test that holds decides.
+    faults = [(_flag(name), "invalid_value", literal(name)) for name in invalid]
+    faults.append((f"{PICKUP} IS NULL", "no_pickup_time", literal(PICKUP)))
+    rules = [rule for rule in reject if rule != "exact_duplicate"]  # that one needs all rows: see `cleaning.Cleaner`
+    faults += [(f"({rule_sql(contract, rule, dataset_month)})", rule, "NULL") for rule in rules]
+    reason = " ".join(f"WHEN {test} THEN {literal(reason)}" for test, reason, _ in faults)
+    column_name = " ".join(f"WHEN {test} THEN {column}" for test, _, column in faults)
     month = f"DATE {literal(str(dataset_month.month.first_day))}"
-    faults = [(f'"bad {name}"', "invalid_value", name) for name in bads]
-    faults.append((f"{PICKUP} IS NULL", "no_pickup_time", PICKUP))
-    faults += [
-        (f"({rule_sql(contract, rule, dataset_month)})", rule, "") for rule in reject if rule != "exact_duplicate"
-    ]
-    reason = " ".join(f"WHEN {test} THEN {literal(name)}" for test, name, _ in faults)
-    fault_column = " ".join(f"WHEN {test} THEN {literal(name) if name else 'NULL'}" for test, _, name in faults)
-    inner = f"SELECT {', '.join([*values, *flags])}, {_extra(kept)} AS {EXTRA.name}, source FROM {relation} AS source"
+    names = ", ".join(column.name for column in contract.columns)
     return (
-        f"SELECT {columns}, {EXTRA.name}, {month} AS {PROVENANCE[0].name}, "
-        f"CASE {reason} END AS reason, CASE {fault_column} END AS column_name, source FROM ({inner})"
+        f"SELECT {names}, {EXTRA.name}, {month} AS {PROVENANCE[0].name}, "
+        f"CASE {reason} END AS reason, CASE {column_name} END AS column_name, source FROM ("
+        f"SELECT {', '.join([*values, *flags])}, {_json(extra)} AS {EXTRA.name}, source FROM {relation} AS source)"
     )
+
+
+def _flag(name: str) -> str:
+    """The inner query's column that says whether a value is invalid. Canonical names contain no space: no clash."""
+    return identifier(f"bad {name}")
+
+
+def _canonical(contract: Contract, column: Column, sources: Sequence[SourceColumn]) -> _Canonical:
+    """Cast `sources` to `column`: the first value present wins; a later one that differs goes to `extra_columns`."""
+    casts = [cast(contract, column, source) for source in sources]
+    if not casts:
+        return _Canonical("NULL", None, ())
+    if len(casts) == 1:
+        value, invalid = casts[0].value, casts[0].invalid
+    else:
+        values = " ".join(f"WHEN {c.present} THEN {c.value}" for c in casts)
+        tests = " ".join(f"WHEN {c.present} THEN {c.invalid or 'FALSE'}" for c in casts)
+        value, invalid = f"CASE {values} END", f"CASE {tests} END"
+    extra = []
+    for position, (source, read) in enumerate(zip(sources, casts, strict=True)):
+        not_stored = [read.unmapped] if read.unmapped else []
+        if position:
+            earlier = " OR ".join(c.present for c in casts[:position])
+            not_stored.append(f"({earlier}) AND {read.present} AND {read.value} IS DISTINCT FROM ({value})")
+        if not_stored:
+            extra.append((source.name, f"CASE WHEN ({') OR ('.join(not_stored)}) THEN {text_of(source)} END"))
+    return _Canonical(value, invalid, tuple(extra))
 
 
 def rule_sql(contract: Contract, rule: str, dataset_month: DatasetMonth) -> str:
     """The predicate of a suspicious rule for one month."""
     month = dataset_month.month
-    bounds = {"month_start": month.first_day, "month_end": month.plus(1).first_day}
-    return contract.suspicious[rule].format(**{k: f"TIMESTAMP {literal(str(day))}" for k, day in bounds.items()})
-
-
-def _extra(kept: Sequence[tuple[str, str]]) -> str:
-    """JSON of the given names and texts, without the nulls; null when nothing is left."""
-    if not kept:
-        return "CAST(NULL AS VARCHAR)"
-    keys = unique([name for name, _ in kept])
-    entries = ", ".join(
-        f"{{'key': {literal(key)}, 'value': {text}}}" for key, (_, text) in zip(keys, kept, strict=True)
+    return contract.suspicious[rule].format(
+        month_start=f"TIMESTAMP {literal(str(month.first_day))}",
+        month_end=f"TIMESTAMP {literal(str(month.plus(1).first_day))}",
     )
-    any_left = " OR ".join(f"{text} IS NOT NULL" for _, text in kept)
+
+
+def _json(texts: Sequence[tuple[str, str]]) -> str:
+    """SQL of a JSON object of the named texts that are not null; null if all are."""
+    if not texts:
+        return "CAST(NULL AS VARCHAR)"
+    keys = unique([name for name, _ in texts])
+    entries = ", ".join(
+        f"{{'key': {literal(key)}, 'value': {text}}}" for key, (_, text) in zip(keys, texts, strict=True)
+    )
+    any_present = " OR ".join(f"{text} IS NOT NULL" for _, text in texts)
     pairs = f"list_filter([{entries}], lambda entry: entry.value IS NOT NULL)"
-    return f"CASE WHEN {any_left} THEN CAST(to_json(map_from_entries({pairs})) AS VARCHAR) END"
+    return f"CASE WHEN {any_present} THEN CAST(to_json(map_from_entries({pairs})) AS VARCHAR) END"
 
 
 def unique(names: Sequence[str]) -> list[str]:
-    """The names, a repeated one numbered: `a, a` become `a, a_2`."""
+    """The names, repeated ones numbered: `a, a` becomes `a, a_2`."""
     taken: list[str] = []
     for name in names:
         candidate, number = name, 1

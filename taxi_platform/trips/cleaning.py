@@ -1,8 +1,8 @@
-"""One raw file in, one clean Parquet file, one of rejected rows and a report out.
+"""Cleans one raw file: one Parquet file of clean trips, one of rejected rows, and a report.
 
-CSV goes through two readers that agree by construction, because both feed the same casts (`casting.py`): a fast
-typed scan by DuckDB, and a careful one, line by line, for the lines the first refused. Whenever the fast scan cannot
-vouch for every line (counts differ, NULs, mixed line ends, rules that need line numbers), the careful one reads it all.
+A CSV file has two readers that agree because both feed the same casts (`casting.py`): the fast typed scan
+(`typed_scan.py`), and the careful reader (`csv_reading.py`) for the lines that the scan refused. Where the scan cannot
+account for every line, or rules that reject need line numbers, the careful reader reads the whole file.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from taxi_platform.trips import csv_reading
+from taxi_platform.trips import csv_reading, typed_scan
 from taxi_platform.trips.casting import SourceColumn, literal, rule_sql, select_canonical
-from taxi_platform.trips.contract import EXTRA, PROVENANCE, REJECTED_COLUMNS, Contract, contract_of
+from taxi_platform.trips.contract import EXTRA, PROVENANCE, REJECTED_COLUMNS, Column, Contract, contract_of
 from taxi_platform.trips.errors import IntegrityError, LakeError, NotData, TooManyRejected
-from taxi_platform.trips.files import Format, sniff
+from taxi_platform.trips.formats import SNIFFED_BYTES, Format, sniff
 from taxi_platform.trips.months import DatasetMonth
 from taxi_platform.trips.report import Report
 
 PARQUET_OPTIONS = "FORMAT parquet, COMPRESSION snappy, ROW_GROUP_SIZE 122880"
-"""The row group is the engine's own batch: twice of it takes 1.4 times as long, measured on 1.37 million rows."""
+"""A row group is the engine's own batch; twice that takes 1.4 times as long, measured on 1.37 million rows."""
 
 MAX_REJECTED_SHARE = 0.5
 NOTHING_REJECTED = f"SELECT {', '.join(f'CAST(NULL AS {c.duckdb_type}) AS {c.name}' for c in REJECTED_COLUMNS)} LIMIT 0"
@@ -34,7 +34,7 @@ NOTHING_REJECTED = f"SELECT {', '.join(f'CAST(NULL AS {c.duckdb_type}) AS {c.nam
 
 @dataclass(frozen=True)
 class Engine:
-    """What the cleaning engine may use: memory as DuckDB writes it (`512MB`), threads, and where it spills."""
+    """What the cleaning engine may use: memory in DuckDB's notation (`512MB`), and threads."""
 
     memory_limit: str = "512MB"
     threads: int = os.cpu_count() or 1
@@ -42,18 +42,20 @@ class Engine:
 
 @dataclass(frozen=True)
 class CleaningInput:
-    """A raw file to clean: where it lies, its sha256, the rows counted when it was fetched, and whether it is plain."""
+    """A raw file to clean."""
 
     dataset_month: DatasetMonth
     path: Path
     sha256: str
     rows: int
+    """Counted while the file was fetched, independently of the cleaner."""
     plain: bool = False
+    """See `records.RecordCounter`; False is always right, only slower."""
 
 
 @dataclass(frozen=True)
 class CleaningOutput:
-    """The files one cleaning made."""
+    """The results of cleaning one file. Both Parquet files are in the cleaner's folder."""
 
     trips: Path
     rejected: Path
@@ -61,7 +63,7 @@ class CleaningOutput:
 
 
 class Cleaner:
-    """Cleans one raw file inside `folder`, which it fills with its results and its spill files."""
+    """Cleans one raw file inside `folder`, where its results and its spill files go."""
 
     def __init__(
         self, raw: CleaningInput, folder: Path, reject: Sequence[str] = (), engine: Engine | None = None
@@ -78,25 +80,31 @@ class Cleaner:
     def clean(self, force: bool = False) -> CleaningOutput:
         """Clean the file and account for every row.
 
-        Raises `NotData` for a file that cannot be read or has no rows, `ContractError` when its columns do not fit,
-        `TooManyRejected` when more than half of its rows do not, `IntegrityError` when rows are unaccounted for.
-        `force` lets an empty month and a mostly rejected one pass.
+        `force` accepts a month without rows, and one of which more than half is rejected.
+
+        Raises:
+            NotData: The file cannot be read, or has no rows.
+            ContractError: It has no pick-up time column.
+            TooManyRejected: More than half of its rows would be rejected.
+            IntegrityError: Rows are unaccounted for.
+            LakeError: Disk space or memory ran out.
         """
         if not self.raw.rows and not force:
             raise NotData(
-                f"{self.raw.path.name} has a header but no rows.", "If the month really is empty, run it with --force."
+                f"{self.raw.path.name} has a header but no rows.",
+                "If the month really is empty, run it again with --force.",
             )
         with self._connect() as con:
             with self.raw.path.open("rb") as file:
-                file_format = sniff(file.read(4096))
+                file_format = sniff(file.read(SNIFFED_BYTES))
             names = self._clean_parquet(con) if file_format is Format.PARQUET else self._clean_csv(con)
             report = self._report(con, file_format, names)
         if report.share_rejected > MAX_REJECTED_SHARE and not force:
             worst = ", ".join(f"{rows:,} {reason}" for reason, rows in report.rejected_by_reason.items())
             raise TooManyRejected(
                 f"{report.rows_rejected:,} of {report.rows_read:,} rows of {self.raw.dataset_month} "
-                f"do not fit ({worst}).",
-                "Nothing was published. Look at the file; if it is right, adapt the contract or run with force.",
+                f"would be rejected ({worst}).",
+                "Nothing was published. Check the file. If it is right, change the contract or run again with --force.",
             )
         return CleaningOutput(self.trips, self.rejected, report)
 
@@ -111,7 +119,7 @@ class Cleaner:
             "autoinstall_known_extensions": False,
             "autoload_known_extensions": False,
         }
-        # A database of its own, not memory: only so does the staging table spill beyond the memory limit.
+        # A database file, because a staging table in an in-memory database does not spill beyond the memory limit.
         try:
             with duckdb.connect(str(self.folder / "staging.duckdb"), config=config) as con:
                 con.execute("SET enable_progress_bar = false; SET TimeZone = 'UTC'")
@@ -125,13 +133,22 @@ class Cleaner:
     def _select(self, sources: Sequence[SourceColumn], relation: str) -> str:
         return select_canonical(self.contract, self.raw.dataset_month, sources, relation, self.reject)
 
-    @property
-    def _clean_columns(self) -> str:
-        names = [column.name for column in self.contract.table_columns if column.name != PROVENANCE[1].name]
-        return f"{', '.join(names)}, {literal(self.file_version)} AS {PROVENANCE[1].name}"
+    def _columns(self, columns: Sequence[Column]) -> str:
+        """The SELECT list for `columns`, where the file version is a constant."""
+        version = PROVENANCE[1].name
+        constant = f"{literal(self.file_version)} AS {version}"
+        return ", ".join(constant if column.name == version else column.name for column in columns)
+
+    def _copy_clean(self, con: duckdb.DuckDBPyConnection, relation: str) -> int:
+        """Write the clean rows of a relation with a `reason`; returns their number."""
+        columns = self._columns(self.contract.table_columns)
+        return self._copy(con, f"SELECT {columns} FROM {relation} WHERE reason IS NULL", self.trips)
+
+    def _copy_rejected(self, con: duckdb.DuckDBPyConnection, select: str) -> None:
+        self._copy(con, f"SELECT {self._columns(REJECTED_COLUMNS)} FROM ({select})", self.rejected)
 
     def _copy(self, con: duckdb.DuckDBPyConnection, select: str, path: Path) -> int:
-        """Write a SELECT as Parquet whose footer names what it was made from; returns the rows."""
+        """Write a SELECT as Parquet whose footer names the inputs; returns the number of rows."""
         footer = {
             "file_version": self.file_version,
             "raw_sha256": self.raw.sha256,
@@ -144,149 +161,151 @@ class Cleaner:
         row = con.execute(f"COPY ({select}) TO {literal(str(path))} ({options})").fetchone()
         return int(row[0]) if row else 0
 
-    def _copy_rejected(self, con: duckdb.DuckDBPyConnection, select: str) -> None:
-        names = ", ".join(column.name for column in REJECTED_COLUMNS if column.name != PROVENANCE[1].name)
-        columns = names.replace(
-            PROVENANCE[0].name, f"{PROVENANCE[0].name}, {literal(self.file_version)} AS file_version"
-        )
-        self._copy(con, f"SELECT {columns} FROM ({select})", self.rejected)
-
     def _clean_parquet(self, con: duckdb.DuckDBPyConnection) -> list[str]:
+        """Clean a Parquet file; returns its column names."""
         relation = _parquet(self.raw.path)
-        # A file's own statistics may be wrong, and DuckDB would leave out every test that they say cannot fail.
+        # A file's own statistics may be wrong, and DuckDB omits every test that they say cannot fail.
         con.execute("SET disabled_optimizers = 'statistics_propagation'")
         try:
             described = con.execute(f"DESCRIBE SELECT * FROM {relation}").fetchall()
-            names = pq.read_schema(self.raw.path).names  # DuckDB renames what differs in case only
+            names = pq.read_schema(self.raw.path).names  # DuckDB renames columns that differ only in case
             sources = [SourceColumn(name, row[1], row[0]) for name, row in zip(names, described, strict=True)]
             canonical = self._select(sources, relation)
             select = f"SELECT *, CAST(NULL AS BIGINT) AS line, to_json(source) AS text FROM ({canonical})"
             if "exact_duplicate" in self.reject:
                 con.execute(f"CREATE OR REPLACE TABLE staged AS SELECT * EXCLUDE (source) FROM ({select})")
                 self._copy_staged(con)
-            elif (
-                self._copy(con, f"SELECT {self._clean_columns} FROM ({select}) WHERE reason IS NULL", self.trips)
-                != self.raw.rows
-            ):
-                self._copy_rejected(con, f"{select} WHERE reason IS NOT NULL")
-            else:
+            elif self._copy_clean(con, f"({select})") == self.raw.rows:
                 self._copy_rejected(con, NOTHING_REJECTED)
+            else:
+                self._copy_rejected(con, f"{select} WHERE reason IS NOT NULL")
         except (duckdb.Error, pa.ArrowException, UnicodeDecodeError) as error:
             if isinstance(error, duckdb.OutOfMemoryException) or "Could not write" in str(error):
                 raise
             raise NotData(
                 f"{self.raw.path.name} is damaged: {str(error).splitlines()[0][:400]!r}.", "Fetch it again."
             ) from error
-        return [source.name for source in sources]
+        return names
 
     def _clean_csv(self, con: duckdb.DuckDBPyConnection) -> list[str]:
+        """Clean a CSV file; returns its column names."""
         names = csv_reading.header(self.raw.path)
-        self.contract.map_columns(names)
-        scan = None
-        if not self.reject:
-            body = None if self.raw.plain else self.folder / "body.csv"
-            scan = csv_reading.typed_scan(self.raw.path, body, names, self.contract, self.raw.rows)
-        if scan:
-            clean = (
-                f"SELECT {self._clean_columns} FROM ({self._select(scan.sources, scan.relation)}) WHERE reason IS NULL"
-            )
-            refused = None
-            try:
-                written = self._copy(con, clean, self.trips)
-                refused = scan.refused(con, limit=self.raw.rows - written)
-            except (duckdb.InvalidInputException, duckdb.ConversionException, duckdb.IOException):
-                pass  # the scan gave up on the file's structure, or on its gzip: the careful reader takes over
-            if refused is not None and written + len(refused) == self.raw.rows == scan.lines:
-                if not refused:
-                    self._copy_rejected(con, NOTHING_REJECTED)
-                    return names
-                self._stage(con, names, refused)
-                if con.execute("SELECT 1 FROM staged WHERE reason IS NULL LIMIT 1").fetchone():
-                    fast = self.folder / "fast.parquet"
-                    self.trips.replace(fast)
-                    recovered = f"SELECT {self._clean_columns} FROM staged WHERE reason IS NULL ORDER BY line"
-                    self._copy(con, f"SELECT * FROM {_parquet(fast)} UNION ALL ({recovered})", self.trips)
-                self._copy_rejected(con, "SELECT * FROM staged WHERE reason IS NOT NULL ORDER BY line")
-                return names
-        self._stage(con, names, csv_reading.all_records(self.raw.path))
-        self._copy_staged(con)
+        self.contract.map_columns(names)  # raises before anything is written
+        if self.reject or not self._clean_by_typed_scan(con, names):
+            self._stage(con, names, csv_reading.all_records(self.raw.path))
+            self._copy_staged(con)
         return names
+
+    def _clean_by_typed_scan(self, con: duckdb.DuckDBPyConnection, names: list[str]) -> bool:
+        """Clean with the typed scan, and the lines it refused with care; False if it cannot account for every line."""
+        body = None if self.raw.plain else self.folder / "body.csv"
+        scan = typed_scan.typed_scan(self.raw.path, body, names, self.contract, self.raw.rows)
+        if scan is None or scan.lines != self.raw.rows:
+            return False
+        try:
+            written = self._copy_clean(con, f"({self._select(scan.sources, scan.relation)})")
+            refused = scan.refused(con, limit=self.raw.rows - written)
+        except (duckdb.InvalidInputException, duckdb.ConversionException, duckdb.IOException):
+            return False  # the scan gave up on the file's structure or its gzip
+        if refused is None or written + len(refused) != self.raw.rows:
+            return False
+        if not refused:
+            self._copy_rejected(con, NOTHING_REJECTED)
+            return True
+        self._stage(con, names, refused)
+        if con.execute("SELECT 1 FROM staged WHERE reason IS NULL LIMIT 1").fetchone():
+            scanned = self.folder / "scanned.parquet"
+            self.trips.replace(scanned)
+            columns = self._columns(self.contract.table_columns)
+            recovered = f"SELECT {columns} FROM staged WHERE reason IS NULL ORDER BY line"
+            self._copy(con, f"SELECT * FROM {_parquet(scanned)} UNION ALL ({recovered})", self.trips)
+        self._copy_rejected(con, "SELECT * FROM staged WHERE reason IS NOT NULL ORDER BY line")
+        return True
 
     def _stage(self, con: duckdb.DuckDBPyConnection, names: list[str], records: Iterable[csv_reading.Record]) -> None:
         """Read records with care into the table `staged`: canonical columns, reason, column_name, line, text."""
         sources = [SourceColumn(name, "VARCHAR", f"f{i}") for i, name in enumerate(names)]
-        keeps = "TRUE" if "exact_duplicate" in self.reject else "reason IS NOT NULL"
-        kept = f"source.line AS line, CASE WHEN {keeps} THEN source.text END AS text"
-        select = f"SELECT * EXCLUDE (source), {kept} FROM ({self._select(sources, 'batch')})"
+        # Only a rejected row needs its text. Duplicates are found among the staged rows, so there any row may be one.
+        needs_text = "TRUE" if "exact_duplicate" in self.reject else "reason IS NOT NULL"
+        origin = f"source.line AS line, CASE WHEN {needs_text} THEN source.text END AS text"
+        select = f"SELECT * EXCLUDE (source), {origin} FROM ({self._select(sources, 'batch')})"
         month = f"DATE {literal(str(self.raw.dataset_month.month.first_day))} AS file_month"
-        verb = "CREATE OR REPLACE TABLE staged AS"
+        insert = "CREATE OR REPLACE TABLE staged AS"
         for batch, unreadable in csv_reading.batches(records, len(names)):
             con.register("batch", batch)
-            con.execute(f"{verb} {select}")
-            verb = "INSERT INTO staged"
+            con.execute(f"{insert} {select}")
+            insert = "INSERT INTO staged"
             if len(unreadable):
                 con.register("unreadable", unreadable)
                 con.execute(f"INSERT INTO staged BY NAME SELECT {month}, * FROM unreadable")
 
     def _copy_staged(self, con: duckdb.DuckDBPyConnection) -> None:
+        """Write both files from the table `staged`, where rejecting exact duplicates leaves the first of each."""
         staged = "staged"
         if "exact_duplicate" in self.reject:
             columns = ", ".join(column.name for column in self.contract.columns)
-            same = f"PARTITION BY reason, {columns}, extra_columns ORDER BY rowid"
-            repeat = f"reason IS NULL AND row_number() OVER ({same}) > 1"
-            reason = f"CASE WHEN {repeat} THEN 'exact_duplicate' ELSE reason END AS reason"
+            equal_rows = f"PARTITION BY reason, {columns}, extra_columns ORDER BY rowid"
+            is_repeat = f"reason IS NULL AND row_number() OVER ({equal_rows}) > 1"
+            reason = f"CASE WHEN {is_repeat} THEN 'exact_duplicate' ELSE reason END AS reason"
             staged = f"(SELECT * REPLACE ({reason}), rowid AS position FROM staged ORDER BY position)"
-        self._copy(con, f"SELECT {self._clean_columns} FROM {staged} WHERE reason IS NULL", self.trips)
+        self._copy_clean(con, staged)
         self._copy_rejected(con, f"SELECT * FROM {staged} WHERE reason IS NOT NULL ORDER BY line")
 
     def _report(self, con: duckdb.DuckDBPyConnection, file_format: Format, names: list[str]) -> Report:
-        """Count what was written, not what was meant to be; raises `IntegrityError` where rows are unaccounted for."""
-        dataset_month, contract = self.raw.dataset_month, self.contract
-        trips, rejected = _parquet(self.trips), _parquet(self.rejected)
-        mapping = contract.map_columns(names)
-        rules = [rule for rule in contract.suspicious if rule not in self.reject]
-        filled = ", ".join([*mapping.sources, EXTRA.name])
-        counts = ", ".join(
-            f"count(*) - count(DISTINCT hash({filled}))"
-            if rule == "exact_duplicate"
-            else f"count(*) FILTER (WHERE {rule_sql(contract, rule, dataset_month)})"
-            for rule in rules
-        )
-        found = con.execute(f"SELECT count(*), {counts} FROM {trips}").fetchone() or ()
+        """Count the rows in both written files; raises `IntegrityError` where rows are unaccounted for."""
+        dataset_month, rejected = self.raw.dataset_month, _parquet(self.rejected)
+        mapping = self.contract.map_columns(names)
+        rows_clean, suspicious = self._count_clean(con, [*mapping.sources, EXTRA.name])
         by_reason = con.execute(
             f"SELECT concat_ws(' ', reason, column_name), count(*) FROM {rejected} GROUP BY 1 ORDER BY 2 DESC, 1"
-        ).fetchall()
-        first, end = (f"DATE '{month.first_day}'" for month in (dataset_month.month, dataset_month.month.plus(1)))
-        per_day = con.execute(
-            f"SELECT CAST(CAST(pickup_datetime AS DATE) AS VARCHAR), count(*) FROM {trips} "
-            f"WHERE pickup_datetime >= {first} AND pickup_datetime < {end} GROUP BY 1 ORDER BY 1"
         ).fetchall()
         report = Report(
             dataset=str(dataset_month.dataset),
             month=str(dataset_month.month),
             file_version=self.file_version,
             raw_sha256=self.raw.sha256,
-            contract_version=contract.version,
+            contract_version=self.contract.version,
             reject=self.reject,
             format=file_format.value,
             rows_read=self.raw.rows,
-            rows_clean=found[0],
+            rows_clean=rows_clean,
             rows_rejected=sum(rows for _, rows in by_reason),
             rejected_by_reason=dict(by_reason),
-            suspicious=dict(zip(rules, found[1:], strict=True)),
+            suspicious=suspicious,
             unknown_columns=tuple(names[i] for i in mapping.unknown),
             missing_columns=mapping.missing,
-            trips_per_day=dict(per_day),
+            trips_per_day=self._trips_per_day(con),
         )
         if report.rows_read != report.rows_clean + report.rows_rejected:
             raise IntegrityError(
                 f"{dataset_month}: {report.rows_read:,} rows were counted when the file was fetched, but "
-                f"cleaning found {report.rows_clean:,} clean and {report.rows_rejected:,} rejected ones.",
-                "Nothing was published. Fetch the month again; if it stays so, please report the file.",
+                f"{report.rows_clean:,} clean and {report.rows_rejected:,} rejected rows were written.",
+                "Nothing was published. Fetch the month again. If the error persists, please report the file.",
             )
         return report
 
+    def _count_clean(self, con: duckdb.DuckDBPyConnection, filled_columns: Sequence[str]) -> tuple[int, dict[str, int]]:
+        """The number of clean rows, and how many are suspicious under each rule that does not reject."""
+        rules = [rule for rule in self.contract.suspicious if rule not in self.reject]
+        counts = ", ".join(
+            f"count(*) - count(DISTINCT hash({', '.join(filled_columns)}))"
+            if rule == "exact_duplicate"
+            else f"count(*) FILTER (WHERE {rule_sql(self.contract, rule, self.raw.dataset_month)})"
+            for rule in rules
+        )
+        row = con.execute(f"SELECT count(*), {counts} FROM {_parquet(self.trips)}").fetchone() or ()
+        return row[0], dict(zip(rules, row[1:], strict=True))
+
+    def _trips_per_day(self, con: duckdb.DuckDBPyConnection) -> dict[str, int]:
+        month = self.raw.dataset_month.month
+        rows = con.execute(
+            f"SELECT CAST(CAST(pickup_datetime AS DATE) AS VARCHAR), count(*) FROM {_parquet(self.trips)} "
+            f"WHERE pickup_datetime >= DATE '{month.first_day}' AND pickup_datetime < DATE '{month.plus(1).first_day}' "
+            "GROUP BY 1 ORDER BY 1"
+        ).fetchall()
+        return dict(rows)
+
 
 def _parquet(path: Path) -> str:
-    """The relation over a Parquet file. A folder named `month=2021-01` is no column."""
+    """The relation over a Parquet file. Hive partitioning is off, or a folder `month=2021-01` would become a column."""
     return f"read_parquet({literal(str(path))}, binary_as_string = true, hive_partitioning = false)"

@@ -1,14 +1,13 @@
-"""Errors as types: every one says what went wrong and where, and what to do about it.
+"""The errors that users see. Each says what went wrong and where, and how to fix it.
 
-Two families matter to whoever runs the work: a `TransientError` may go away by itself and is worth another try,
-any other `TaxiError` stays until somebody acts.
+A `TransientError` may go away by itself, so the run tries again. Any other `TaxiError` needs somebody to act.
 """
 
 from __future__ import annotations
 
 
 class TaxiError(Exception):
-    """A failure a user can understand: one sentence on what happened, one on the remedy."""
+    """A failure that a user can understand: `problem` says what happened, `remedy` what to do."""
 
     def __init__(self, problem: str, remedy: str = "") -> None:
         self.problem = problem
@@ -17,43 +16,43 @@ class TaxiError(Exception):
 
 
 class TransientError(TaxiError):
-    """May succeed when tried again: a busy server, a lock held for long, a connection cut."""
+    """May succeed when tried again: a busy server, a lock held for too long, a lost connection."""
 
 
 class UserError(TaxiError):
-    """The request itself is wrong: a setting, a dataset, a month."""
+    """The request is wrong: a setting, a dataset, a month."""
 
 
 class SettingError(UserError):
-    """An environment variable holds something it does not take."""
+    """An environment variable has an invalid value."""
 
 
 class NotPublished(TaxiError):
-    """The source does not have this month (yet)."""
+    """The source does not have this month, or not yet."""
 
 
 class SourceUnavailable(TransientError):
-    """The source did not answer, or answered that it is busy."""
+    """The source did not respond, or responded that it is busy."""
 
 
 class SourceRefused(TaxiError):
-    """The source answered, and its answer is final (forbidden, blocked address, too many redirects)."""
+    """The source will not serve the file: access forbidden, address blocked, too many redirects."""
 
 
 class NotData(TaxiError):
-    """The bytes are not trips: an HTML page, an empty file, a cut or corrupt archive, too many bytes."""
+    """The bytes are not trips: an HTML page, an empty file, a truncated or corrupt archive, too many bytes."""
 
 
 class ContractError(TaxiError):
-    """The file is readable, but its columns cannot be mapped onto the contract."""
+    """The file is readable, but its columns cannot be mapped to the contract."""
 
 
 class TooManyRejected(TaxiError):
-    """More than half of the rows would be rejected: something is wrong with the file or the contract."""
+    """More than half of the rows would be rejected: the file or the contract is wrong."""
 
 
 class IntegrityError(TaxiError):
-    """Counts or contents that must agree do not."""
+    """Counts or contents that must be equal are not."""
 
 
 class LakeError(TaxiError):
@@ -61,7 +60,7 @@ class LakeError(TaxiError):
 
 
 class LakeBusy(LakeError, TransientError):
-    """The lake does not answer, or answers that it is busy."""
+    """The lake does not respond, or responds that it is busy."""
 
 
 class WarehouseError(TaxiError):
@@ -69,8 +68,8 @@ class WarehouseError(TaxiError):
 
 
 class WarehouseBusy(WarehouseError, TransientError):
-    """Another program holds the warehouse."""
+    """The warehouse does not respond, or another process holds a lock on it."""
 
 
 class Conflict(TransientError):
-    """Somebody else published the same month first; starting over finds the new state."""
+    """Another run published the same month first. Starting over sees the new state."""

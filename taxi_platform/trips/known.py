@@ -1,8 +1,8 @@
-"""What is known of published months from elsewhere: their row counts, and the taxi zones.
+"""Reference data in the package: how many rows the TLC published for each month, and the taxi zones.
 
-`published_counts.csv`: rows of 606 files, read from Parquet footers and CSV files between 2024-08 and 2026-10; CSV and
-Parquet of a month differ, because the TLC rewrote the archive in May 2022. `taxi_zones.csv`: the TLC's lookup with its
-labels of 264 and 265 since February 2024; before, they were Unknown/NV and Unknown/NA.
+`published_counts.csv`: rows of 606 files, counted in Parquet footers and CSV files between 2024-08 and 2026-10. CSV and
+Parquet of the same month differ, because the TLC rewrote the archive in May 2022. `taxi_zones.csv`: the TLC's lookup
+table; zones 264 and 265 have the labels in use since February 2024 (before: Unknown/NV and Unknown/NA).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from functools import cache
 from importlib import resources
 
 from taxi_platform.trips.contract import Column
-from taxi_platform.trips.files import Format
+from taxi_platform.trips.formats import Format
 from taxi_platform.trips.months import DatasetMonth
 
 ZONE_COLUMNS = (
@@ -24,24 +24,28 @@ ZONE_COLUMNS = (
 )
 
 
-LOOSELY = 0.2
-"""CSV and Parquet of a month may differ by so much: green 2019-04 has 514,392 and 567,852 rows, a tenth more."""
+CSV_PARQUET_TOLERANCE = 0.2
+"""Accepted difference, as a share, between CSV and Parquet of a month: green 2019-04 has 514,392 and 567,852 rows."""
 
 
 @dataclass(frozen=True)
 class CountComparison:
-    """Rows read from a file of `kind` beside the rows once published in one of kind `compared`, or in none known."""
+    """Rows read from a file, compared with the count of the same month known from its publication."""
 
     kind: str
+    """Of the file that was read: CSV or Parquet."""
     compared: str | None
+    """Kind of the file whose count is known; None if neither is."""
     published: int | None
+    """Its rows; None if no count is known."""
     rows_read: int
 
     @property
     def agrees(self) -> bool:
+        """Whether both counts are equal, or close enough where one is of CSV and the other of Parquet."""
         if self.published is None or self.kind == self.compared:
             return self.published in (None, self.rows_read)
-        return abs(self.rows_read - self.published) <= LOOSELY * self.published
+        return abs(self.rows_read - self.published) <= CSV_PARQUET_TOLERANCE * self.published
 
     def __str__(self) -> str:
         if self.published is None:
@@ -55,7 +59,7 @@ class CountComparison:
 
 
 def compare_count(dataset_month: DatasetMonth, file_format: str, rows_read: int) -> CountComparison:
-    """Compare with the published count of the same kind of file; only where it is unknown, loosely with the other's."""
+    """Compare with the published count of the same kind of file or, if that is not known, of the other kind."""
     kind, other = ("Parquet", "CSV") if file_format == Format.PARQUET.value else ("CSV", "Parquet")
     for compared in (kind, other):
         if counts := published_counts().get((str(dataset_month.dataset), str(dataset_month.month), compared.lower())):
@@ -65,7 +69,7 @@ def compare_count(dataset_month: DatasetMonth, file_format: str, rows_read: int)
 
 @cache
 def published_counts() -> dict[tuple[str, str, str], tuple[int, ...]]:
-    """(dataset, month, csv or parquet) → rows of every version known, the newest last: months are republished."""
+    """(dataset, month, csv or parquet) → rows of every known version, the newest last: the TLC republishes months."""
     counts: dict[tuple[str, str, str], tuple[int, ...]] = {}
     for row in _table("published_counts.csv"):
         key = row["dataset"], row["month"], row["format"]

@@ -1,4 +1,4 @@
-"""Datasets, months and their combination: the unit of all work."""
+"""Months, datasets, and the combination that is the unit of all work."""
 
 from __future__ import annotations
 
@@ -23,12 +23,14 @@ class Month:
     @classmethod
     def parse(cls, text: str) -> Month:
         """Read `2021-01`; raises `UserError` for anything else."""
-        if not (found := MONTH.fullmatch(text)):
+        match = MONTH.fullmatch(text)
+        if not match:
             raise UserError(f"{text!r} is not a month.", "Write it as YYYY-MM, for example 2021-01.")
-        return cls(int(found[1]), int(found[2]))
+        return cls(int(match[1]), int(match[2]))
 
     @classmethod
     def of(cls, day: date) -> Month:
+        """The month of a day."""
         return cls(day.year, day.month)
 
     def __str__(self) -> str:
@@ -39,6 +41,7 @@ class Month:
         return date(self.year, self.month, 1)
 
     def plus(self, months: int) -> Month:
+        """The month that many months later; earlier if negative."""
         years, index = divmod(self.year * 12 + self.month - 1 + months, 12)
         return Month(years, index + 1)
 
@@ -51,7 +54,7 @@ class Month:
 
 
 def newest_month(today: date) -> Month:
-    """The newest month that can be published; the TLC is never less than a month behind."""
+    """The newest month that can be published; the TLC publishes a month no sooner than a month after its end."""
     return Month.of(today).plus(-2)
 
 
@@ -65,16 +68,16 @@ class Dataset(StrEnum):
 
     @classmethod
     def parse(cls, text: str) -> Dataset:
-        """Read a name, in whatever case; raises `UserError` for any other."""
+        """Read a name, ignoring case; raises `UserError` for an unknown one."""
         try:
             return cls(text.lower())
         except ValueError:
             known = ", ".join(cls)
-            raise UserError(f"{text!r} is not a dataset.", f"Take one of {known}.") from None
+            raise UserError(f"{text!r} is not a dataset.", f"Choose one of {known}.") from None
 
     @property
     def first_month(self) -> Month:
-        """The first month published; source: the TLC's trip record page (green as CSV)."""
+        """The first published month, according to the TLC's trip record page."""
         return FIRST_MONTHS[self]
 
 
@@ -88,14 +91,14 @@ FIRST_MONTHS = {
 
 @dataclass(frozen=True, order=True)
 class DatasetMonth:
-    """One month of one dataset: what one file holds and one run handles."""
+    """One month of one dataset: the content of one file, and the work of one run."""
 
     dataset: Dataset
     month: Month
 
     @classmethod
     def parse(cls, dataset: str, month: str) -> DatasetMonth:
-        """Read both names; raises `UserError` for an unknown dataset or a month before its first."""
+        """Read both; raises `UserError` for an unknown dataset, a malformed month, or one before the first month."""
         dataset_month = cls(Dataset.parse(dataset), Month.parse(month))
         if dataset_month.month < dataset_month.dataset.first_month:
             raise UserError(
@@ -109,5 +112,5 @@ class DatasetMonth:
 
     @property
     def stem(self) -> str:
-        """The TLC's name for the month's file, without its ending: `green_tripdata_2020-04`."""
+        """The TLC's file name for the month, without the extension: `green_tripdata_2020-04`."""
         return f"{self.dataset}_tripdata_{self.month}"

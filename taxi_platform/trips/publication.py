@@ -1,4 +1,4 @@
-"""A month as its source publishes it, and as it was fetched."""
+"""A month as its source publishes it, before and after it is fetched."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ SYNTHETIC = "sample://"
 class Publication:
     """A published month, as its source describes it without sending it.
 
-    `version` changes whenever the file may have changed: its ETag, else Last-Modified and size; of a file, its size
-    and modification time. `size` is in bytes, None where the source does not tell.
+    `version` changes whenever the file may have changed. It is the ETag, or else Last-Modified and size; for a local
+    file, size and modification time. `size` is in bytes, None if the source does not say.
     """
 
     url: str
@@ -24,21 +24,21 @@ class Publication:
 
     @property
     def offer(self) -> str:
-        """What names this very file: another address or version is another file until its bytes say otherwise."""
+        """Identifies this file at its source: address and version. Different offers may still have the same bytes."""
         return f"{self.url} {self.version}"
 
     @property
     def is_synthetic(self) -> bool:
-        """Whether it is a synthetic month, of which nobody but us knows."""
+        """Whether it is a generated sample month."""
         return self.url.startswith(SYNTHETIC)
 
 
 @dataclass(frozen=True)
 class FetchedFile:
-    """A month fetched to `path` and verified: complete, and CSV, gzipped CSV or Parquet by its bytes.
+    """A complete month at `path`, verified to be CSV, gzipped CSV or Parquet. `size` is in bytes.
 
-    `rows` is counted while fetching, independently of the cleaner: CSV records without the header, or the Parquet
-    footer's count. `plain` says that any CSV reader reads it the same way (see `files.RecordCounter`).
+    `rows` was counted while fetching, independently of the cleaner: CSV records without the header, or the Parquet
+    footer's count. `plain` means that every CSV reader reads the file the same way (see `records.RecordCounter`).
     """
 
     path: Path

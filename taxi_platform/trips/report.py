@@ -1,10 +1,13 @@
-"""What one cleaning found, as a value that is published beside the clean file."""
+"""The report on one cleaning, published beside the clean file."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+
+ROWS_FOR_SHARES = 10_000
+"""In smaller months shares vary too much to be compared."""
 
 
 @dataclass(frozen=True)
@@ -22,30 +25,34 @@ class Report:
     rows_clean: int
     rows_rejected: int
     rejected_by_reason: dict[str, int] = field(default_factory=dict)
-    """Reason, with the column where one is at fault (`invalid_value trip_distance`), → rows."""
+    """Reason, followed by the column at fault if there is one (`invalid_value trip_distance`) → rows."""
     suspicious: dict[str, int] = field(default_factory=dict)
-    """Rule → clean rows that look odd under it."""
+    """Rule → clean rows that it applies to."""
     unknown_columns: tuple[str, ...] = ()
     missing_columns: tuple[str, ...] = ()
     trips_per_day: dict[str, int] = field(default_factory=dict)
-    """Day (2021-01-31) of the pick-up → clean trips; days outside the month are left out."""
+    """Day of the pick-up (`2021-01-31`) → clean trips; days outside the month are omitted."""
 
     def to_json(self) -> str:
+        """The report as it is stored in the lake."""
         return json.dumps(asdict(self), indent=1, sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Report:
-        data = json.loads(text)
-        tuples = {name: tuple(data[name]) for name in ("reject", "unknown_columns", "missing_columns")}
-        return cls(**{**data, **tuples})
+        """Read a stored report; JSON has no tuples, so lists become tuples again."""
+        fields = json.loads(text)
+        for name in ("reject", "unknown_columns", "missing_columns"):
+            fields[name] = tuple(fields[name])
+        return cls(**fields)
 
     @property
     def share_rejected(self) -> float:
+        """Rejected rows as a share of the rows read, 0 to 1."""
         return self.rows_rejected / self.rows_read if self.rows_read else 0.0
 
     def unusual(self, usual_share: Mapping[str, float]) -> dict[str, float]:
-        """Rule → share of the clean rows, where it is larger than usual. Under 10,000 rows a share says little."""
-        if self.rows_clean < 10_000:
+        """Rule → share of the clean rows, for rules above their usual share; empty below 10,000 clean rows."""
+        if self.rows_clean < ROWS_FOR_SHARES:
             return {}
         shares = {rule: rows / self.rows_clean for rule, rows in self.suspicious.items()}
         return {rule: share for rule, share in shares.items() if share > usual_share.get(rule, 1)}

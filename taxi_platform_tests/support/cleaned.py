@@ -13,9 +13,10 @@ from unittest.mock import patch
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from taxi_platform.trips import csv_reading
+from taxi_platform.trips import csv_reading, typed_scan
 from taxi_platform.trips.cleaning import Cleaner, CleaningInput, Engine
-from taxi_platform.trips.files import Format, VerifiedFile, verify
+from taxi_platform.trips.files import VerifiedFile, verify
+from taxi_platform.trips.formats import Format
 from taxi_platform.trips.months import DatasetMonth
 from taxi_platform.trips.report import Report
 
@@ -88,9 +89,9 @@ def clean(
     found = verify(path) if rows is None else VerifiedFile(Format.CSV, rows)
     raw = CleaningInput(dataset_month, path, hashlib.sha256(path.read_bytes()).hexdigest(), found.rows, found.plain)
     cleaner = Cleaner(raw, folder / "work", reject, Engine("512MB", threads))
-    fast = None if careful else csv_reading.typed_scan
+    scan = (lambda *_: None) if careful else typed_scan.typed_scan
     with (
-        patch.object(csv_reading, "typed_scan", fast or (lambda *_: None)),
+        patch.object(typed_scan, "typed_scan", scan),
         patch.object(csv_reading, "all_records", wraps=csv_reading.all_records) as all_records,
     ):
         made = cleaner.clean(force)

@@ -11,8 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from taxi_platform.trips import csv_reading, files
+from taxi_platform.trips import csv_reading
 from taxi_platform.trips.errors import ContractError, NotData, TaxiError
+from taxi_platform.trips.records import MAX_LINE_BYTES
 from taxi_platform_tests.support.cleaned import GREEN, HEADS, TRIP, clean, green, parquet
 
 BAD = TRIP.replace("1.68", "far")
@@ -31,11 +32,11 @@ def refused(data: bytes, error: type[TaxiError], says: str, tmp_path, rows: int 
 @pytest.mark.parametrize(
     ("damage", "says"),
     [
-        (lambda data: data[:-9], "cut off"),
-        (lambda data: data[: len(data) // 2], "cut off"),
+        (lambda data: data[:-9], "truncated"),
+        (lambda data: data[: len(data) // 2], "truncated"),
         (lambda data: data[:-8] + bytes([data[-8] ^ 1]) + data[-7:], "corrupt"),
         (lambda data: data[:200] + bytes([data[200] ^ 255]) + data[201:], "corrupt|UTF-8|column names"),
-        (lambda data: data + b"garbage", "follows its end"),
+        (lambda data: data + b"garbage", "followed by other bytes"),
         (lambda data: b"<html>busy</html>", "HTML"),
         (lambda data: gzip.compress(b"<!DOCTYPE html><p>busy"), "HTML"),
         (lambda data: b"", "empty"),
@@ -234,7 +235,7 @@ def test_a_line_of_50_mb_costs_one_row_and_little_memory():
 def test_the_longest_line_is_kept_and_one_byte_more_is_not(over, careful):
     """Fault 17: DuckDB's own limit is another."""
     rest = b",2020-04-07 00:00:00,"
-    line = b"B" * (files.MAX_LINE_BYTES - len(rest) + over) + rest
+    line = b"B" * (MAX_LINE_BYTES - len(rest) + over) + rest
     made = clean(FHV + line + b"\nB9,2020-04-08 00:00:00,B9\n", "fhv 2020-04", careful=careful)
     assert made.faults == [("line_too_long", None, 2)] * over and len(made.trips) == 2 - over
 

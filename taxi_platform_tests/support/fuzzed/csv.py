@@ -9,8 +9,8 @@ from functools import cache
 from pathlib import Path
 from random import Random
 
-from taxi_platform.trips.files import MAX_LINE_BYTES, MAX_RECORD_LINES
 from taxi_platform.trips.months import DatasetMonth
+from taxi_platform.trips.records import MAX_LINE_BYTES, MAX_RECORD_LINES
 from taxi_platform_tests.support.cleaned import HEADS
 from taxi_platform_tests.support.eras import Era, eras, write_era
 from taxi_platform_tests.support.fuzzed import HOSTILE, check_fetched, cleaned, mutated
