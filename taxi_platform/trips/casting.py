@@ -174,8 +174,9 @@ def select_canonical(
 ) -> str:
     """A SELECT over `relation` that casts its rows.
 
-    Its columns: every canonical one, `extra_columns`, `file_month`, `reason`, `column_name`, `source`. `reason` and `column_name` are null for a clean row. `source` is the relation's row as a struct, from which a caller
-    can take `line` and `text`.
+    Its columns: every canonical one, `extra_columns`, `file_month`, `reason`, `column_name`, `source`. `reason` and
+    `column_name` are null for a clean row. `source` is the relation's row as a struct, from which a caller can take
+    `line` and `text`.
     """
     mapping = contract.map_columns([source.name for source in sources])
     canonical = {

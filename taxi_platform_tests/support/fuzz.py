@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import argparse
 import faulthandler
+import gc
 import os
 import resource
 import shutil
 import sys
 import tempfile
+import threading
 import time
 import traceback
 from collections import Counter
@@ -66,6 +68,7 @@ class Fuzz:
     def __init__(self, seed: str, folder: Path) -> None:
         self.seed, self.folder = seed, folder
         self.figures = {name: Figures() for name in TARGETS}
+        gc.collect()  # or a temporary folder that an earlier test left would be removed in the middle of a round
         self._memory = _peak_bytes() + MEMORY_BYTES
 
     @property
@@ -112,6 +115,8 @@ def _peak_bytes() -> int:
 
 
 _folder: Path | None = None
+_other_threads: frozenset[int | None] = frozenset()
+"""Threads that ran before the round began: a server or daemon of another test in this process, not the round's."""
 _strayed: list[str] = []
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 MOVING = ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.link", "os.symlink", "os.truncate")
@@ -119,7 +124,7 @@ MOVING = ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.link", "os.symli
 
 def _look(event: str, arguments: tuple) -> None:
     """An audit hook: what Python code writes outside the round's folder, or connects to beyond this machine."""
-    if _folder is None:
+    if _folder is None or threading.get_ident() in _other_threads:
         return
     if event == "socket.connect" and isinstance(arguments[1], tuple) and arguments[1][0] not in ("127.0.0.1", "::1"):
         _strayed.append(f"connects to {arguments[1]}")
@@ -136,11 +141,12 @@ def _look(event: str, arguments: tuple) -> None:
 @contextmanager
 def watched(folder: Path) -> Iterator[None]:
     """Raise `AssertionError` at the end where something strayed out of the folder meanwhile."""
-    global _folder
+    global _folder, _other_threads
     if not hasattr(_look, "installed"):
         sys.addaudithook(_look)  # for good: there is no way to take one away
         _look.installed = True
     _strayed.clear()
+    _other_threads = frozenset(thread.ident for thread in threading.enumerate()) - {threading.get_ident()}
     _folder, tempfile.tempdir = folder.resolve(), str(folder)
     try:
         yield

@@ -329,7 +329,7 @@ def test_a_parquet_file_that_counts_other_rows_than_its_row_groups_is_refused(pa
     data = parquet.read_bytes()
     in_footer = data.index(b"\x16\xa4\x13", len(data) - 8 - int.from_bytes(data[-8:-4], "little"))  # 2 * 1234
     parquet.write_bytes(data[:in_footer] + b"\x16\xa6\x13" + data[in_footer + 3 :])
-    with pytest.raises(NotData, match="row groups .* do not add up to the rows in its footer"):
+    with pytest.raises(NotData, match=r"row groups .* do not add up to the rows in its footer"):
         verify(parquet)
 
 
