@@ -1,5 +1,6 @@
 """The graph as a person meets it: keys, groups, partitions, checks, and what one run of it tells."""
 
+import logging
 import re
 import subprocess
 import sys
@@ -11,8 +12,13 @@ import duckdb
 import pytest
 import yaml
 
+from taxi_platform.assets.attributes import raw_file_kinds, table_kinds
+from taxi_platform.assets.resources import LakeResource, SourceResource
 from taxi_platform.definitions import build_definitions
+from taxi_platform.runs.ingest import open_instance
 from taxi_platform.settings import load_settings
+from taxi_platform.trips.contract import contract_of
+from taxi_platform.trips.months import Dataset
 
 ROOT = Path(__file__).parents[1]
 DATASETS = {"yellow": "2009-01", "green": "2013-08", "fhv": "2015-01", "fhvhv": "2019-02"}
@@ -166,3 +172,81 @@ def test_the_zones_become_a_table(definitions, tmp_path):
     with duckdb.connect(str(tmp_path / "home/warehouse.duckdb"), read_only=True) as con:
         assert con.execute("SELECT count(*), count(service_zone) FROM taxi_zones").fetchone() == (265, 265)
         assert con.execute("SELECT zone FROM taxi_zones WHERE location_id = 265").fetchone() == ("Outside of NYC",)
+
+
+def test_every_month_of_a_range_becomes_a_run_of_its_own(monkeypatch):
+    """The daemon's own pass over a backfill, which the UI starts for a range; it queues the runs."""
+    from dagster._core.execution.backfill import PartitionBackfill
+    from dagster._core.workspace.context import WorkspaceProcessContext
+    from dagster._core.workspace.load_target import WorkspaceFileTarget
+    from dagster._daemon.backfill import execute_backfill_iteration
+
+    months = ["2020-04", "2020-05", "2020-06"]
+    assets = [dg.AssetKey(["green", name]) for name in ("raw_file", "clean_trips", "rejected_trips", "trips")]
+    workspace = WorkspaceFileTarget([str(ROOT / "workspace.yaml")])
+    with open_instance(load_settings()) as instance, WorkspaceProcessContext(instance, workspace) as process:
+        backfill = PartitionBackfill.from_asset_partitions(
+            backfill_id="a_range",
+            asset_graph=process.create_request_context().asset_graph,
+            partition_names=months,
+            asset_selection=assets,
+            backfill_timestamp=datetime(2026, 11, 22).timestamp(),
+            tags={},
+            dynamic_partitions_store=instance,
+            all_partitions=False,
+            title=None,
+            description=None,
+            run_config=None,
+        )
+        instance.add_backfill(backfill)
+        errors = list(execute_backfill_iteration(process, logging.getLogger("dagster")))
+        runs = instance.get_runs()
+    assert [error for error in errors if error] == []
+    assert sorted(run.tags["dagster/partition"] for run in runs) == months
+    assert all(run.asset_selection == set(assets) for run in runs)
+
+
+def test_kinds_name_the_backends_in_use(monkeypatch, tmp_path):
+    monkeypatch.setenv("TAXI_SOURCE_URL", "tlc://")
+    monkeypatch.setenv("TAXI_SERVING_URL", "postgresql://somebody@host/db")
+    graph = build_definitions(load_settings()).resolve_asset_graph()
+    kinds = {name: graph.get(dg.AssetKey(["green", name])).kinds for name in ("raw_file", "trips", "serving_trips")}
+    assert kinds == {
+        "raw_file": {"file", "parquet"},
+        "trips": {"table", "duckdb"},
+        "serving_trips": {"table", "postgres"},
+    }
+    assert raw_file_kinds("gs://bucket/prefix", "course://") == {"gcs", "csv"}
+    assert table_kinds("bigquery://project/dataset") == {"table", "bigquery"}
+
+
+def test_cleaning_carries_the_contract_as_its_code_version(definitions):
+    asset = definitions.resolve_assets_def(dg.AssetKey(["green", "clean_trips"]))
+    assert set(asset.code_versions_by_key.values()) == {contract_of(Dataset.GREEN).version}
+
+
+def test_assets_lead_to_their_source_code(definitions):
+    files = {
+        spec.key.path[-1]: Path(spec.metadata["dagster/code_references"].code_references[0].file_path).name
+        for spec in definitions.resolve_all_asset_specs()
+        if spec.key.path[0] == "green"
+    }
+    assert files == {
+        "raw_file": "raw_file.py",
+        "clean_trips": "cleaning.py",
+        "rejected_trips": "cleaning.py",
+        "trips": "tables.py",
+    }
+
+
+def test_a_resource_can_be_replaced(tmp_path):
+    folder = (tmp_path / "another lake").as_uri()
+    source = SourceResource(url="sample://?rows=300")
+    lake = LakeResource(url=folder, home=str(tmp_path / "home"))
+    result, _ = materialize(
+        build_definitions(load_settings(), {"source": source, "lake": lake}), "green_ingest", "2020-04"
+    )
+    assert result.success
+    told = {e.asset_key.path[-1]: e.materialization.metadata for e in result.get_asset_materialization_events()}
+    assert told["raw_file"]["rows_read"].value == 300
+    assert told["raw_file"]["dagster/uri"].value.startswith(folder)
