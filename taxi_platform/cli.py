@@ -367,7 +367,7 @@ def _ingest(
 def _definitions() -> dg.Definitions:
     from taxi_platform.definitions import defs
 
-    return defs
+    return defs()
 
 
 def _result(outcome: RunOutcome, seconds: float) -> MonthResult:

@@ -4,25 +4,77 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Mapping
 
 import dagster as dg
 
-# backfill_policy and asset checks with partitions are beta or preview in Dagster 1.13, and used knowingly.
-warnings.filterwarnings("ignore", category=dg.BetaWarning)
-warnings.filterwarnings("ignore", category=dg.PreviewWarning)
+from taxi_platform.assets.checks import rows_accounted_for, table_matches_clean_trips
+from taxi_platform.assets.cleaning import cleaning_asset
+from taxi_platform.assets.raw_file import raw_file_asset
+from taxi_platform.assets.resources import LakeResource, SourceResource, WarehouseResource
+from taxi_platform.assets.tables import serving_trips_asset, trips_asset
+from taxi_platform.assets.zones import taxi_zones_asset
+from taxi_platform.automation.freshness import freshness_check
+from taxi_platform.automation.jobs import freshness_job, freshness_schedule, ingest_job
+from taxi_platform.automation.publication import catch_up_schedule, check_schedule, publication_sensor
+from taxi_platform.notifications.sensors import build_notifications
+from taxi_platform.settings import Settings, check_urls, load_settings
+from taxi_platform.trips.months import Dataset
 
-from taxi_platform.assets.resources import LakeResource, SourceResource, WarehouseResource  # noqa: E402
-from taxi_platform.assets.trips import build_dataset  # noqa: E402
-from taxi_platform.assets.zones import taxi_zones_table  # noqa: E402
-from taxi_platform.automation.freshness import freshness_check  # noqa: E402
-from taxi_platform.automation.jobs import freshness_job, freshness_schedule, ingest_job  # noqa: E402
-from taxi_platform.automation.publication import catch_up_schedule, check_schedule, publication_sensor  # noqa: E402
-from taxi_platform.notifications.sensors import build_notifications  # noqa: E402
-from taxi_platform.settings import Settings, check_urls, load_settings  # noqa: E402
+
+@dg.definitions
+def defs() -> dg.Definitions:
+    """What Dagster loads: the platform under the settings of this process's environment."""
+    return build_definitions(load_settings())
+
+
+def build_definitions(settings: Settings, resource_overrides: Mapping[str, object] | None = None) -> dg.Definitions:
+    """Everything the code location offers under these settings; raises `SettingError` for a wrong one.
+
+    `resource_overrides` replaces resources by key: `source`, `lake`, `warehouse`, `serving`.
+    """
+    _accept_beta_features()
+    check_urls(settings)
+    check_schedule(settings.schedule)
+    freshness_checks = [freshness_check(dataset) for dataset in settings.datasets]
+    freshness = freshness_job(freshness_checks)
+    assets = [taxi_zones_asset(settings), *(a for dataset in settings.datasets for a in _assets(dataset, settings))]
+    checks = [check for dataset in settings.datasets for check in _checks(dataset, settings)]
+    catch_up = [catch_up_schedule(d, settings.reject, settings.since, settings.schedule) for d in settings.datasets]
+    publication = [publication_sensor(dataset, settings.reject) for dataset in settings.datasets]
+    return dg.Definitions(
+        assets=dg.with_source_code_references(assets),
+        asset_checks=[*freshness_checks, *checks],
+        jobs=[freshness, *(ingest_job(dataset) for dataset in settings.datasets)],
+        schedules=[freshness_schedule(freshness), *catch_up],
+        sensors=[*publication, *build_notifications(settings)],
+        resources={**build_resources(settings), **(resource_overrides or {})},
+        executor=dg.in_process_executor,
+    )
+
+
+def _accept_beta_features() -> None:
+    """Code references and checks with partitions are beta or preview in Dagster 1.13, and used deliberately."""
+    warnings.filterwarnings("ignore", category=dg.BetaWarning)
+    warnings.filterwarnings("ignore", category=dg.PreviewWarning)
+
+
+def _assets(dataset: Dataset, settings: Settings) -> list[dg.AssetsDefinition]:
+    assets = [raw_file_asset(dataset, settings), cleaning_asset(dataset, settings), trips_asset(dataset, settings)]
+    if settings.serving_url:
+        assets.append(serving_trips_asset(dataset, settings.serving_url))
+    return assets
+
+
+def _checks(dataset: Dataset, settings: Settings) -> list[dg.AssetChecksDefinition]:
+    checks = [rows_accounted_for(dataset), table_matches_clean_trips(dataset, "trips", "warehouse")]
+    if settings.serving_url:
+        checks.append(table_matches_clean_trips(dataset, "serving_trips", "serving"))
+    return checks
 
 
 def build_resources(settings: Settings) -> dict[str, object]:
-    """The resources by key. A variable that is set stays an `EnvVar`, so that its value shows nowhere."""
+    """The resources by key. A variable that is set stays an `EnvVar`, so that its value is never shown."""
 
     def url(variable: str, default: str) -> str:
         return dg.EnvVar(variable) if os.environ.get(variable, "").strip() else default
@@ -42,33 +94,3 @@ def build_resources(settings: Settings) -> dict[str, object]:
     if settings.serving_url:
         resources["serving"] = WarehouseResource(url=dg.EnvVar("TAXI_SERVING_URL"), variable="TAXI_SERVING_URL")
     return resources
-
-
-def build_definitions(settings: Settings) -> dg.Definitions:
-    """Everything the code location offers under these settings."""
-    check_urls(settings)
-    check_schedule(settings.schedule)
-    built = [build_dataset(dataset, settings.reject, bool(settings.serving_url)) for dataset in settings.datasets]
-    fresh = [freshness_check(dataset) for dataset in settings.datasets]
-    freshness = freshness_job(fresh)
-    return dg.Definitions(
-        assets=[taxi_zones_table, *(asset for assets, _ in built for asset in assets)],
-        asset_checks=[*fresh, *(check for _, checks in built for check in checks)],
-        jobs=[freshness, *(ingest_job(dataset) for dataset in settings.datasets)],
-        schedules=[
-            freshness_schedule(freshness),
-            *(
-                catch_up_schedule(dataset, settings.reject, settings.since, settings.schedule)
-                for dataset in settings.datasets
-            ),
-        ],
-        sensors=[
-            *(publication_sensor(dataset, settings.reject) for dataset in settings.datasets),
-            *build_notifications(settings),
-        ],
-        resources=build_resources(settings),
-        executor=dg.in_process_executor,
-    )
-
-
-defs = build_definitions(load_settings())

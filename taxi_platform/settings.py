@@ -1,4 +1,4 @@
-"""The environment, parsed once: every variable, what it takes, and one clear message when it is wrong."""
+"""The environment, parsed once: every variable, what it accepts, and one clear message if it is wrong."""
 
 from __future__ import annotations
 
@@ -38,17 +38,17 @@ NAMES = (
     "TAXI_THREADS",
     "TAXI_FAULT_POINT",
 )
-"""All that are read anywhere; names that begin with TAXI_TEST_ belong to tests."""
+"""Every variable that the platform reads. Names that begin with TAXI_TEST_ belong to tests."""
 
 TYPO_CUTOFF = 0.76
-"""From here on a name is a mistyped one: TOKEN is near UI_TOKEN (0.77), FARE_URL near nothing (LAKE_URL: 0.75)."""
+"""From this similarity on a name counts as mistyped: TOKEN is UI_TOKEN (0.77), FARE_URL is not LAKE_URL (0.75)."""
 
 MEMORY_PATTERN = re.compile(r"([0-9]{1,9}(?:\.[0-9]+)?) *(MB|GB|MiB|GiB)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What the platform works with. URLs may hold secrets, so nothing prints this."""
+    """Where the platform reads and writes, and how. URLs may hold secrets, so this is never printed."""
 
     home: Path
     source_url: str
@@ -70,20 +70,20 @@ class Settings:
 
 
 def load_settings(environment: Mapping[str, str] = os.environ) -> Settings:
-    """Read all variables; raises `SettingError` naming the first that is wrong and what it takes."""
+    """Read all variables; raises `SettingError`, which names the first wrong one and says what it accepts."""
     for name in unknown_names(environment):
         _check_name(name)
 
     def value(name: str, default: str) -> str:
-        given = environment.get(name, "").strip()
-        if re.search("[\ud800-\udfff]", given):  # so Python reads bytes that are no UTF-8
+        text = environment.get(name, "").strip()
+        if re.search("[\ud800-\udfff]", text):  # Python decodes bytes that are not UTF-8 to these
             raise SettingError(f"{name} is not UTF-8.", "Write it in UTF-8; in a URL, bytes may be %-encoded.")
-        return given or default
+        return text or default
 
     try:
         home = Path(value("TAXI_HOME", "data")).expanduser().absolute()
     except RuntimeError:
-        raise SettingError("TAXI_HOME begins with ~ and a name that no user has.", "It takes a folder.") from None
+        raise SettingError("TAXI_HOME begins with ~ and the name of an unknown user.", "It takes a folder.") from None
     return Settings(
         home=home,
         source_url=value("TAXI_SOURCE_URL", "sample://"),
@@ -102,27 +102,30 @@ def load_settings(environment: Mapping[str, str] = os.environ) -> Settings:
 
 
 def check_urls(settings: Settings) -> None:
-    """Raise `SettingError` for a URL that names nothing, or for two of one warehouse, before anything runs."""
+    """Raise `SettingError` for a URL that is not supported, or if both warehouse URLs name the same one."""
     open_source(settings.source_url, settings.datasets)
     open_lake(settings.lake_url)
     list(open_warehouses(settings))
 
 
 def open_warehouses(settings: Settings) -> Iterator[tuple[str, Warehouse]]:
-    """The warehouse, and the serving one where there is one, each by its resource's key."""
+    """The warehouse, and the serving warehouse if it is configured, each with its resource's key."""
     warehouse = open_warehouse(settings.warehouse_url)
     yield "warehouse", warehouse
     if settings.serving_url:
         serving = open_warehouse(settings.serving_url, "TAXI_SERVING_URL")
         if serving.url == warehouse.url:
-            raise SettingError("TAXI_SERVING_URL names the same warehouse as TAXI_WAREHOUSE_URL.", "It takes another.")
+            raise SettingError("TAXI_SERVING_URL names the same warehouse as TAXI_WAREHOUSE_URL.", "Name another one.")
         yield "serving", serving
 
 
 def unknown_names(environment: Mapping[str, str]) -> list[str]:
-    """The variables that look like settings and are none."""
-    ours = (name for name in environment if name.startswith("TAXI_") and not name.startswith("TAXI_TEST_"))
-    return sorted(name for name in ours if name not in NAMES)
+    """The variables that look like settings but are not, sorted."""
+    return sorted(
+        name
+        for name in environment
+        if name.startswith("TAXI_") and not name.startswith("TAXI_TEST_") and name not in NAMES
+    )
 
 
 def listed(text: str) -> list[str]:
@@ -131,12 +134,13 @@ def listed(text: str) -> list[str]:
 
 
 def _check_name(name: str) -> None:
-    """Raise `SettingError` for a name that is a known one mistyped or cut short; any other may be somebody else's."""
-    near = [known for known in NAMES if known.startswith(f"{name}_")] or [
-        f"TAXI_{known}" for known in get_close_matches(name[5:], [known[5:] for known in NAMES], cutoff=TYPO_CUTOFF)
-    ]
-    if near:
-        raise SettingError(f"{name} is no setting.", f"Perhaps {near[0]} is meant; if not, take another name.")
+    """Raise `SettingError` if a name is probably a setting, mistyped or cut short; others may be another program's."""
+    longer = [known for known in NAMES if known.startswith(f"{name}_")]
+    endings = [known.removeprefix("TAXI_") for known in NAMES]
+    similar = get_close_matches(name.removeprefix("TAXI_"), endings, cutoff=TYPO_CUTOFF)
+    candidates = longer or [f"TAXI_{ending}" for ending in similar]
+    if candidates:
+        raise SettingError(f"{name} is not a setting.", f"Did you mean {candidates[0]}?")
 
 
 def _datasets(text: str) -> tuple[Dataset, ...]:
@@ -165,27 +169,27 @@ def _since(text: str) -> Month | None:
     except UserError as error:
         raise SettingError(f"TAXI_SINCE: {error.problem}", error.remedy) from None
     if since and since > Month.of(date.today()):
-        raise SettingError(f"TAXI_SINCE is {since}, which lies in the future.", "It takes a month such as 2009-01.")
+        raise SettingError(f"TAXI_SINCE is {since}, which is in the future.", "It takes a month such as 2009-01.")
     return since
 
 
 def _ui_url(text: str) -> str:
-    """Where people open the UI, for the links in messages."""
+    """Where people open the UI; messages link to it."""
     if not re.fullmatch(r"https?://[^\s/?#@]+(/[^\s?#@]*)?", text):
         raise SettingError(
             "TAXI_UI_URL is not an address that a message can link to.",
-            "It takes http://host:port or https://host/path, without user, password and query.",
+            "It takes http://host:port or https://host/path, without user, password or query.",
         )
     return text.rstrip("/")
 
 
 def _memory(text: str) -> str:
-    found = MEMORY_PATTERN.fullmatch(text)
-    if not found:
+    amount = MEMORY_PATTERN.fullmatch(text)
+    if not amount:
         raise SettingError(f"TAXI_MEMORY_LIMIT is {text!r}.", "It takes an amount such as 512MB or 2GB.")
-    megabytes = float(found[1]) * (1024 if found[2].upper().startswith("G") else 1)
+    megabytes = float(amount[1]) * (1024 if amount[2].upper().startswith("G") else 1)
     if megabytes < 128:
-        raise SettingError(f"TAXI_MEMORY_LIMIT is {text!r}, too little to clean with.", "It takes 128MB or more.")
+        raise SettingError(f"TAXI_MEMORY_LIMIT is {text!r}, too little for cleaning.", "It takes 128MB or more.")
     return text
 
 

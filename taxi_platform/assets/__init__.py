@@ -1,1 +1,5 @@
-"""The asset graph: thin Dagster assets and checks over the steps that do the work."""
+"""The asset graph as Dagster shows it: assets, checks, their metadata, resources, partitions and names.
+
+An asset opens its resources, calls one step of `ingestion/` and reports the result. What is done to a month belongs in
+`ingestion/`; what starts a run belongs in `automation/` and `runs/`.
+"""

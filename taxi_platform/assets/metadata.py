@@ -1,28 +1,30 @@
-"""What the UI shows of a month: numbers to plot, a small chart, a preview of rows, the columns and what they mean."""
+"""What the UI shows of a month: numbers to plot, a small chart, a preview of rows, the columns and their meaning."""
 
 from __future__ import annotations
 
 import base64
-import re
 from collections.abc import Mapping, Sequence
-from typing import Any, BinaryIO
+from typing import Any
 from urllib.parse import quote
 
 import dagster as dg
 
 from taxi_platform.ingestion.steps import Cleaned, Fetched, Loaded
-from taxi_platform.trips.contract import Column
+from taxi_platform.lake.base import Lake
+from taxi_platform.trips.contract import REJECTED_COLUMNS, Column, contract_of
 from taxi_platform.trips.report import Report
+from taxi_platform.warehouse.base import Table
 
 Metadata = dict[str, Any]
 PREVIEW_ROWS = 8
 MAX_CELL = 200
+"""Characters of a cell: like all metadata it is stored in the event log, and a rejected line may be of any length."""
 BIGQUERY_NAMES = {"D": "datetime", "I": "int64", "F": "float64", "M": "decimal(10,2)", "S": "string", "DATE": "date"}
 
 
 def raw_metadata(fetched: Fetched, seconds: float) -> Metadata:
-    raw = fetched.raw
-    found: Metadata = {
+    raw, previous = fetched.raw, fetched.previous
+    metadata: Metadata = {
         "rows_read": raw.rows,
         "dagster/partition_row_count": raw.rows,
         "bytes": raw.size,
@@ -34,27 +36,32 @@ def raw_metadata(fetched: Fetched, seconds: float) -> Metadata:
         "unchanged": fetched.unchanged,
         "seconds": round(seconds, 2),
     }
-    if fetched.previous and fetched.previous.sha256 != raw.sha256:
-        found["rows_before"] = fetched.previous.rows
-        found["rows_difference"] = raw.rows - fetched.previous.rows
+    if previous and previous.sha256 != raw.sha256:
+        metadata["rows_before"] = previous.rows
+        metadata["rows_difference"] = raw.rows - previous.rows
     if fetched.warning:
-        found["warning"] = fetched.warning
-    return found
+        metadata["warning"] = fetched.warning
+    return metadata
 
 
-def clean_metadata(cleaned: Cleaned, preview: BinaryIO, columns: Sequence[Column], seconds: float) -> Metadata:
-    report, footer = cleaned.report, cleaned.footer
+def clean_metadata(cleaned: Cleaned, seconds: float) -> Metadata:
+    report, footer, lake = cleaned.report, cleaned.footer, cleaned.month.lake
+    columns = contract_of(cleaned.month.dataset_month.dataset).table_columns
     return {
-        **_counts(report),
+        "rows_read": report.rows_read,
+        "rows_clean": report.rows_clean,
+        "rows_rejected": report.rows_rejected,
+        "share_rejected": round(report.share_rejected, 6),
+        "reasons": _reasons(report.rejected_by_reason),
         "dagster/partition_row_count": footer.rows,
         "bytes": footer.size,
-        **_lake_object(cleaned.uri),
+        **_lake_object(lake.uri(cleaned.clean_key)),
         "dagster/column_schema": column_schema(columns),
         "file_version": footer.file_version,
         "contract_version": footer.contract_version,
         "raw_sha256": footer.raw_sha256,
         "trips_per_day": dg.MetadataValue.md(_chart(report)),
-        "preview": dg.MetadataValue.md(_preview(preview)),
+        "preview": _preview(lake, cleaned.clean_key, columns),
         **{f"suspicious/{rule}": rows for rule, rows in report.suspicious.items()},
         "unknown_columns": ", ".join(report.unknown_columns) or "none",
         "missing_columns": ", ".join(report.missing_columns) or "none",
@@ -63,44 +70,36 @@ def clean_metadata(cleaned: Cleaned, preview: BinaryIO, columns: Sequence[Column
     }
 
 
-def rejected_metadata(cleaned: Cleaned, preview: BinaryIO, columns: Sequence[Column]) -> Metadata:
-    report = cleaned.report
+def rejected_metadata(cleaned: Cleaned) -> Metadata:
+    report, lake = cleaned.report, cleaned.month.lake
     return {
         "rows_rejected": report.rows_rejected,
         "share_rejected": round(report.share_rejected, 6),
+        "reasons": _reasons(report.rejected_by_reason),
         "dagster/partition_row_count": report.rows_rejected,
-        **_lake_object(cleaned.rejected_uri),
-        "dagster/column_schema": column_schema(columns),
+        **_lake_object(lake.uri(cleaned.rejected_key)),
+        "dagster/column_schema": column_schema(REJECTED_COLUMNS),
         "file_version": report.file_version,
-        "reasons": _table(report.rejected_by_reason, "reason", "rows"),
-        "preview": dg.MetadataValue.md(_preview(preview)),
+        "preview": _preview(lake, cleaned.rejected_key, REJECTED_COLUMNS),
         "unchanged": cleaned.unchanged,
     }
 
 
-def table_metadata(loaded: Loaded, table: str, columns: Sequence[Column], seconds: float) -> Metadata:
+def table_metadata(loaded: Loaded, table: Table, seconds: float) -> Metadata:
     result = loaded.result
     return {
         "rows": result.rows,
         "rows_rejected": result.rejected_rows,
         "dagster/partition_row_count": result.rows,
-        "dagster/table_name": table,
+        "dagster/table_name": table.name,
         "dagster/uri": loaded.uri,
-        "dagster/column_schema": column_schema(columns),
+        "dagster/column_schema": column_schema(table.columns),
         "file_version": loaded.file_version,
         "fingerprint": str(result.fingerprint),
         **{label: dg.MetadataValue.url(url) for label, url in result.links.items()},
         "unchanged": loaded.unchanged,
         "seconds": round(seconds, 2),
     }
-
-
-def _lake_object(uri: str) -> Metadata:
-    """Where the file lies, and for a bucket's a link that opens it."""
-    if not uri.startswith("gs://"):
-        return {"dagster/uri": uri}
-    page = f"https://console.cloud.google.com/storage/browser/_details/{quote(uri.removeprefix('gs://'))}"
-    return {"dagster/uri": uri, "lake_object": dg.MetadataValue.url(page)}
 
 
 def column_schema(columns: Sequence[Column]) -> dg.TableSchema:
@@ -110,61 +109,60 @@ def column_schema(columns: Sequence[Column]) -> dg.TableSchema:
     )
 
 
-def _counts(report: Report) -> Metadata:
-    return {
-        "rows_read": report.rows_read,
-        "rows_clean": report.rows_clean,
-        "rows_rejected": report.rows_rejected,
-        "share_rejected": round(report.share_rejected, 6),
-        "reasons": _table(report.rejected_by_reason, "reason", "rows"),
-    }
+def _lake_object(uri: str) -> Metadata:
+    """Where the file is, and for a bucket a link that opens it."""
+    if not uri.startswith("gs://"):
+        return {"dagster/uri": uri}
+    page = f"https://console.cloud.google.com/storage/browser/_details/{quote(uri.removeprefix('gs://'))}"
+    return {"dagster/uri": uri, "lake_object": dg.MetadataValue.url(page)}
 
 
-def _table(counts: Mapping[str, int], name: str, number: str) -> dg.MetadataValue:
-    rows = "".join(f"| {key} | {value:,} |\n" for key, value in counts.items())
-    return dg.MetadataValue.md(f"| {name} | {number} |\n|---|---:|\n{rows}" if rows else "none")
+def _reasons(rows_by_reason: Mapping[str, int]) -> dg.MetadataValue:
+    schema = dg.TableSchema(columns=[dg.TableColumn("reason", "string"), dg.TableColumn("rows", "int")])
+    records = [dg.TableRecord({"reason": reason, "rows": rows}) for reason, rows in rows_by_reason.items()]
+    return dg.MetadataValue.table(records, schema)
+
+
+def _preview(lake: Lake, key: str, columns: Sequence[Column]) -> dg.MetadataValue:
+    """The first rows of a Parquet file in the lake, without the columns that are empty in all of them."""
+    import pyarrow.parquet as pq
+
+    with lake.open(key) as file:
+        batch = next(pq.ParquetFile(file).iter_batches(batch_size=PREVIEW_ROWS), None)
+    rows = batch.to_pylist() if batch is not None else []
+    shown = [column for column in columns if any(row[column.name] is not None for row in rows)]
+    records = [dg.TableRecord({column.name: _cell(row[column.name]) for column in shown}) for row in rows]
+    return dg.MetadataValue.table(records, column_schema(shown))
+
+
+def _cell(value: object) -> str:
+    """A cell's text, bounded and printable: it may hold anything that a published file does."""
+    text = "" if value is None else str(value)[:MAX_CELL]
+    return "".join(character if character.isprintable() else " " for character in text)
 
 
 def _chart(report: Report) -> str:
-    """Trips per day as a picture of about 3 kB: it is stored in the event log, once a materialization.
+    """Trips per day as a picture of about 3 kB, small because every materialization stores it in the event log.
 
-    Drawn by hand: thirty bars do not need a plotting library, which took a tenth of a small month and of the set-up.
+    It is written as SVG text, because a plotting library took a tenth of a small month's time and of the set-up's.
     """
     width, height, left, top, bottom = 440, 150, 54, 22, 132
     highest = max(report.trips_per_day.values(), default=0) or 1
     step = (width - left) / 31
-    marks = []
+    bars = []
     for day, trips in report.trips_per_day.items():
-        x, tall = left + step * (int(day[-2:]) - 1), (bottom - top) * trips / highest
-        marks.append(f'<rect x="{x:.1f}" y="{bottom - tall:.1f}" width="{step * 0.8:.1f}" height="{tall:.1f}"/>')
+        x, size = left + step * (int(day[-2:]) - 1), (bottom - top) * trips / highest
+        bars.append(f'<rect x="{x:.1f}" y="{bottom - size:.1f}" width="{step * 0.8:.1f}" height="{size:.1f}"/>')
     texts: list[tuple[float, int, str, str]] = [
         (left - 4, top + 8, "end", f"{highest:,}"),
         (left - 4, bottom, "end", "0"),
         (width / 2, 13, "middle", f"{report.dataset} {report.month}: trips per day"),
         *((left + step * (day - 0.6), height - 6, "middle", str(day)) for day in (1, 5, 10, 15, 20, 25, 30)),
     ]
-    words = "".join(f'<text x="{x:.0f}" y="{y}" text-anchor="{anchor}">{text}</text>' for x, y, anchor, text in texts)
+    labels = "".join(f'<text x="{x:.0f}" y="{y}" text-anchor="{anchor}">{text}</text>' for x, y, anchor, text in texts)
     svg = (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" font-family="sans-serif" '
-        f'font-size="10"><rect width="100%" height="100%" fill="white"/><g fill="#2b6cb0">{"".join(marks)}</g>'
-        f'<g fill="#444">{words}</g></svg>'
+        f'font-size="10"><rect width="100%" height="100%" fill="white"/><g fill="#2b6cb0">{"".join(bars)}</g>'
+        f'<g fill="#444">{labels}</g></svg>'
     )
     return f"![trips per day](data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()})"
-
-
-def _preview(file: BinaryIO) -> str:
-    """The first rows of a Parquet file as a table, without the columns that are empty there."""
-    import pyarrow.parquet as pq
-
-    batch = next(pq.ParquetFile(file).iter_batches(batch_size=PREVIEW_ROWS), None)
-    if batch is None or not batch.num_rows:
-        return "no rows"
-    filled = [name for name in batch.schema.names if batch[name].null_count < batch.num_rows]
-    cells = [["" if row[name] is None else _escaped(row[name]) for name in filled] for row in batch.to_pylist()]
-    return "\n".join(f"| {' | '.join(line)} |" for line in (filled, ["---"] * len(filled), *cells))
-
-
-def _escaped(value: object) -> str:
-    """A cell's text, which may hold what strangers wrote, so that it cannot become markup or break the table."""
-    text = "".join(character if character.isprintable() else " " for character in str(value)[:MAX_CELL])
-    return re.sub(r"([\\`*_{}\[\]<>|#!&])", r"\\\1", text)

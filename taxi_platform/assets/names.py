@@ -1,6 +1,6 @@
 """The names that the UI shows and that runs, schedules and messages refer to: jobs, ops, assets and tags.
 
-They are public: renaming one breaks saved run configs, run history and whoever filters by a tag.
+They are public: renaming one breaks saved run configs, run history and filters by tag.
 """
 
 from __future__ import annotations
@@ -14,8 +14,7 @@ REASON_TAG = "taxi/reason"
 ASKED_TAG = "taxi/asked_on"
 """The day on which a schedule or sensor asked for the run."""
 PROCESS_TAG = ".dagster/taxi_process"
-"""On runs that a command started and waits for: the machine, id and start time of its process. The leading dot hides
-the tag in the UI."""
+"""On runs that a command waits for: its machine, process id and start time. The leading dot hides the tag in the UI."""
 
 
 def job_name(dataset: Dataset) -> str:

@@ -1,4 +1,7 @@
-"""The resources a person configures: each is one URL, opened into what stands behind it."""
+"""The resources: each is one URL, and opens into a source, a lake or a warehouse.
+
+An asset opens them itself, inside its step, so that a wrong URL or missing credentials become a failure with a remedy.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -27,17 +30,17 @@ class SourceResource(dg.ConfigurableResource):
 
 
 class LakeResource(dg.ConfigurableResource):
-    """Where files live, and the engine that cleans them. A bucket's client is dagster-gcp's `GCSResource`."""
+    """Where files live, and what cleaning may use. A bucket's client is dagster-gcp's `GCSResource`."""
 
     url: str = Field(description="TAXI_LAKE_URL: file:///folder or gs://bucket/prefix.")
-    home: str = Field(description="TAXI_HOME: where work in progress is kept and spilled.")
+    home: str = Field(description="TAXI_HOME: where work in progress is stored and spilled.")
     memory_limit: str = Field(default="512MB", description="TAXI_MEMORY_LIMIT.")
     threads: int = Field(default=2, description="TAXI_THREADS.")
 
     def open(self) -> Lake:
         if not self.url.startswith("gs://"):
             return open_lake(self.url)
-        from dagster_gcp import GCSResource  # two seconds and 200 MB: only for those who use it
+        from dagster_gcp import GCSResource  # takes two seconds and 200 MB: imported only if it is used
 
         from taxi_platform.lake.gcs import connect
 

@@ -1,4 +1,4 @@
-"""Folders for work in progress under `TAXI_HOME`, gone when the work is, also after a kill."""
+"""Folders for work in progress under `TAXI_HOME`, deleted when the work ends; after a kill, by the next run."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from filelock import FileLock, Timeout
 from taxi_platform.trips.errors import LakeError
 from taxi_platform.trips.months import DatasetMonth
 
-ELSEWHERE = "Set TAXI_HOME to a folder that you own."
+OTHER_FOLDER = "Set TAXI_HOME to a folder that you own."
 REMEDIES = {
-    errno.EACCES: ELSEWHERE,
-    errno.EPERM: ELSEWHERE,
-    errno.EROFS: ELSEWHERE,
-    errno.ENOTDIR: ELSEWHERE,
+    errno.EACCES: OTHER_FOLDER,
+    errno.EPERM: OTHER_FOLDER,
+    errno.EROFS: OTHER_FOLDER,
+    errno.ENOTDIR: OTHER_FOLDER,
     errno.ENAMETOOLONG: "Set TAXI_HOME to a shorter path.",
-    errno.EEXIST: ELSEWHERE,
+    errno.EEXIST: OTHER_FOLDER,
     errno.ENOSPC: "The disk is full: free some space and run again.",
     errno.EDQUOT: "The disk quota is used up: free some space and run again.",
 }
@@ -29,12 +29,15 @@ REMEDIES = {
 
 @contextmanager
 def work_folder(home: Path, dataset_month: DatasetMonth) -> Iterator[Path]:
-    """An empty folder under `home/tmp`. A lock beside it tells that its owner lives; ownerless ones go first."""
+    """An empty folder under `home/tmp`, deleted at the end. Folders whose process was killed are deleted first.
+
+    Raises `LakeError` if the folder cannot be written.
+    """
     root = home / "tmp"
     name = f"{dataset_month.stem}-{uuid.uuid4().hex[:8]}"
     try:
         root.mkdir(parents=True, exist_ok=True)
-        _sweep(root)
+        _delete_abandoned(root)
         with FileLock(root / f"{name}.lock"):
             (root / name).mkdir()
             try:
@@ -48,8 +51,8 @@ def work_folder(home: Path, dataset_month: DatasetMonth) -> Iterator[Path]:
         raise LakeError(f"Cannot work in {root}: {error.strerror}.", REMEDIES[error.errno]) from error
 
 
-def _sweep(root: Path) -> None:
-    """Remove what killed owners left. A lock is taken before its folder is made, so a free lock means a dead owner."""
+def _delete_abandoned(root: Path) -> None:
+    """Delete what killed processes left. A lock is taken before its folder is made: a free one means a dead owner."""
     for lock_file in root.glob("*.lock"):
         with suppress(Timeout, OSError), FileLock(lock_file, timeout=0):
             shutil.rmtree(lock_file.with_suffix(""), ignore_errors=True)

@@ -1,4 +1,8 @@
-"""Where files live: a local folder or a GCS bucket behind one small interface (`base.Lake`)."""
+"""Where files live: a local folder or a GCS bucket behind one small interface (`base.Lake`), and what a month is there.
+
+Here belongs how objects are stored, replaced and listed, and which objects a month has (`months.py`, `manifest.py`).
+What a file's rows mean belongs in `trips/`; when a month is fetched or cleaned is decided in `ingestion/`.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +15,10 @@ from taxi_platform.trips.errors import SettingError
 
 
 def open_lake(url: str) -> Lake:
-    """The lake that TAXI_LAKE_URL names; raises `SettingError` where it takes no such URL."""
+    """The lake that TAXI_LAKE_URL names; raises `SettingError` for a URL that is not supported."""
     try:
         parts = urlsplit(url)
-    except ValueError:  # its text may show a password
+    except ValueError:  # not chained or shown: its text may hold a password
         parts = urlsplit("")
     folder = unquote(parts.path)
     if parts.scheme == "file" and parts.netloc in ("", "localhost") and len(folder) > 1 and "\0" not in folder:
@@ -26,5 +30,7 @@ def open_lake(url: str) -> Lake:
 
         return connect(url)
     if re.fullmatch(r"/(?!/)[\w./-]+", url):
-        raise SettingError("TAXI_LAKE_URL is a path, not an address.", f"Write it {Path(url).as_uri()}.")
-    raise SettingError("TAXI_LAKE_URL names no lake.", "It takes file:///absolute/folder or gs://bucket/prefix.")
+        raise SettingError("TAXI_LAKE_URL is a path, not a URL.", f"Write it as {Path(url).as_uri()}.")
+    raise SettingError(
+        "TAXI_LAKE_URL is not a supported lake.", "It takes file:///absolute/folder or gs://bucket/prefix."
+    )

@@ -1,4 +1,4 @@
-"""What every lake can do: hold objects under keys with `/`, replace one only where it is still the expected version."""
+"""What every lake can do: hold objects under keys with `/`, and replace one only if it has the expected version."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from taxi_platform.trips.months import DatasetMonth
 from taxi_platform.trips.plan import Change
 
 ANY_VERSION = "*"
-"""As `if_version`: write whatever is there."""
+"""As `if_version`: write, whether or not the object exists."""
 
 NEW = ""
-"""As `if_version`: write only if nothing is there."""
+"""As `if_version`: write only if the object does not exist."""
 
 
 @dataclass(frozen=True)
 class StoredObject:
-    """An object as it is now: its size in bytes and a version that changes with every write."""
+    """An object as it is now: its size in bytes, and a version that changes with every write."""
 
     key: str
     size: int
@@ -31,68 +31,68 @@ class StoredObject:
 
 
 class Lake(ABC):
-    """Objects under keys. Raises `LakeError` when it cannot, `Conflict` when `if_version` no longer holds.
+    """Objects under keys. Methods raise `LakeError` if they fail, `Conflict` if `if_version` no longer holds.
 
-    A write is seen whole or not at all, and survives a crash once it returned.
+    Readers see a write completely or not at all, and once it has returned it survives a crash.
     """
 
     url: str
 
     def uri(self, key: str) -> str:
-        """Where a person or another program finds the object."""
+        """The object's URL, for people and for other programs."""
         return f"{self.url.rstrip('/')}/{key}"
 
     def missing(self, key: str) -> LakeError:
-        """What to say of an object that should be there."""
+        """The error for an object that should exist and does not."""
         asset = "raw_file" if key.startswith("raw/") else "clean_trips"
         return LakeError(f"{self.uri(key)} is missing.", f"Materialize the month's {asset} again.")
 
     @abstractmethod
-    def stat(self, key: str) -> StoredObject | None: ...
+    def stat(self, key: str) -> StoredObject | None:
+        """The object's size and version; None if there is none."""
 
     @abstractmethod
     def read(self, key: str) -> tuple[bytes, StoredObject] | None:
-        """A small object whole, with the version that was read."""
+        """A small object's bytes, with the version that was read; None if there is none."""
 
     @abstractmethod
     def open(self, key: str) -> BinaryIO:
-        """The object as a seekable stream; raises `LakeError` where there is none."""
+        """The object as a seekable stream; raises `LakeError` if there is none."""
 
     @abstractmethod
-    def write(self, key: str, data: bytes, if_version: str = ANY_VERSION) -> StoredObject: ...
+    def write(self, key: str, data: bytes, if_version: str = ANY_VERSION) -> StoredObject:
+        """Store a small object."""
 
     @abstractmethod
     def upload(self, key: str, path: Path, if_version: str = ANY_VERSION) -> StoredObject:
-        """Store a local file; the lake may take the file itself, so the caller must not use it afterwards."""
+        """Store a local file. The lake may move the file, so the caller must not use it afterwards."""
 
     @abstractmethod
     def delete(self, key: str, if_version: str = ANY_VERSION) -> None:
-        """Remove the object; nothing happens where there is none, or none of that version."""
+        """Delete the object, if it exists and has that version."""
 
     @abstractmethod
     def list(self, prefix: str) -> list[str]:
-        """The keys under a prefix that ends in `/`, sorted."""
+        """The keys that begin with a prefix ending in `/`, sorted."""
 
     @abstractmethod
     def local_copy(self, key: str, folder: Path) -> AbstractContextManager[Path]:
-        """The object as a local file to read: itself where it is one, else a copy in `folder`."""
+        """The object as a local file to read: the stored file itself, or a temporary copy in `folder`."""
 
     @abstractmethod
     def plan(self) -> Iterator[Change]:
-        """What has to be made before the lake can hold anything."""
+        """What has to be created before the lake can hold anything."""
 
     def check_access(self) -> None:
-        """Write, read and remove a small object; raises `LakeError` naming what is missing."""
+        """Write, read and delete a small object; raises `LakeError` naming the permission that is missing."""
         key = f".check/{uuid.uuid4().hex}"
         self.write(key, b"taxi_platform")
-        found = self.read(key)
+        stored = self.read(key)
         self.delete(key)
-        if found is None or found[0] != b"taxi_platform":
-            raise LakeError(
-                f"{self.url} does not give back what was written.", "Check what stands behind that address."
-            )
+        if stored is None or stored[0] != b"taxi_platform":
+            raise LakeError(f"{self.url} does not return what was written to it.", "Check what serves that URL.")
 
     @contextmanager
     def lock(self, dataset_month: DatasetMonth) -> Iterator[None]:
-        """Be the only writer of a month, where the lake has locks; elsewhere versions decide."""
+        """Be the only writer of a month. A lake without locks relies on `if_version` instead."""
         yield

@@ -20,11 +20,11 @@ from taxi_platform.trips.months import DatasetMonth
 from taxi_platform.trips.plan import Change
 
 LOCK_WAIT_SECONDS = 3 * 3600
-"""The largest month takes minutes; whoever holds a lock this long is stuck."""
+"""The largest month takes minutes, so a run that holds a lock this long is stuck."""
 
 
 class LocalLake(Lake):
-    """Objects as files under `root`. Temporary files live in `.tmp`, locks in `.locks`, both under the root."""
+    """Objects as files under `root`, with temporary files in `root/.tmp` and locks in `root/.locks`."""
 
     def __init__(self, root: Path) -> None:
         self.root = root.absolute()
@@ -33,7 +33,7 @@ class LocalLake(Lake):
     def _path(self, key: str) -> Path:
         path = (self.root / key).resolve()
         if not path.is_relative_to(self.root.resolve()) or "\0" in key:
-            raise LakeError(f"The key {key!r} leads out of the lake.", "Keys are made of dataset and month only.")
+            raise LakeError(f"The key {key!r} leads out of the lake.", "Keys consist of dataset, month and file name.")
         return path
 
     def stat(self, key: str) -> StoredObject | None:
@@ -44,36 +44,36 @@ class LocalLake(Lake):
         return StoredObject(key, status.st_size, f"{status.st_mtime_ns}-{status.st_ino}-{status.st_size}")
 
     def read(self, key: str) -> tuple[bytes, StoredObject] | None:
-        with self._explained("read", key):
-            # The version is taken first: if the file is replaced in between, a later write notices.
+        with self._translated_errors("read", key):
+            # The version is read first: if the file is replaced in between, a later write raises Conflict.
             if (stored := self.stat(key)) is None:
                 return None
             return self._path(key).read_bytes(), stored
         return None
 
     def open(self, key: str) -> BinaryIO:
-        with self._explained("read", key):
+        with self._translated_errors("read", key):
             return self._path(key).open("rb")
 
     def write(self, key: str, data: bytes, if_version: str = ANY_VERSION) -> StoredObject:
-        with self._explained("write", key):
+        with self._translated_errors("write", key):
             temporary = self._temporary(key)
             temporary.write_bytes(data)
             return self._commit(key, temporary, if_version)
 
     def upload(self, key: str, path: Path, if_version: str = ANY_VERSION) -> StoredObject:
-        with self._explained("write", key):
+        with self._translated_errors("write", key):
             temporary = self._temporary(key)
             try:
                 path.replace(temporary)
             except OSError as error:
-                if error.errno != errno.EXDEV:  # another file system
+                if error.errno != errno.EXDEV:  # the lake is on another file system
                     raise
                 shutil.copyfile(path, temporary)
             return self._commit(key, temporary, if_version)
 
     def delete(self, key: str, if_version: str = ANY_VERSION) -> None:
-        with self._explained("delete", key):
+        with self._translated_errors("delete", key):
             stored = self.stat(key)
             if stored and if_version in (ANY_VERSION, stored.version):
                 self._path(key).unlink(missing_ok=True)
@@ -91,16 +91,16 @@ class LocalLake(Lake):
         yield path
 
     def plan(self) -> Iterator[Change]:
-        yield Change(f"folder {self.root}", not self.root.is_dir(), self._make_root)
+        yield Change(f"folder {self.root}", not self.root.is_dir(), self._create_root)
 
-    def _make_root(self) -> None:
-        with self._explained("make", ""):
+    def _create_root(self) -> None:
+        with self._translated_errors("create", ""):
             self.root.mkdir(parents=True, exist_ok=True)
 
     @contextmanager
     def lock(self, dataset_month: DatasetMonth) -> Iterator[None]:
-        """Wait for the month's lock; held, everything temporary that names this month is litter of a killed run."""
-        with self._explained("write", ".locks"):
+        """Hold the month's lock, and delete its temporary files: if any exist by then, a killed run left them."""
+        with self._translated_errors("write", ".locks"):
             (self.root / ".locks").mkdir(parents=True, exist_ok=True)
             lock = FileLock(self.root / ".locks" / f"{dataset_month.stem}.lock")
             try:
@@ -108,7 +108,7 @@ class LocalLake(Lake):
             except Timeout:
                 raise TransientError(
                     f"Another run has been working on {dataset_month} for {LOCK_WAIT_SECONDS // 3600} hours.",
-                    "End it if it is stuck.",
+                    "Terminate it if it is stuck.",
                 ) from None
         try:
             for orphan in (self.root / ".tmp").glob(f"*~{dataset_month.dataset}~*{dataset_month.month}~*"):
@@ -123,7 +123,7 @@ class LocalLake(Lake):
         return path
 
     def _commit(self, key: str, temporary: Path, if_version: str) -> StoredObject:
-        """Make a temporary file the object, durably, if the object still has the expected version."""
+        """Replace the object with a temporary file, durably, if the object still has the expected version."""
         target = self._path(key)
         try:
             fault_point("temp_written")
@@ -143,21 +143,25 @@ class LocalLake(Lake):
             temporary.unlink(missing_ok=True)
             raise
         if stored is None:
-            raise LakeError(f"{self.uri(key)} vanished while it was written.", "Does something else clean that folder?")
+            raise LakeError(
+                f"{self.uri(key)} disappeared while it was written.",
+                "Does another program delete files there?",
+            )
         return stored
 
     @contextmanager
-    def _explained(self, action: str, key: str) -> Iterator[None]:
+    def _translated_errors(self, action: str, key: str) -> Iterator[None]:
+        """Turn what the operating system raises into the lake's errors."""
         try:
             yield
         except OSError as error:
             remedy = {
                 errno.ENOSPC: "The disk is full: free some space and run again.",
                 errno.EDQUOT: "The disk quota is used up: free some space and run again.",
-                errno.EROFS: "The file system is read-only: set TAXI_LAKE_URL to a folder that can be written.",
+                errno.EROFS: "The file system is read-only: set TAXI_LAKE_URL to a folder that you can write to.",
                 errno.EACCES: "Permission is missing: set TAXI_LAKE_URL to a folder that you own.",
-                errno.ENOENT: "Materialize the asset that makes it again.",
-                errno.ENOTDIR: "A file stands where a folder should be: check TAXI_LAKE_URL.",
+                errno.ENOENT: "Materialize again the asset that writes it.",
+                errno.ENOTDIR: "A file is in the place of a folder: check TAXI_LAKE_URL.",
             }.get(error.errno or 0, "Check the folder that TAXI_LAKE_URL names.")
             raise LakeError(f"Cannot {action} {self.uri(key)}: {error.strerror or error}.", remedy) from error
 
@@ -165,7 +169,7 @@ class LocalLake(Lake):
 def _sync(path: Path) -> None:
     """Force a file's bytes, or a folder's entries, to the disk."""
     if os.name == "nt" and path.is_dir():
-        return  # Windows has no handle on a folder to sync
+        return  # Windows cannot open a folder to sync it
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -188,15 +188,15 @@ def test_bad_input_publishes_nothing_and_keeps_the_last_good_month(place, conten
 
 def test_the_kept_file_is_taken_without_asking_and_one_that_is_not_there_is_told(place):
     with pytest.raises(LakeError, match="has no raw file of green 2020-04"):
-        steps.fetch(place.source, place.lake, GREEN, place.home, kept=True)
+        steps.fetch(place.source, place.lake, GREEN, place.home, use_lake_copy=True)
     place.publish(ROW.format(day=1))
     first = place.ingest()[0].raw
     place.publish(*(ROW.format(day=day) for day in (1, 2)))
-    fetched = steps.fetch(place.source, place.lake, GREEN, place.home, kept=True)
+    fetched = steps.fetch(place.source, place.lake, GREEN, place.home, use_lake_copy=True)
     assert (fetched.raw, fetched.unchanged) == (first, True)
     (place.home / "lake" / first.key).unlink()
     with pytest.raises(LakeError, match=r"is missing\..* taxi versions green 2020-04"):
-        steps.fetch(place.source, place.lake, GREEN, place.home, kept=True)
+        steps.fetch(place.source, place.lake, GREEN, place.home, use_lake_copy=True)
 
 
 def test_a_synthetic_month_replaces_a_published_one_only_by_force(place):
@@ -205,13 +205,13 @@ def test_a_synthetic_month_replaces_a_published_one_only_by_force(place):
     published, table = place.files(), place.table()
     place.source = open_source("sample://?rows=50")
     fetched, cleaned, loaded = place.ingest()
-    assert "makes one up" in fetched.warning
+    assert "would replace it with a synthetic one" in fetched.warning
     assert (fetched.unchanged, cleaned.unchanged, loaded.unchanged) == (True, True, True)
     assert (place.files(), place.table()) == (published, table)
     state = next(Survey(place.source, place.lake, place.warehouse, Dataset.GREEN).look([GREEN.month]))
     assert state.reason is None
     (place.home / "lake" / fetched.raw.key).unlink()
-    with pytest.raises(SourceRefused, match="makes one up"):
+    with pytest.raises(SourceRefused, match="would replace it with a synthetic one"):
         place.ingest()
     assert place.ingest(force=True)[0].raw.rows == 50
     place.source = open_source(f"file://{place.published}/{{dataset}}_tripdata_{{month}}.csv.gz")

@@ -195,7 +195,7 @@ def test_a_bucket_that_does_not_exist_is_told_when_something_is_written(bucket):
     lake = open_lake(f"gs://no-{bucket}/some/prefix")
     assert lake.stat("key") is None
     for use in (lambda: lake.write("key", b"x"), lambda: lake.list("raw/")):
-        with pytest.raises(LakeError, match=r"no such bucket\. Create it, or correct TAXI_LAKE_URL"):
+        with pytest.raises(LakeError, match=r"the bucket does not exist\. Create it, or correct TAXI_LAKE_URL"):
             use()
 
 

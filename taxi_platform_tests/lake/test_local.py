@@ -22,7 +22,7 @@ def test_a_key_that_leads_out_of_the_folder_is_refused(tmp_path, key):
 
 
 def test_a_path_is_answered_with_its_address():
-    with pytest.raises(SettingError, match=r"^TAXI_LAKE_URL is a path, .* Write it file:///tmp/my-lake\.$"):
+    with pytest.raises(SettingError, match=r"^TAXI_LAKE_URL is a path, .* Write it as file:///tmp/my-lake\.$"):
         open_lake("/tmp/my-lake")
 
 

@@ -131,7 +131,10 @@ def test_any_version_can_be_named_and_one_that_is_not_there_is_a_mistake(month):
     first = month.in_lake.versions()[0][0]
     assert month.taxi("restore", "green", "2020-04", first.short_sha256)[0] == 0
     assert len(month.table()) == 299
-    for wrong, told in (("000000000000", "taxi versions green 2020-04"), (first.short_sha256, "is the current one")):
+    for wrong, told in (
+        ("000000000000", "taxi versions green 2020-04"),
+        (first.short_sha256, "is already the current one"),
+    ):
         status, _, err = month.taxi("restore", "green", "2020-04", wrong)
         assert (status, told in err) == (2, True)
     (month.home / "lake" / first.key).unlink()  # nothing but the file gone back to may take its place

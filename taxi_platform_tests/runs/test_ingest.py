@@ -74,7 +74,7 @@ def test_a_killed_process_leaves_no_run_that_says_it_runs(instance):
         "from taxi_platform.definitions import defs\n"
         "from taxi_platform.trips.months import DatasetMonth\n"
         "with open_instance(load_settings()) as instance:\n"
-        "    ingest_month(instance, defs, DatasetMonth.parse('green', '2020-04'), IngestOptions(),\n"
+        "    ingest_month(instance, defs(), DatasetMonth.parse('green', '2020-04'), IngestOptions(),\n"
         "                 lambda step: os.kill(os.getpid(), signal.SIGKILL))\n"
     )
     subprocess.run([sys.executable, "-c", code], check=False, timeout=60)

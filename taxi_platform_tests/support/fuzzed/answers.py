@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from taxi_platform.ingestion import steps
 from taxi_platform.lake.local import LocalLake
+from taxi_platform.lake.months import LakeMonth
 from taxi_platform.sources.http import HttpSource
 from taxi_platform.trips.cleaning import Engine
 from taxi_platform.trips.errors import TaxiError
@@ -109,7 +110,7 @@ def _check_lake(lake: LocalLake, clean: bool) -> None:
     for key in keys:
         assert SECRET not in key and SECRET.encode() not in lake.read(key)[0]
     if clean:
-        month = steps.LakeMonth(lake, MONTH)
+        month = LakeMonth(lake, MONTH)
         with lake.open(month.clean_key) as file:
             rows = len(pq.read_table(file))
         rejected = len(pq.read_table(io.BytesIO(lake.read(month.rejected_key(month.footer().file_version))[0])))

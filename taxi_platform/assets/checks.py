@@ -1,0 +1,169 @@
+"""The asset checks. Each is declared once: its name, description, severity and judgement together.
+
+The checks of a cleaning judge its report, in the cleaning's own step; they warn. `rows_accounted_for` and
+`table_matches_clean_trips` read again what is stored, in steps of their own; they block what comes after them.
+The check of freshness, which no run of a month makes, is in `automation/freshness.py`.
+
+Dagster reads the annotations of check functions when it decorates them, so they are not postponed here.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import dagster as dg
+
+from taxi_platform.assets.attributes import asset_key
+from taxi_platform.assets.partitions import dataset_month, monthly_partitions
+from taxi_platform.assets.resources import LakeResource, WarehouseResource
+from taxi_platform.ingestion import steps
+from taxi_platform.trips.contract import contract_of
+from taxi_platform.trips.errors import Conflict, TaxiError
+from taxi_platform.trips.known import compare_count
+from taxi_platform.trips.months import Dataset
+
+MAX_SHARE_REJECTED = 0.01
+"""A warning above this. Real months of 2018 to 2024 reject no row at all; 2010-02 and 2010-03 hold broken ones."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a check says about one month."""
+
+    passed: bool
+    description: str
+    metadata: Mapping[str, str | int | float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class CleaningCheck:
+    """A check that warns about what one cleaning reported."""
+
+    name: str
+    description: str
+    judge: Callable[[steps.Cleaned], Verdict]
+
+    def spec(self, asset: dg.AssetSpec) -> dg.AssetCheckSpec:
+        return dg.AssetCheckSpec(
+            self.name, asset=asset.key, description=self.description, partitions_def=asset.partitions_def
+        )
+
+    def result(self, asset: dg.AssetSpec, cleaned: steps.Cleaned) -> dg.AssetCheckResult:
+        verdict = self.judge(cleaned)
+        return dg.AssetCheckResult(
+            check_name=self.name,
+            asset_key=asset.key,
+            passed=verdict.passed,
+            severity=dg.AssetCheckSeverity.WARN,
+            description=verdict.description,
+            metadata=verdict.metadata,
+        )
+
+
+def _few_rows_rejected(cleaned: steps.Cleaned) -> Verdict:
+    report = cleaned.report
+    return Verdict(
+        report.share_rejected <= MAX_SHARE_REJECTED,
+        f"{report.rows_rejected:,} of {report.rows_read:,} rows rejected ({report.share_rejected:.3%}).",
+        {"share_rejected": round(report.share_rejected, 6), **report.rejected_by_reason},
+    )
+
+
+def _no_unknown_columns(cleaned: steps.Cleaned) -> Verdict:
+    unknown = cleaned.report.unknown_columns
+    if not unknown:
+        return Verdict(True, "Every published column is in the contract.", {"unknown_columns": 0})
+    return Verdict(
+        False,
+        f"Stored in extra_columns: {', '.join(unknown)}. One line in the contract makes each a column.",
+        {"unknown_columns": len(unknown)},
+    )
+
+
+def _usual_shares(cleaned: steps.Cleaned) -> Verdict:
+    usual = contract_of(cleaned.month.dataset_month.dataset).usual_share
+    unusual = cleaned.report.unusual(usual)
+    shares = [f"{rule} {share:.2%} (up to {usual[rule]:.2%})" for rule, share in unusual.items()]
+    return Verdict(not unusual, f"More than usual: {', '.join(shares)}." if unusual else "As usual.", unusual)
+
+
+def _published_count(cleaned: steps.Cleaned) -> Verdict:
+    report = cleaned.report
+    comparison = compare_count(cleaned.month.dataset_month, report.format, report.rows_read)
+    metadata = {"rows_read": comparison.rows_read, "rows_published": comparison.published or "unknown"}
+    if cleaned.raw.publication.is_synthetic:
+        return Verdict(True, "A synthetic month has no published count.", metadata)
+    return Verdict(comparison.agrees, str(comparison), metadata)
+
+
+CLEAN_TRIPS_CHECKS = (
+    CleaningCheck(
+        "no_unknown_columns",
+        "Every published column is in the contract; others are stored in extra_columns.",
+        _no_unknown_columns,
+    ),
+    CleaningCheck(
+        "usual_shares",
+        "Suspicious rows are as frequent as in real months, rule by rule.",
+        _usual_shares,
+    ),
+    CleaningCheck(
+        "published_count",
+        "As many rows were read as are known of this month's file. If only CSV or only Parquet is known and the other "
+        "was read, about as many.",
+        _published_count,
+    ),
+)
+REJECTED_TRIPS_CHECKS = (
+    CleaningCheck(
+        "few_rows_rejected",
+        f"At most {MAX_SHARE_REJECTED:.0%} of the rows read were rejected.",
+        _few_rows_rejected,
+    ),
+)
+
+
+def rows_accounted_for(dataset: Dataset) -> dg.AssetChecksDefinition:
+    @dg.asset_check(
+        asset=asset_key(dataset, "clean_trips"),
+        name="rows_accounted_for",
+        blocking=True,
+        partitions_def=monthly_partitions(dataset),
+        description="Rows read = rows clean + rows rejected, each counted where it is stored.",
+    )
+    def check(context: dg.AssetCheckExecutionContext, lake: LakeResource) -> dg.AssetCheckResult:
+        try:
+            read, clean, rejected = steps.check_accounted_for(lake.open(), dataset_month(context, dataset))
+        except TaxiError as error:
+            return dg.AssetCheckResult(passed=False, description=str(error))
+        counts = {"rows_read": read, "rows_clean": clean, "rows_rejected": rejected}
+        return dg.AssetCheckResult(passed=True, description=f"{read:,} = {clean:,} + {rejected:,}", metadata=counts)
+
+    return check
+
+
+def table_matches_clean_trips(dataset: Dataset, asset: str, resource: str) -> dg.AssetChecksDefinition:
+    """The check of the table that `asset` loads into the warehouse behind `resource`."""
+
+    @dg.asset_check(
+        asset=asset_key(dataset, asset),
+        name="table_matches_clean_trips",
+        blocking=True,
+        partitions_def=monthly_partitions(dataset),
+        description="The table's month holds exactly what the clean file does: rows, sums, extremes, nulls.",
+        required_resource_keys={"lake", resource},
+    )
+    def check(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
+        lake: LakeResource = context.resources.lake
+        warehouse: WarehouseResource = getattr(context.resources, resource)
+        try:
+            expected, arrived = steps.check_table(
+                lake.open(), warehouse.open(), dataset_month(context, dataset), lake.work_home
+            )
+        except Conflict as error:  # another run has cleaned the month, and will load and check it
+            return dg.AssetCheckResult(passed=False, severity=dg.AssetCheckSeverity.WARN, description=str(error))
+        except TaxiError as error:
+            return dg.AssetCheckResult(passed=False, description=str(error))
+        fingerprints = {"fingerprint_of_file": expected, "fingerprint_of_table": arrived}
+        return dg.AssetCheckResult(passed=expected == arrived, metadata=fingerprints)
+
+    return check

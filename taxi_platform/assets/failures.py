@@ -1,0 +1,45 @@
+"""How our errors become Dagster's: a failure that says what to do, or another try a little later."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import dagster as dg
+
+from taxi_platform.assets.names import PROCESS_TAG
+from taxi_platform.trips.errors import NotPublished, TaxiError, TransientError
+
+RETRY_SECONDS = (30, 90, 270)
+"""The waits before a step is tried again after a transient error; the TLC's rate limit asks for as much."""
+
+
+@contextmanager
+def errors_as_failures(context: dg.AssetExecutionContext) -> Iterator[None]:
+    """Turn a `TaxiError` into `dg.Failure`, or into `dg.RetryRequested` where another try may help.
+
+    `NotPublished` passes: it is not a failure.
+    """
+    try:
+        yield
+    except NotPublished:
+        raise
+    except TaxiError as error:
+        seconds = _seconds_to_retry(context, error)
+        if seconds is not None:
+            context.log.warning(f"{error} Trying again in {seconds:.0f} s.")
+            raise dg.RetryRequested(max_retries=len(RETRY_SECONDS), seconds_to_wait=seconds) from error
+        raise dg.Failure(
+            description=str(error),
+            metadata={"error": type(error).__name__, "problem": error.problem, "remedy": error.remedy or "none"},
+            allow_retries=isinstance(error, TransientError),
+        ) from error
+
+
+def _seconds_to_retry(context: dg.AssetExecutionContext, error: TaxiError) -> float | None:
+    """How long to wait for another try; None if it cannot help, if none is left, or if a command waits for the run."""
+    tries = context.op_execution_context.retry_number
+    if not isinstance(error, TransientError) or tries >= len(RETRY_SECONDS) or PROCESS_TAG in context.run.tags:
+        return None
+    return RETRY_SECONDS[tries] * random.uniform(0.8, 1.2)

@@ -1,0 +1,61 @@
+"""What the steps share: how they report progress, what they do on a conflict, and how they read a clean month."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random
+
+from taxi_platform.lake.base import Lake
+from taxi_platform.lake.months import CleanFooter, LakeMonth, cleaned_by_another_run
+from taxi_platform.trips.errors import Conflict, IntegrityError, LakeError, TaxiError, WarehouseError
+from taxi_platform.trips.months import DatasetMonth
+from taxi_platform.trips.report import Report
+
+Result = TypeVar("Result")
+Say = Callable[[str], None]
+"""Takes one sentence, for people, about what a step does."""
+
+retry_on_conflict: Callable[[Callable[..., Result]], Callable[..., Result]] = retry(
+    retry=retry_if_exception_type(Conflict), stop=stop_after_attempt(5), wait=wait_random(0, 1), reraise=True
+)
+"""Start a step again if another run published first: usually there is nothing left to do then."""
+
+
+def no_message(sentence: str) -> None:
+    """A `Say` that prints nothing."""
+
+
+def published(lake: Lake, dataset_month: DatasetMonth) -> tuple[CleanFooter, Report]:
+    """The footer and report of the clean month in the lake; raises `LakeError` if either is missing."""
+    month = LakeMonth(lake, dataset_month)
+    footer = month.footer()
+    report = month.report(footer.file_version) if footer else None
+    if footer is None or report is None:
+        raise LakeError(f"The lake has no clean file of {dataset_month}.", "Materialize its clean_trips first.")
+    return footer, report
+
+
+@contextmanager
+def open_clean_month(lake: Lake, dataset_month: DatasetMonth) -> Iterator[tuple[LakeMonth, CleanFooter, Report]]:
+    """Lock the month and read what its clean file consists of, once; raises `LakeError` if it is incomplete.
+
+    Without locks another run may clean the month again meanwhile and delete the files of the version that was read.
+    So the footer is read a second time at the end: if it names another version, that is the cause of whatever else
+    went wrong, and `Conflict` is raised.
+    """
+    with lake.lock(dataset_month):
+        month = LakeMonth(lake, dataset_month)
+        footer, report = published(lake, dataset_month)
+        problem: TaxiError | None = None
+        try:
+            yield month, footer, report
+        except (LakeError, WarehouseError, IntegrityError) as error:
+            problem = error
+        after = month.footer()
+        if after is None or after.file_version != footer.file_version:
+            raise cleaned_by_another_run(dataset_month)
+        if problem:
+            raise problem

@@ -1,0 +1,113 @@
+"""Fetch: make the lake's current raw file the one that the source publishes now."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from taxi_platform.ingestion.common import Say, no_message, retry_on_conflict
+from taxi_platform.ingestion.work_folder import work_folder
+from taxi_platform.lake.base import Lake
+from taxi_platform.lake.manifest import Manifest, RawVersion
+from taxi_platform.lake.months import LakeMonth
+from taxi_platform.sources.base import Progress, Source
+from taxi_platform.trips.errors import LakeError, NotPublished, SourceRefused, SourceUnavailable
+from taxi_platform.trips.months import DatasetMonth
+
+KEEPS_PUBLISHED_FILE = (
+    "The lake has this month as published, and sample:// would replace it with a synthetic one. "
+    "Set TAXI_SOURCE_URL to a real source, or use force."
+)
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """The month's current raw file. `warning` says why an older file is used instead of the source's."""
+
+    raw: RawVersion
+    uri: str
+    previous: RawVersion | None
+    unchanged: bool
+    warning: str | None = None
+
+
+@retry_on_conflict
+def fetch(
+    source: Source,
+    lake: Lake,
+    dataset_month: DatasetMonth,
+    home: Path,
+    force: bool = False,
+    use_lake_copy: bool = False,
+    progress: Progress = lambda done, total: None,
+    say: Say = no_message,
+) -> Fetched:
+    """Make the lake's current raw file the one that the source publishes now.
+
+    `use_lake_copy` takes the file in the lake and does not ask the source. `home` is where work in progress goes.
+    If the source cannot be reached, or no longer has the month, the file in the lake is used, with a warning. Raises
+    `NotPublished`, what the source raises, or `LakeError`.
+    """
+    with lake.lock(dataset_month):
+        month = LakeMonth(lake, dataset_month)
+        manifest = month.manifest()
+        raw = manifest.current
+        in_lake = raw is not None and lake.stat(raw.key) is not None
+        # Nothing that a source offers may stand in for a file that somebody restored.
+        if use_lake_copy or (raw and raw.instead_of and not in_lake):
+            return _lake_copy(month, raw, in_lake)
+        try:
+            return _fetch_if_new(source, month, manifest, in_lake, home, force, progress, say)
+        except (SourceUnavailable, NotPublished) as error:
+            if raw is None or not in_lake or force:
+                raise
+            return Fetched(raw, lake.uri(raw.key), raw, unchanged=True, warning=str(error))
+
+
+def _lake_copy(month: LakeMonth, raw: RawVersion | None, in_lake: bool) -> Fetched:
+    if raw is None:
+        raise LakeError(
+            f"The lake has no raw file of {month.dataset_month}.", "Fetch it: materialize raw_file without `kept`."
+        )
+    uri = month.lake.uri(raw.key)
+    if not in_lake:
+        raise LakeError(f"{uri} is missing.", f"Restore another one: taxi versions {month.dataset_month} lists them.")
+    return Fetched(raw, uri, raw, unchanged=True)
+
+
+def _fetch_if_new(
+    source: Source,
+    month: LakeMonth,
+    manifest: Manifest,
+    in_lake: bool,
+    home: Path,
+    force: bool,
+    progress: Progress,
+    say: Say,
+) -> Fetched:
+    """Ask the source, and fetch what it offers unless the lake has it; `in_lake` is about the current raw file."""
+    dataset_month, lake, current = month.dataset_month, month.lake, manifest.current
+    publication = source.stat(dataset_month)
+    if publication is None:
+        raise NotPublished(f"{dataset_month} is not published.", "Try again later, or choose an earlier month.")
+    over_published = current is not None and publication.is_synthetic and not current.publication.is_synthetic
+    if over_published and not in_lake and not force:
+        raise SourceRefused(f"{dataset_month} cannot be fetched again.", KEEPS_PUBLISHED_FILE)
+    if current and in_lake and not force and current.is_of(publication):
+        uri = lake.uri(current.key)
+        if over_published:
+            return Fetched(current, uri, current, unchanged=True, warning=KEEPS_PUBLISHED_FILE)
+        was_set_aside = current.instead_of == publication.offer
+        history = "set aside by a restore" if was_set_aside else f"fetched on {current.time[:10]}"
+        say(f"{dataset_month}: the source still has the file that was {history}.")
+        return Fetched(current, uri, current, unchanged=True)
+    with work_folder(home, dataset_month) as folder:
+        fetched = source.fetch(dataset_month, folder, progress)
+        raw = month.publish_raw(fetched, manifest)
+    unchanged = current is not None and current.sha256 == raw.sha256
+    if fetched.sha256 != raw.sha256:
+        note = ", which a restore has set aside"
+    else:
+        note = ", the same as before" if unchanged else ""
+    say(f"{dataset_month}: fetched {fetched.size:,} bytes, {fetched.rows:,} rows{note}.")
+    return Fetched(raw, lake.uri(raw.key), current, unchanged)

@@ -1,0 +1,63 @@
+"""Load: make a warehouse's month the one that the lake's clean file and rejected rows hold."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from taxi_platform.ingestion.common import Say, no_message, open_clean_month, retry_on_conflict
+from taxi_platform.ingestion.work_folder import work_folder
+from taxi_platform.lake.base import Lake
+from taxi_platform.lake.months import LakeMonth
+from taxi_platform.trips.months import DatasetMonth
+from taxi_platform.warehouse.base import CleanFiles, LoadResult, Warehouse, trips_table
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """The month as its tables hold it."""
+
+    result: LoadResult
+    file_version: str
+    uri: str
+    unchanged: bool
+
+
+@retry_on_conflict
+def load(
+    lake: Lake,
+    warehouse: Warehouse,
+    dataset_month: DatasetMonth,
+    home: Path,
+    force: bool = False,
+    say: Say = no_message,
+) -> Loaded:
+    """Make the warehouse's month the one that the lake's clean file and rejected rows hold.
+
+    Raises `LakeError` if the month is not clean, or what the warehouse raises.
+    """
+    trips = trips_table(dataset_month.dataset)
+    with open_clean_month(lake, dataset_month) as (month, footer, report):
+        version = footer.file_version
+        unchanged = not force and warehouse.is_loaded(dataset_month, version, footer.rows, report.rows_rejected)
+        if unchanged:
+            fingerprint = warehouse.fingerprint(trips, dataset_month)
+            result = LoadResult(footer.rows, report.rows_rejected, fingerprint, warehouse.links(trips.name))
+        else:
+            result = _replace_month(warehouse, month, version, home)
+    if unchanged:
+        say(f"{dataset_month}: {trips.name} already holds version {version}.")
+    else:
+        say(f"{dataset_month}: {result.rows:,} rows in {trips.name}, {result.rejected_rows:,} in the rejected table.")
+    return Loaded(result, version, warehouse.uri(trips.name), unchanged)
+
+
+def _replace_month(warehouse: Warehouse, month: LakeMonth, version: str, home: Path) -> LoadResult:
+    lake, clean_key, rejected_key = month.lake, month.clean_key, month.rejected_key(version)
+    with (
+        work_folder(home, month.dataset_month) as folder,
+        lake.local_copy(clean_key, folder) as trips,
+        lake.local_copy(rejected_key, folder) as rejected,
+    ):
+        uris = lake.uri(clean_key), lake.uri(rejected_key)
+        return warehouse.replace_month(CleanFiles(month.dataset_month, version, trips, rejected, *uris))
