@@ -139,9 +139,8 @@ def pack(home: Path) -> None:
     with tarfile.open(ARCHIVE, "w:gz", compresslevel=9) as archive:
         archive.add(home, "home")
     size = ARCHIVE.stat().st_size
-    print(f"{ARCHIVE.relative_to(ROOT)}: {size:,} bytes")
     if size > LARGEST:
-        raise SystemExit(f"That is more than {LARGEST:,} bytes.")
+        raise SystemExit(f"{ARCHIVE.relative_to(ROOT)} has {size:,} bytes, more than {LARGEST:,}.")
 
 
 def main(commit: str) -> None:

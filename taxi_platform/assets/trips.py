@@ -69,7 +69,6 @@ def build_dataset(
     raw_key, clean_key, rejected_key = (
         dg.AssetKey([dataset.value, name]) for name in ("raw_file", "clean_trips", "rejected_trips")
     )
-    one_month_a_run = dg.BackfillPolicy.multi_run(1)
     tags = {DATASET_TAG: dataset.value}
 
     @dg.asset(
@@ -81,7 +80,6 @@ def build_dataset(
         output_required=False,
         tags=tags,
         partitions_def=partitions,
-        backfill_policy=one_month_a_run,
         pool="source",
     )
     def raw_file(
@@ -162,7 +160,6 @@ def build_dataset(
             ),
         ],
         partitions_def=partitions,
-        backfill_policy=one_month_a_run,
     )
     def cleaning(
         context: dg.AssetExecutionContext, config: CleanConfig, lake: LakeResource
@@ -197,7 +194,6 @@ def build_dataset(
             tags=tags,
             required_resource_keys={"lake", resource},
             partitions_def=partitions,
-            backfill_policy=one_month_a_run,
             pool=resource,
         )
         def load(context: dg.AssetExecutionContext, config: LoadConfig) -> dg.MaterializeResult:

@@ -1,4 +1,4 @@
-"""A home made by an earlier version is opened unchanged. `scripts/make_kept_home.py` made it, and lists what is in it."""
+"""A home made by an earlier version opens unchanged. `scripts/make_kept_home.py` made it and lists what it holds."""
 
 import json
 import os
