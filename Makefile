@@ -1,4 +1,4 @@
-# Every target sets up what it needs, once. `make` only wraps: .venv/bin/taxi and .venv/bin/pytest work without it.
+# Every target first sets up what it needs. `make` is only a wrapper: .venv/bin/taxi and .venv/bin/pytest work without it.
 .DEFAULT_GOAL := help
 .PHONY: help demo dev test test-bigquery test-browser test-slow soak lint bench eras audit setup setup-dev clean
 
@@ -8,7 +8,7 @@ help: ## Show this list
 demo: setup ## Run three recent months of every dataset end to end, on this machine alone
 	@.venv/bin/taxi demo
 
-dev: setup ## Open Dagster's UI on http://127.0.0.1:3000 (Ctrl-C ends it)
+dev: setup ## Open Dagster's UI on http://127.0.0.1:3000 (Ctrl-C stops it)
 	@.venv/bin/taxi dev
 
 test: setup-dev ## Run the tests
@@ -35,10 +35,10 @@ lint: setup-dev ## Check style, types and layers
 bench: setup-dev ## Measure cleaning against DuckDB's bare COPY, side by side
 	@.venv/bin/python benchmarks/cleaning.py
 
-eras: setup-dev ## Clean a month of every era of the TLC's files and say what came of it
+eras: setup-dev ## Clean a month of every era of the TLC's files and print the result
 	@.venv/bin/python -m taxi_platform_tests.support.eras
 
-audit: setup ## Look up known holes of every locked version, where the package index tells of them
+audit: setup ## Look up known vulnerabilities of every locked version, where the package index lists them
 	@sh scripts/audit.sh
 
 setup:

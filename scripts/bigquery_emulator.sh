@@ -1,6 +1,6 @@
 #!/bin/sh
 # Makes .venv-bigquery with the BigQuery emulator for tests, which needs a newer Python than the project; prints its
-# interpreter. Does nothing where that is done already. Exit status 3: no Python 3.13 or newer runs here.
+# interpreter. Does nothing if it is already there. Exit status 3: no Python 3.13 or newer runs here.
 set -eu
 cd "$(dirname "$0")/.."
 home=.venv-bigquery
@@ -16,7 +16,7 @@ uv=
 for candidate in .venv/bin/uv uv; do
     if "$candidate" --version >/dev/null 2>&1; then uv=$candidate; break; fi
 done
-# A version manager's shim may be on the path and not run: only running tells.
+# A version manager's shim may be on the path but not run, so each candidate is tried.
 python=
 for candidate in ${PYTHON_BIGQUERY:-} python3.13 python3.14 python3 \
     "$([ -z "$uv" ] || "$uv" python find --offline --no-python-downloads '>=3.13' 2>/dev/null)" \
@@ -38,7 +38,7 @@ rm -rf "$home"
 index=$("$home/bin/pip" config get global.index-url 2>/dev/null || true)
 [ -z "$index" ] || export UV_DEFAULT_INDEX="$index"
 export UV_SYSTEM_CERTS=1 UV_COMPILE_BYTECODE=1
-# What uv or pip says goes to standard error: the only output is the interpreter.
+# The messages of uv and pip go to standard error: standard output is the interpreter's path alone.
 { [ -n "$uv" ] && "$uv" pip install --quiet --python "$home/bin/python" --require-hashes -r "$lock"; } >&2 ||
     "$home/bin/pip" install --quiet --disable-pip-version-check --require-hashes -r "$lock" >&2
 printf '%s' "$stamp" > "$home/.installed"

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Makes .venv with the locked dependencies: `setup.sh` for running, `setup.sh dev` for tests and linters too.
-# Does nothing where that is done already.
+# Does nothing if it is already there.
 set -eu
 cd "$(dirname "$0")/.."
 kind=${1:-run}
@@ -26,9 +26,9 @@ if [ -z "$python" ]; then
 fi
 
 echo "Setting up .venv for $kind ..." >&2
-# A folder that was moved or made by another Python has a .venv that does not run.
+# After the folder was moved, or its Python removed, the .venv does not run.
 .venv/bin/python -c 'import sys; sys.exit(sys.prefix == sys.base_prefix)' 2>/dev/null || rm -rf .venv
-# Where this Python has a pip that can fill other environments, one more would only take seven seconds.
+# If this Python's pip can install into other environments, .venv needs none of its own, which saves seven seconds.
 if "$python" -m pip --python "$python" --version >/dev/null 2>&1; then
     [ -x .venv/bin/python ] || "$python" -m venv --without-pip .venv
     pip() { "$python" -m pip --python .venv/bin/python --disable-pip-version-check "$@"; }
@@ -43,6 +43,6 @@ export UV_SYSTEM_CERTS=1 VIRTUAL_ENV="$(pwd)/.venv"
 install() { .venv/bin/uv pip install --quiet "$@" || pip install --quiet --no-compile "$@"; }
 install --require-hashes -r "$lock"
 install --no-deps --no-build-isolation -e .
-# Compiled here, not by the installers: tests of libraries and the like, a third of the files, need none (7 s).
+# Compiled here, not by the installers, so that a third of the files (libraries' tests and the like) are left out: 7 s.
 .venv/bin/python -m compileall -q -j 0 -x '/(tests|testing|lexers|pyasn1_modules|antlr4)/' .venv/lib >/dev/null || true
 printf '%s' "$stamp" > ".venv/.installed-$kind"

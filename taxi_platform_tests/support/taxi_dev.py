@@ -1,0 +1,119 @@
+"""A real `taxi dev`, and its GraphQL: what the browser tests and the backfill benchmark look at."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import requests
+
+from taxi_platform_tests.support.shared import TAXI, free_port
+
+ASSETS = ("raw_file", "clean_trips", "rejected_trips", "trips")
+"""Of every dataset, in the order of its lineage."""
+
+
+@dataclass(frozen=True)
+class Platform:
+    """`taxi dev` at `url`."""
+
+    url: str
+
+    def ask(self, query: str, **variables: Any) -> Any:
+        """The GraphQL answer's `data`; fails on errors."""
+        answer = requests.post(f"{self.url}/graphql", json={"query": query, "variables": variables}, timeout=60)
+        body = answer.json()
+        assert "errors" not in body, body
+        return body["data"]
+
+    def materialized(self, asset: str) -> set[str]:
+        """The partitions of `green/trips` and the like that are materialized."""
+        query = """query($key: AssetKeyInput!) { assetNodeOrError(assetKey: $key) { ... on AssetNode {
+                     assetMaterializations(limit: 1000) { partition } } } }"""
+        node = self.ask(query, key={"path": asset.split("/")})["assetNodeOrError"]
+        return {materialization["partition"] for materialization in node["assetMaterializations"]}
+
+    def ticks(self, kind: str, name: str) -> list[dict[str, Any]]:
+        """The latest five ticks of a `Schedule` or `Sensor`, newest first, each with its status `switched`."""
+        field = f"{kind.lower()}OrError({kind.lower()}Selector: $selector)"
+        query = f"""query($selector: {kind}Selector!) {{ {field} {{
+                      ... on {kind} {{ {kind.lower()}State {{ status
+                      ticks(limit: 5) {{ status skipReason runIds }} }} }} }} }}"""
+        selector = {
+            f"{kind.lower()}Name": name,
+            "repositoryName": "__repository__",
+            "repositoryLocationName": "taxi_platform",
+        }
+        state = self.ask(query, selector=selector)[f"{kind.lower()}OrError"][f"{kind.lower()}State"]
+        return [{"switched": state["status"], **tick} for tick in state["ticks"]] or [{"switched": state["status"]}]
+
+    def launch_backfill(self, dataset: str, months: Sequence[str]) -> str:
+        """Materialize the dataset's assets for these months, as the UI's dialog does; returns the backfill's id."""
+        query = """mutation($parameters: LaunchBackfillParams!) {
+                     launchPartitionBackfill(backfillParams: $parameters) { __typename
+                       ... on LaunchBackfillSuccess { backfillId } ... on PythonError { message } } }"""
+        selection = [{"path": [dataset, asset]} for asset in ASSETS]
+        launched = self.ask(query, parameters={"assetSelection": selection, "partitionNames": list(months)})
+        return launched["launchPartitionBackfill"]["backfillId"]
+
+    def newest_backfill(self) -> str | None:
+        query = "{ partitionBackfillsOrError(limit: 1) { ... on PartitionBackfills { results { id } } } }"
+        backfills = self.ask(query)["partitionBackfillsOrError"]["results"]
+        return backfills[0]["id"] if backfills else None
+
+    def backfill_status(self, backfill: str) -> str:
+        query = """query($id: String!) { partitionBackfillOrError(backfillId: $id) {
+                     ... on PartitionBackfill { status } } }"""
+        return self.ask(query, id=backfill)["partitionBackfillOrError"]["status"]
+
+    def backfill_runs(self, backfill: str) -> list[dict[str, Any]]:
+        """Its runs: `runId`, `status`, `startTime` and `endTime` in seconds since 1970, `tags` as a dictionary."""
+        query = """query($tags: [ExecutionTag!]) { runsOrError(filter: {tags: $tags}, limit: 1000) { ... on Runs {
+                     results { runId status creationTime startTime endTime tags { key value } } } } }"""
+        runs = self.ask(query, tags=[{"key": "dagster/backfill", "value": backfill}])["runsOrError"]["results"]
+        return [{**run, "tags": {tag["key"]: tag["value"] for tag in run["tags"]}} for run in runs]
+
+    def run_checks(self, run_id: str) -> dict[str, bool]:
+        """The asset checks that a run evaluated, as `green/trips:check_name` → whether it passed."""
+        query = """query($id: ID!) { runOrError(runId: $id) { ... on Run { assetChecks { name assetKey { path } }
+                     eventConnection(limit: 1000) { events { ... on AssetCheckEvaluationEvent {
+                       evaluation { checkName success assetKey { path } } } } } } } }"""
+        events = self.ask(query, id=run_id)["runOrError"]["eventConnection"]["events"]
+        evaluations = [event["evaluation"] for event in events if "evaluation" in event]
+        return {f"{'/'.join(each['assetKey']['path'])}:{each['checkName']}": each["success"] for each in evaluations}
+
+    def latest_checks(self, dataset: str) -> dict[str, str | None]:
+        """What the asset graph shows: `green/trips:check_name` → its latest status, None if never evaluated."""
+        query = """query($keys: [AssetKeyInput!]) { assetNodes(assetKeys: $keys) { assetKey { path }
+                     assetChecksOrError { ... on AssetChecks { checks { name
+                       executionForLatestMaterialization { status } } } } } }"""
+        nodes = self.ask(query, keys=[{"path": [dataset, asset]} for asset in ASSETS])["assetNodes"]
+        return {
+            f"{'/'.join(node['assetKey']['path'])}:{check['name']}": execution and execution["status"]
+            for node in nodes
+            for check in node["assetChecksOrError"]["checks"]
+            for execution in [check["executionForLatestMaterialization"]]
+        }
+
+
+@contextmanager
+def taxi_dev(home: Path, **settings: str) -> Iterator[Platform]:
+    """`taxi dev` on this home with these settings and no others, ended as Ctrl-C ends it."""
+    port = free_port()
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("TAXI_", "DAGSTER_"))}
+    environment = {**inherited, "TAXI_HOME": str(home), **settings}
+    command = [TAXI, "dev", "--port", str(port)]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            assert "The UI is at" in process.stdout.readline()
+            yield Platform(f"http://127.0.0.1:{port}")
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.wait(60)
