@@ -244,7 +244,7 @@ def dev(port: int) -> None:
     Code server, daemon and webserver run until Ctrl-C ends them together.
     """
     from taxi_platform.runs.ingest import open_instance
-    from taxi_platform.ui.guard import load_access
+    from taxi_platform.ui.access import load_access
     from taxi_platform.ui.supervisor import serve
 
     settings = _checked_settings()
