@@ -296,7 +296,7 @@ def notify() -> None:
 @notify.command("test")
 def notify_test() -> None:
     """Send a message to every channel now, and say which worked."""
-    from taxi_platform.notifications.sensors import send_test
+    from taxi_platform.notifications.channels import send_test
 
     worked = send_test(load_settings(), lambda told: out.print(told, markup=False, soft_wrap=True))
     sys.exit(0 if worked else FAILED)
