@@ -244,7 +244,7 @@ def dev(port: int) -> None:
     Code server, daemon and webserver run until Ctrl-C ends them together.
     """
     from taxi_platform.runs.ingest import open_instance
-    from taxi_platform.ui.guard import load_access
+    from taxi_platform.ui.access import load_access
     from taxi_platform.ui.supervisor import serve
 
     settings = _checked_settings()
@@ -296,7 +296,7 @@ def notify() -> None:
 @notify.command("test")
 def notify_test() -> None:
     """Send a message to every channel now, and say which worked."""
-    from taxi_platform.notifications.sensors import send_test
+    from taxi_platform.notifications.channels import send_test
 
     worked = send_test(load_settings(), lambda told: out.print(told, markup=False, soft_wrap=True))
     sys.exit(0 if worked else FAILED)

@@ -217,7 +217,7 @@ def test_two_uis_over_one_home_are_one_too_many(tmp_path):
     (tmp_path / "home/dagster").mkdir(parents=True)
     with FileLock(tmp_path / "home/dagster/dev.lock"):
         status, _, err = taxi("dev", "--port", str(free_port()))
-    assert (status, "already runs" in err) == (2, True)
+    assert (status, "already running" in err) == (2, True)
 
 
 def test_dev_serves_the_graph_on_loopback_and_ends_within_seconds(tmp_path):
@@ -252,4 +252,4 @@ def test_dev_names_a_port_that_is_taken():
         taken.listen()
         status, _, err = taxi("dev", "--port", str(taken.getsockname()[1]))
     assert status == 2
-    assert "is taken" in err
+    assert "is in use" in err

@@ -1,30 +1,33 @@
-"""A channel of notifications: one Apprise URL, named by its position and scheme because the rest may be secret."""
+"""Channels of notifications: an Apprise URL each, shown by position and scheme because the rest may be secret."""
 
 from __future__ import annotations
 
+import hmac
 import logging
 import re
-from collections.abc import Sequence
+import uuid
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache, cached_property
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
+from taxi_platform.settings import Settings
 from taxi_platform.trips.errors import SettingError
 
 if TYPE_CHECKING:
     from apprise import AppriseResult, NotifyBase
 
 SEND_SECONDS, SOCKET_SECONDS = 20, 8.0
-TAKES = "It takes Apprise URLs separated by spaces, such as mailto://user:password@host or json://host/path."
+TAKES = "Use Apprise URLs separated by spaces, such as mailto://user:password@host or json://host/path."
 
 _sending: ContextVar[bool] = ContextVar("sending", default=False)
 
 
 @dataclass(frozen=True)
 class Message:
-    """What is told about one run. Its id is the run's and how it ended: the same however often it is composed."""
+    """A message about one run. Its id is made from the run's id and status, so that composing it again repeats it."""
 
     id: str
     title: str
@@ -33,17 +36,27 @@ class Message:
 
 
 class Channel:
-    """One Apprise URL, named by position and scheme."""
+    """One Apprise URL, shown by its position and scheme: `1 json`."""
 
     def __init__(self, position: int, url: str) -> None:
         self._url = url
         scheme = re.match(r"[a-z0-9]{1,20}(?=://)", url, re.IGNORECASE)
-        self.name = f"{position} {scheme[0].lower() if scheme else 'unreadable'}"
+        self._scheme = scheme[0].lower() if scheme else "unreadable"
+        self.name = f"{position} {self._scheme}"
+
+    def fingerprint(self, salt: bytes) -> str:
+        """The recipient's identity, wherever its URL stands in TAXI_NOTIFY_URLS.
+
+        The password after the user's name is left out, so that correcting it keeps the recipient. 32 bits tell a few
+        URLs apart, and are too few to recover a token from.
+        """
+        recipient = re.sub(r"(://[^:@/?]*):[^@/?]*@", r"\1@", self._url)
+        return f"{self._scheme} {hmac.new(salt, recipient.encode(), 'sha256').hexdigest()[:8]}"
 
     @cached_property
     def service(self) -> NotifyBase | None:
-        """Apprise's object for the URL, or None; it follows no redirect, which would carry the secret elsewhere."""
-        _hush()
+        """Apprise's object for the URL, None if it cannot be parsed. Redirects, which could leak secrets, are off."""
+        _mute_logs()
         import apprise  # 0.2 s, and 0.3 s more to make the first service
 
         asset = apprise.AppriseAsset(async_mode=False, http_redirects=False, service_timeout=SEND_SECONDS)
@@ -55,12 +68,12 @@ class Channel:
         return service
 
     def send(self, message: Message) -> str | None:
-        """Send once, within `SEND_SECONDS`; returns None, or what went wrong in words that hold nothing of the URL."""
+        """Send once, within `SEND_SECONDS`; returns None, or the problem in words that contain nothing of the URL."""
         import apprise
 
         service = self.service
         if service is None:
-            return "Apprise cannot read its URL"
+            return "Apprise cannot parse its URL"
         if isinstance(headers := getattr(service, "headers", None), dict):
             headers["X-Taxi-Message-Id"] = message.id
         sender = apprise.Apprise(asset=service.asset)
@@ -69,7 +82,7 @@ class Channel:
         token = _sending.set(True)
         try:
             result = sender.notify(message.body, message.title, kind, body_format=apprise.NotifyFormat.TEXT.value)
-        except Exception as error:  # a channel's trouble, whatever it is, must reach neither the sensor nor a log
+        except Exception as error:  # no problem of a channel may stop the sensor or reach a log
             return f"Apprise failed with {type(error).__name__}"
         finally:
             _sending.reset(token)
@@ -77,8 +90,8 @@ class Channel:
 
 
 @cache
-def _hush() -> None:
-    """Keep Apprise's log lines, which name hosts, to the result they belong to; urllib3's, which name paths, away."""
+def _mute_logs() -> None:
+    """Keep Apprise's log lines (they name hosts) and, while sending, urllib3's (they name paths) out of all logs."""
     logger = logging.getLogger("apprise")
     logger.propagate = False
     logger.setLevel(logging.WARNING)
@@ -93,30 +106,47 @@ def _problem(result: AppriseResult) -> str:
         return f"it answered {status[1]}{f' ({HTTPStatus(int(status[1])).phrase})' if known else ''}"
     if result.timeout_count or "onnection error" in lines:
         return "it could not be reached, refused the login, or did not answer in time"
-    return "it did not take the message"
+    return "it did not accept the message"
 
 
 def advice(problem: str) -> str:
-    """What to do about a channel's problem."""
+    """The remedy for a problem that `Channel.send` returned."""
     for pattern, advice in (
-        ("answered 3", "It redirects, which is not followed: give the address that it points to."),
+        ("answered 3", "Redirects are not followed: use the address that it redirects to."),
         ("answered 40[13]", "Check user, password or token in its URL."),
-        ("answered (429|5)", "Try again later: the trouble is the channel's own."),
+        ("answered (429|5)", "Try again later: the problem is on the channel's side."),
         ("answered 4", "Check host and path in its URL."),
     ):
         if re.search(pattern, problem):
             return advice
-    return "Check host, port, user and password in its URL, and whether this machine may reach it."
+    return "Check host, port, user and password in its URL, and whether this machine can reach it."
 
 
-def open_channels(urls: Sequence[str]) -> dict[str, Channel]:
-    """The channels by name."""
-    channels = [Channel(position, url) for position, url in enumerate(urls, 1)]
-    return {channel.name: channel for channel in channels}
+def open_channels(urls: Sequence[str]) -> list[Channel]:
+    """The channels of TAXI_NOTIFY_URLS, in its order."""
+    return [Channel(position, url) for position, url in enumerate(urls, 1)]
 
 
 def check_notify_urls(urls: Sequence[str]) -> None:
-    """Raise `SettingError` for a URL that Apprise cannot read, without printing it."""
-    for position, channel in enumerate(open_channels(urls).values(), 1):
+    """Raise `SettingError` for a URL that Apprise cannot parse, without showing it."""
+    for position, channel in enumerate(open_channels(urls), 1):
         if channel.service is None:
-            raise SettingError(f"TAXI_NOTIFY_URLS: Apprise cannot read its URL number {position}.", TAKES)
+            raise SettingError(f"TAXI_NOTIFY_URLS: Apprise cannot parse URL number {position}.", TAKES)
+
+
+def send_test(settings: Settings, log: Callable[[str], None]) -> bool:
+    """Send a test message to every channel now; logs for each whether it worked, and otherwise what to do.
+
+    Returns whether all worked; raises `SettingError` if no channel is configured or a URL cannot be parsed.
+    """
+    if not settings.notify_urls:
+        raise SettingError("TAXI_NOTIFY_URLS is not set.", TAKES)
+    check_notify_urls(settings.notify_urls)
+    number = f"test-{uuid.uuid4()}"
+    body = f"This channel receives the messages about taxi runs.\nUI: {settings.ui_url}\nMessage id: {number}"
+    worked = True
+    for channel in open_channels(settings.notify_urls):
+        problem = channel.send(Message(number, "taxi: test message", body))
+        log(f"Channel {channel.name}: {f'failed: {problem}. {advice(problem)}' if problem else 'sent.'}")
+        worked = worked and problem is None
+    return worked

@@ -1,4 +1,9 @@
-"""Where the files come from: http(s), folders and synthetic months behind one small interface (`base.Source`)."""
+"""Where the files come from: one small interface, `base.Source`, and one module per kind of source.
+
+Belongs here: web addresses (`http`), folders (`file`), synthetic months (`sample/`), and the URL that selects one.
+Does not belong here: where fetched files are kept (lake), what their columns mean (trips), and when to fetch
+(ingestion, automation).
+"""
 
 from __future__ import annotations
 
@@ -17,36 +22,39 @@ PRESETS = {
 }
 MAX_SAMPLE_ROWS = 50_000_000
 TAKES = (
-    "It takes sample://, sample://?rows=20000, tlc://, course://, or a template with {dataset} and {month}: "
+    "Use sample://, sample://?rows=20000, tlc://, course://, or a template with {dataset} and {month}: "
     "https://…, http://… or file:///folder/{dataset}_tripdata_{month}.csv.gz."
 )
 
 
 def open_source(url: str, datasets: Sequence[Dataset] = tuple(Dataset)) -> Source:
-    """The source `TAXI_SOURCE_URL` names; raises `SettingError`. Nothing is read or asked yet."""
+    """The source that `url`, the value of TAXI_SOURCE_URL, names; raises `SettingError`. Contacts nothing yet."""
     url = PRESETS.get(url, url)
-    scheme = found[1] if (found := re.match(r"([A-Za-z][A-Za-z0-9+.-]*)://", url)) else ""
+    match = re.match(r"([A-Za-z][A-Za-z0-9+.-]*)://", url)
+    scheme = match[1] if match else ""
     if scheme == "sample":
         return _open_sample(url)
     if scheme not in ("http", "https", "file"):
-        _wrong(f"{scheme + '://…' if scheme else 'a value without ://'} is no source known here")
+        _wrong(f"{f'{scheme}://…' if scheme else 'a value without ://'} is not a supported source")
     _check_placeholders(url, datasets)
     if scheme == "file":
         from taxi_platform.sources.file import FileSource
 
         path = unquote(url.removeprefix("file://"))
         if not path.startswith("/") or "\0" in path:
-            _wrong("a file:// address needs an absolute path, with three slashes")
+            _wrong("a file:// URL needs an absolute path, which makes three slashes")
         return FileSource(path)
     from taxi_platform.sources.http import HttpSource
 
     try:
         parts = urlsplit(url)
-        whole = parts.hostname and parts.port != 0 and "@" not in parts.path
+        is_complete = parts.hostname and parts.port != 0 and "@" not in parts.path
     except ValueError:
-        whole = False
-    if not whole:  # a part of the password went astray
-        _wrong(f"the {scheme}:// address has no host, or an @, /, [ or other special character that is not %-encoded")
+        is_complete = False
+    if not is_complete:  # often an unencoded character in the password
+        _wrong(
+            f"the {scheme}:// URL has no host, or contains an @, /, [ or other special character that is not %-encoded"
+        )
     return HttpSource(url)
 
 
@@ -54,28 +62,28 @@ def _open_sample(url: str) -> Source:
     from taxi_platform.sources.sample.source import SampleSource
 
     rest, _, query = url.removeprefix("sample://").partition("?")
-    given = parse_qsl(query, keep_blank_values=True)
-    if rest or any(name != "rows" for name, _ in given) or len(given) > 1:
-        _wrong("sample:// takes nothing but rows")
-    if not given:
+    parameters = parse_qsl(query, keep_blank_values=True)
+    if rest or any(name != "rows" for name, _ in parameters) or len(parameters) > 1:
+        _wrong("sample:// accepts no parameter but rows")
+    if not parameters:
         return SampleSource()
-    rows = given[0][1]
+    rows = parameters[0][1]
     if not re.fullmatch(r"[0-9]{1,9}", rows) or not 1 <= int(rows) <= MAX_SAMPLE_ROWS:
         _wrong(f"rows is not a whole number from 1 to {MAX_SAMPLE_ROWS:,}")
     return SampleSource(int(rows))
 
 
 def _check_placeholders(url: str, datasets: Sequence[Dataset]) -> None:
-    for found in re.findall(r"\{[^{}]*\}|[{}]", url):
-        if found not in ("{dataset}", "{month}"):
-            public = found in re.split("[?#]", url)[0] and found in url.rpartition("@")[2]
-            _wrong(f"{found if public else 'something in braces'} is no placeholder")
+    for placeholder in re.findall(r"\{[^{}]*\}|[{}]", url):
+        if placeholder not in ("{dataset}", "{month}"):
+            is_public = placeholder in re.split("[?#]", url)[0] and placeholder in url.rpartition("@")[2]
+            _wrong(f"{placeholder if is_public else 'something in braces'} is not a placeholder")
     if "{month}" not in url:
         _wrong("the template has no {month}")
     if "{dataset}" not in url and len(datasets) != 1:
-        _wrong("the template has no {dataset}, which may be left out only if TAXI_DATASETS names one dataset")
+        _wrong("the template has no {dataset}, which is optional only if TAXI_DATASETS names a single dataset")
 
 
 def _wrong(problem: str) -> NoReturn:
-    """Say what is wrong without the value, which may hold a password."""
+    """Raise a `SettingError` that does not show the value, which may contain a password."""
     raise SettingError(f"TAXI_SOURCE_URL: {problem}.", TAKES)

@@ -1,4 +1,4 @@
-"""What every source can do: say whether a month is published, and fetch it."""
+"""The interface of every source: ask whether a month is published, and fetch it."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from taxi_platform.trips.publication import FetchedFile, Publication
 __all__ = ["FetchedFile", "Progress", "Publication", "Source"]
 
 Progress = Callable[[int, int | None], None]
-"""Called with the bytes fetched so far and the bytes expected (None where unknown)."""
+"""Called with the number of bytes fetched so far and the number expected (None if unknown)."""
 
 
 class Source(ABC):
-    """A place that publishes months. Raises `NotPublished`, `SourceUnavailable`, `SourceRefused` or `NotData`."""
+    """A place that publishes months. Methods raise `NotPublished`, `SourceUnavailable`, `SourceRefused`, `NotData`."""
 
     @abstractmethod
     def stat(self, dataset_month: DatasetMonth) -> Publication | None:
-        """The month's publication, or None where it is not published. Costs one small request."""
+        """The month's publication, or None if it is not published. Costs one small request."""
 
     def for_polling(self, pause: Callable[[], None]) -> Source:
-        """The same source for a caller in a hurry: `stat` pauses first, is tried once and soon given up."""
+        """The same source for callers with little time: `stat` calls `pause`, then tries once, with short timeouts."""
         return self
 
     @abstractmethod
     def fetch(
         self, dataset_month: DatasetMonth, folder: Path, progress: Progress = lambda done, total: None
     ) -> FetchedFile:
-        """Fetch the month into `folder` under its published name, verified; leaves nothing there when it fails."""
+        """Fetch the month into `folder` under its published name and verify it; leaves no file if that fails."""

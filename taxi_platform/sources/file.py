@@ -1,4 +1,4 @@
-"""Months in a folder: published by hand, by another program, or by a copy of the web's files."""
+"""Months in a folder: put there by hand, by another program, or as a copy of files from the web."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import stat as modes
 from dataclasses import dataclass
 from pathlib import Path
 
+from taxi_platform.sources.addresses import CHECK, file_name
 from taxi_platform.sources.base import FetchedFile, Progress, Publication, Source
-from taxi_platform.sources.http import file_name
 from taxi_platform.trips.errors import NotData, NotPublished, SourceRefused, SourceUnavailable
 from taxi_platform.trips.files import Inspector, received
 from taxi_platform.trips.formats import chunks_of
@@ -21,6 +21,7 @@ class FileSource(Source):
     template: str
 
     def path(self, dataset_month: DatasetMonth) -> Path:
+        """Where the month's file is expected."""
         return Path(
             self.template.replace("{dataset}", dataset_month.dataset).replace("{month}", str(dataset_month.month))
         )
@@ -28,9 +29,9 @@ class FileSource(Source):
     def stat(self, dataset_month: DatasetMonth) -> Publication | None:
         path = self.path(dataset_month)
         try:
-            found = path.stat()
+            status = path.stat()
         except (FileNotFoundError, NotADirectoryError):
-            # Without the folder nobody knows what is published: a disk may not be mounted.
+            # Without the folder, the month may well be published: perhaps a disk is not mounted.
             folder = Path(self.template.partition("{")[0].rpartition("/")[0] or "/")
             if not folder.is_dir():
                 problem = f"The folder {folder} does not exist."
@@ -38,9 +39,9 @@ class FileSource(Source):
             return None
         except OSError as error:
             raise _refused(path, error) from error
-        if not modes.S_ISREG(found.st_mode):
-            raise SourceRefused(f"{path} is not a file.", "Check TAXI_SOURCE_URL.")
-        return Publication(f"file://{path}", f"{found.st_mtime_ns} {found.st_size}", found.st_size)
+        if not modes.S_ISREG(status.st_mode):
+            raise SourceRefused(f"{path} is not a file.", CHECK)
+        return Publication(f"file://{path}", f"{status.st_mtime_ns} {status.st_size}", status.st_size)
 
     def fetch(
         self, dataset_month: DatasetMonth, folder: Path, progress: Progress = lambda done, total: None
@@ -62,12 +63,16 @@ class FileSource(Source):
                         copy.write(chunk)
                         progress(inspector.size, publication.size)
                 if self.stat(dataset_month) != publication:
-                    raise SourceUnavailable(f"{path} changed while it was copied.", "Wait until it is written.")
-                found = inspector.finish(part)
+                    raise SourceUnavailable(
+                        f"{path} changed while it was copied.", "Wait until it is completely written."
+                    )
+                content = inspector.finish(part)
             except NotData as error:
                 raise NotData(f"{path}: {error.problem}", error.remedy) from error
-        return FetchedFile(folder / name, publication, found.size, found.sha256, found.rows, found.plain)
+        return FetchedFile(folder / name, publication, content.size, content.sha256, content.rows, content.plain)
 
 
 def _refused(path: Path, error: OSError) -> SourceRefused:
-    return SourceRefused(f"{path} cannot be read: {error.strerror}.", "Make it readable for the user running this.")
+    return SourceRefused(
+        f"{path} cannot be read: {error.strerror}.", "Make it readable for the user that runs the platform."
+    )

@@ -1,1 +1,7 @@
-"""Dagster's UI, safely served."""
+"""Dagster's own UI, served safely on this machine.
+
+Belongs here: who may reach the UI (`access`), which requests pass (`guard`), the webserver process (`webserver`), and
+the supervisor that starts and ends code server, daemon and webserver together (`supervisor`).
+Does not belong here: pages of our own, anything that reads or changes a month, and TLS or user accounts, which a
+proxy brings (docs/sharing-the-ui.md).
+"""

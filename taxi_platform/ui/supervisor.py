@@ -1,7 +1,7 @@
 """`taxi dev`: code server, daemon and webserver as three children that start together and end together.
 
-Each child lives in a session of its own, so that Ctrl-C reaches only the supervisor, which ends them in order; should
-the supervisor be killed, the kernel ends them (Linux).
+Each child has its own session, so that Ctrl-C reaches only the supervisor, which ends the children in order. If the
+supervisor is killed, the kernel ends them (Linux only).
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ END_SECONDS = 8.0
 
 
 def serve(settings: Settings, port: int, say: Callable[[str], None]) -> None:
-    """Run the UI on loopback until interrupted; raises `TaxiError` when a part does not start or ends by itself."""
-    # Not in Dagster's home: what lies in `logs` there, Dagster moves away and sends to its makers, enabled or not.
+    """Run the UI on loopback until interrupted; raises `TaxiError` if a child does not start or ends by itself."""
+    # Not in Dagster's home: Dagster moves files out of `logs` there and uploads them, even with telemetry disabled.
     logs = settings.home / "logs"
     logs.mkdir(parents=True, exist_ok=True)
-    # The socket's folder is private and its path short: a UNIX socket takes about 100 characters.
+    # A private folder with a short path: UNIX socket paths are limited to about 100 characters.
     with _only_one(settings.dagster_home), tempfile.TemporaryDirectory(prefix="taxi-") as folder:
         _check_port(port)
         code_socket, workspace = Path(folder, "code.sock"), Path(folder, "workspace.yaml")
@@ -57,7 +57,7 @@ def serve(settings: Settings, port: int, say: Callable[[str], None]) -> None:
             for name in ("daemon", "webserver"):
                 children[name] = _start(commands[name], logs / f"{name}.log")
             _wait(lambda: _answers(port), children, "webserver", logs)
-            say(f"The UI is at http://{HOST}:{port} (Ctrl-C ends it). Logs: {logs}")
+            say(f"The UI is at http://{HOST}:{port} (Ctrl-C stops it). Logs: {logs}")
             while True:
                 _check_alive(children, logs)
                 time.sleep(0.5)
@@ -67,13 +67,13 @@ def serve(settings: Settings, port: int, say: Callable[[str], None]) -> None:
 
 @contextmanager
 def _only_one(dagster_home: Path) -> Iterator[None]:
-    """Two daemons over one home would each start what is due."""
+    """Hold the home's lock: two daemons on one home would each launch the runs that are due."""
     lock = FileLock(dagster_home / "dev.lock", timeout=0)
     try:
         lock.acquire()
     except Timeout:
         raise UserError(
-            f"taxi dev already runs on {dagster_home}.", "Use its UI, end it, or set another TAXI_HOME."
+            f"taxi dev is already running on {dagster_home}.", "Use its UI, stop it, or set another TAXI_HOME."
         ) from None
     try:
         yield
@@ -87,7 +87,7 @@ def _check_port(port: int) -> None:
         try:
             probe.bind((HOST, port))
         except OSError as error:
-            raise UserError(f"Port {port} is taken.", "Choose another: taxi dev --port 3001.") from error
+            raise UserError(f"Port {port} is in use.", "Choose another: taxi dev --port 3001.") from error
 
 
 def _start(arguments: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
@@ -105,7 +105,7 @@ def _start(arguments: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
 
 def _as_child() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_DFL)  # a shell's background job would pass on "ignore"
+        signal.signal(number, signal.SIG_DFL)  # a background job of a shell inherits "ignore"
     end_with_parent()
 
 
@@ -137,7 +137,7 @@ def _answers(port: int) -> bool:
 
 
 def _end(children: Sequence[subprocess.Popen[bytes]]) -> None:
-    """End the children one after the other, the webserver first; what does not go is killed."""
+    """Terminate the children one after the other, the webserver first, and kill those that do not end."""
     for child in children:
         if child.poll() is None:
             child.terminate()

@@ -1,6 +1,6 @@
 """Dagster's UI under uvicorn, on loopback: `python -m taxi_platform.ui.webserver WORKSPACE HOST PORT`.
 
-Who may reach it is the environment's to say (`guard.py`, docs/sharing-the-ui.md). Other machines come through a proxy.
+The environment decides who may reach it (`access.py`, docs/sharing-the-ui.md). Other machines connect through a proxy.
 """
 
 from __future__ import annotations
@@ -9,25 +9,26 @@ import sys
 from pathlib import Path
 
 from taxi_platform.trips.errors import TaxiError, UserError
-from taxi_platform.ui.guard import BODY_BYTES, Guard, load_access
+from taxi_platform.ui.access import load_access
+from taxi_platform.ui.guard import BODY_BYTES, Guard
 
 LOOPBACK_ADDRESSES = ("127.0.0.1", "::1")
 
 
 def main(workspace: str, host: str, port: int) -> None:
-    """Serve the UI of `$DAGSTER_HOME`'s instance until terminated."""
+    """Serve the UI of `$DAGSTER_HOME`'s instance until terminated; raises `UserError` unless `host` is loopback."""
     if host not in LOOPBACK_ADDRESSES:
         raise UserError(
-            f"The UI is not served on {host}.", "Serve it on 127.0.0.1, behind a proxy with TLS and a login."
+            f"The UI cannot be served on {host}.", "Serve it on 127.0.0.1, behind a proxy with TLS and a login."
         )
     access = load_access(port)
 
     import uvicorn
     from dagster import DagsterInstance
-    from dagster._core.workspace.context import WorkspaceProcessContext
-    from dagster._core.workspace.load_target import WorkspaceFileTarget
     from dagster_webserver.app import create_app_from_workspace_process_context
     from dagster_webserver.version import __version__
+
+    from taxi_platform.runs.dagster_internals import WorkspaceFileTarget, WorkspaceProcessContext
 
     target = WorkspaceFileTarget([str(Path(workspace))])
     with (
@@ -42,7 +43,7 @@ def main(workspace: str, host: str, port: int) -> None:
             log_level="warning",
             timeout_graceful_shutdown=2,
             ws_max_size=BODY_BYTES,
-            proxy_headers=False,  # uvicorn would believe them from any program of this machine, and nothing reads them
+            proxy_headers=False,  # uvicorn would trust them from any program on this machine, and nothing reads them
         )
 
 

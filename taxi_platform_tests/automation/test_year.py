@@ -14,7 +14,7 @@ from taxi_platform.definitions import build_definitions
 from taxi_platform.ingestion.survey import Survey
 from taxi_platform.lake import open_lake
 from taxi_platform.lake.months import LakeMonth
-from taxi_platform.notifications.sensors import tell
+from taxi_platform.notifications.delivery import note_and_deliver
 from taxi_platform.settings import load_settings
 from taxi_platform.sources import open_source
 from taxi_platform.sources.sample.writing import write_sample
@@ -157,7 +157,7 @@ class Year:
             raise_on_error=False,
         )
         self.runs.append((day, request.partition_key, request.tags["taxi/reason"], result.success))
-        tell(self.instance, load_settings(), 0.0, print)
+        note_and_deliver(self.instance, load_settings(), 0.0, print)
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from types import SimpleNamespace
 
 import dagster as dg
@@ -15,15 +16,10 @@ import pytest
 from dagster._core.events import DagsterEvent, JobFailureData
 
 from taxi_platform.definitions import build_definitions
-from taxi_platform.notifications.channels import Message, check_notify_urls, open_channels
+from taxi_platform.notifications.channels import Message, check_notify_urls, open_channels, send_test
+from taxi_platform.notifications.delivery import PATIENCE, TAG_SECONDS, deliver_notifications, note_finished_runs
 from taxi_platform.notifications.outbox import GIVE_UP, KEEP, Outbox, deliver
-from taxi_platform.notifications.sensors import (
-    PATIENCE,
-    TAG_SECONDS,
-    build_notifications,
-    note_finished_runs,
-    send_test,
-)
+from taxi_platform.notifications.sensors import build_notifications
 from taxi_platform.runs.ingest import ingest_month, open_instance
 from taxi_platform.settings import load_settings
 from taxi_platform.trips.errors import SettingError
@@ -110,7 +106,7 @@ def test_a_loaded_month_is_told_once_by_web_hook_and_mail(monkeypatch, hook):
             run_id = ingest_month(instance, build_definitions(settings), GREEN).run_id
             first = sensor.evaluate_tick(dg.build_sensor_context(instance=instance))
             again = sensor.evaluate_tick(dg.build_sensor_context(instance=instance, cursor=first.cursor))
-    assert (first.skip_message, again.skip_message) == ("2 messages sent, 0 wait.", "0 messages sent, 0 wait.")
+    assert (first.skip_message, again.skip_message) == ("2 messages sent, 0 waiting.", "0 messages sent, 0 waiting.")
     ((_, headers, posted),) = hook.got
     assert posted["title"] == "taxi: green 2020-04 loaded"
     assert posted["type"] == "success"
@@ -131,7 +127,7 @@ def test_a_run_that_found_nothing_new_is_quiet(platform, hook):
     platform.ingest()
     platform.tick()
     assert platform.ingest().succeeded
-    assert platform.tick() == "0 messages sent, 0 wait."
+    assert platform.tick() == "0 messages sent, 0 waiting."
     assert len(hook.got) == 1
 
 
@@ -223,7 +219,7 @@ def test_a_run_of_another_job_is_none_of_ours(platform, hook):
         dg.op(name="nothing")(lambda: None)()
 
     elsewhere.execute_in_process(instance=platform.instance)
-    assert platform.tick() == "0 messages sent, 0 wait."
+    assert platform.tick() == "0 messages sent, 0 waiting."
 
 
 @pytest.fixture
@@ -238,7 +234,7 @@ def retried(platform, monkeypatch, tmp_path):
 
 
 def test_a_failure_that_is_retried_stays_quiet_and_the_last_one_is_told(platform, hook, retried):
-    assert platform.tick() == "0 messages sent, 0 wait."
+    assert platform.tick() == "0 messages sent, 0 waiting."
     again = platform.job.execute_in_process(
         instance=platform.instance,
         partition_key="2020-04",
@@ -260,7 +256,7 @@ def test_a_retry_that_never_begins_is_told_after_a_while(platform, hook, outbox,
     assert outbox.known() == set()
     note_finished_runs(platform.instance, outbox, urls, UI, now - 60, now + PATIENCE + 60)
     assert deliver(outbox, urls, print, now + PATIENCE + 60) == 1
-    assert "A retry was announced, but none has begun." in hook.messages()[0].splitlines()
+    assert "A retry was announced but has not started." in hook.messages()[0].splitlines()
 
 
 def test_a_retry_that_could_not_be_launched_is_told_at_once(platform, hook, retried):
@@ -291,7 +287,7 @@ def test_nothing_is_passed_by_while_the_outbox_cannot_be_written(platform, hook,
         platform.tick()
     outbox.folder.unlink()
     moved.rename(outbox.folder)
-    assert platform.tick() == "1 messages sent, 0 wait."
+    assert platform.tick() == "1 messages sent, 0 waiting."
 
 
 MESSAGE = Message("run-1.success", "taxi: green 2020-04 loaded", "green 2020-04 was loaded.")
@@ -318,7 +314,7 @@ def child(outbox, url, how):
 
 def test_killed_between_send_and_record_it_sends_once_more_with_the_same_id(hook, outbox):
     url = f"json://{hook.address}/hook"
-    outbox.add(MESSAGE, ["1 json"], time.time())
+    outbox.add(MESSAGE, open_channels([f"json://{hook.address}/hook"]), time.time())
     process = child(outbox, url, "killed")
     process.communicate("go\n", timeout=60)
     assert process.returncode == -signal.SIGKILL
@@ -331,7 +327,7 @@ def test_killed_between_send_and_record_it_sends_once_more_with_the_same_id(hook
 
 def test_two_processes_that_deliver_at_once_send_once(hook, outbox):
     hook.seconds = 1
-    outbox.add(MESSAGE, ["1 json"], time.time())
+    outbox.add(MESSAGE, open_channels([f"json://{hook.address}/hook"]), time.time())
     processes = [child(outbox, f"json://{hook.address}/hook", "together") for _ in range(2)]
     for process in processes:
         process.stdin.write("go\n")
@@ -342,8 +338,8 @@ def test_two_processes_that_deliver_at_once_send_once(hook, outbox):
 
 
 def test_the_same_run_noted_twice_is_one_message(hook, outbox):
-    outbox.add(MESSAGE, ["1 json"], time.time())
-    outbox.add(MESSAGE, ["1 json"], time.time())
+    outbox.add(MESSAGE, open_channels([f"json://{hook.address}/hook"]), time.time())
+    outbox.add(MESSAGE, open_channels([f"json://{hook.address}/hook"]), time.time())
     assert deliver(outbox, [f"json://{hook.address}/hook"], print) == 1
 
 
@@ -359,7 +355,7 @@ def test_channels_that_fail_keep_nothing_from_the_others(hook, outbox):
     ]
     said = []
     now = time.time()
-    outbox.add(MESSAGE, list(open_channels(urls)), now)
+    outbox.add(MESSAGE, open_channels(urls), now)
     assert deliver(outbox, urls, said.append, now) == 1
     assert [path for path, _, _ in hook.got] == ["/500", "/slow", "/307", "/308", "/hook"]
     unreachable = "it could not be reached, refused the login, or did not answer in time"
@@ -372,8 +368,8 @@ def test_channels_that_fail_keep_nothing_from_the_others(hook, outbox):
         ("6 json", "sent", 1, None),
     ]
     assert said[0] == (
-        "Channel 1 json did not get run-1.success: it answered 500 (Internal Server Error). Tried again in 60 s. "
-        "Try again later: the trouble is the channel's own."
+        "Channel 1 json did not receive run-1.success: it answered 500 (Internal Server Error). Next attempt in 60 s. "
+        "Try again later: the problem is on the channel's side."
     )
     assert len(said) == 5
 
@@ -383,7 +379,7 @@ def test_a_broken_channel_is_tried_again_ever_later_and_gets_the_message_when_it
     hook.broken = True
     urls = [f"json://{hook.address}/hook"]
     now = time.time()
-    outbox.add(MESSAGE, ["1 json"], now)
+    outbox.add(MESSAGE, open_channels([f"json://{hook.address}/hook"]), now)
     attempts = []
     for second in range(0, 4 * 3600, 30):
         before = len(hook.got)
@@ -398,7 +394,11 @@ def test_a_broken_channel_is_tried_again_ever_later_and_gets_the_message_when_it
 def test_a_channel_that_fails_is_asked_once_a_pass(hook, outbox):
     hook.broken = True
     for number in range(3):
-        outbox.add(Message(f"run-{number}.success", "title", "body"), ["1 json"], time.time())
+        outbox.add(
+            Message(f"run-{number}.success", "title", "body"),
+            open_channels([f"json://{hook.address}/hook"]),
+            time.time(),
+        )
     deliver(outbox, [f"json://{hook.address}/hook"], print)
     assert len(hook.got) == 1
 
@@ -407,27 +407,83 @@ def test_it_is_given_up_after_some_days_and_says_so(hook, outbox):
     hook.broken = True
     said = []
     now = time.time()
-    outbox.add(MESSAGE, ["1 json"], now)
+    outbox.add(MESSAGE, open_channels([f"json://{hook.address}/hook"]), now)
     for later in (now, now + GIVE_UP + 1, now + GIVE_UP + 90000):
         deliver(outbox, [f"json://{hook.address}/hook"], said.append, later)
     assert len(hook.got) == len(said) == 2
-    assert "Given up after 2 attempts." in said[1]
+    assert "Gave up after 2 attempts." in said[1]
     assert query(outbox, "SELECT state, attempts, problem FROM deliveries") == [
         ("given up", 2, "it answered 503 (Service Unavailable)")
     ]
 
 
 def test_a_channel_that_is_not_configured_any_more_is_given_up(hook, outbox):
-    outbox.add(MESSAGE, ["1 json", "2 mailto"], time.time())
+    outbox.add(MESSAGE, open_channels([f"json://{hook.address}/hook", "mailto://gone.example.org"]), time.time())
     assert deliver(outbox, [f"json://{hook.address}/hook"], print) == 1
     assert query(outbox, "SELECT state, problem FROM deliveries WHERE channel = '2 mailto'") == [
         ("given up", "it is not configured any more")
     ]
 
 
+def test_a_pending_message_follows_its_recipient_when_the_urls_change_places(hook, outbox):
+    first, second, third = (f"json://taxi:old@{hook.address}/{name}" for name in ("first", "second", "third"))
+    outbox.add(MESSAGE, open_channels([first, second]), time.time())
+    moved = [third, second, first.replace("old", "corrected")]
+    assert deliver(outbox, moved, print) == 2
+    assert sorted(path for path, _, _ in hook.got) == ["/first", "/second"]
+
+
+def test_a_pending_message_is_not_sent_to_another_recipient_in_the_same_place(hook, outbox):
+    outbox.add(MESSAGE, open_channels([f"json://{hook.address}/first"]), time.time())
+    assert deliver(outbox, [f"json://{hook.address}/second"], print) == 0
+    assert hook.got == []
+    assert query(outbox, "SELECT state, problem FROM deliveries") == [("given up", "it is not configured any more")]
+
+
+def test_an_outbox_of_an_older_version_is_delivered_to_the_positions_it_names(hook, outbox):
+    outbox.folder.mkdir(parents=True)
+    now = time.time()
+    with closing(sqlite3.connect(outbox.folder / "outbox.db")) as con, con:
+        con.execute(
+            "CREATE TABLE messages (id TEXT PRIMARY KEY, title TEXT NOT NULL, body TEXT NOT NULL,"
+            " failure INTEGER NOT NULL, created REAL NOT NULL)"
+        )
+        con.execute(
+            "CREATE TABLE deliveries (message TEXT NOT NULL REFERENCES messages ON DELETE CASCADE,"
+            " channel TEXT NOT NULL, state TEXT NOT NULL DEFAULT 'pending', at REAL NOT NULL,"
+            " attempts INTEGER NOT NULL DEFAULT 0, problem TEXT, PRIMARY KEY (message, channel))"
+        )
+        con.execute("INSERT INTO messages VALUES ('run-1.success', 'title', 'body', 0, ?)", (now,))
+        con.execute("INSERT INTO deliveries (message, channel, at) VALUES ('run-1.success', '2 json', ?)", (now,))
+    assert deliver(outbox, [f"json://{hook.address}/first", f"json://{hook.address}/second"], print) == 1
+    assert [path for path, _, _ in hook.got] == ["/second"]
+
+
+@pytest.mark.parametrize(("last", "title"), [("2020-03", "green 2020-01 to 2020-03"), ("2020-01", "green 2020-01")])
+def test_a_run_over_a_range_of_months_names_the_range(platform, hook, last, title):
+    tags = {"dagster/asset_partition_range_start": "2020-01", "dagster/asset_partition_range_end": last}
+    run = platform.instance.create_run_for_job(platform.job, tags=tags)
+    platform.instance.report_run_failed(run)
+    platform.tick()
+    assert hook.got[0][2]["title"] == f"taxi: {title} failed"
+
+
+def test_any_process_delivers_after_ingesting_and_the_sensor_does_not_repeat_it(platform, hook):
+    platform.ingest()
+    deliver_notifications(platform.instance, load_settings(), print)
+    deliver_notifications(platform.instance, load_settings(), print)
+    assert len(hook.got) == 1
+    assert platform.tick() == "0 messages sent, 0 waiting."
+
+
+def test_without_channels_delivering_touches_neither_the_runs_nor_the_disk(outbox):
+    deliver_notifications(None, load_settings(), print)
+    assert not outbox.folder.exists()
+
+
 def test_old_messages_leave_the_outbox(hook, outbox):
     now = time.time()
-    outbox.add(MESSAGE, ["1 json"], now)
+    outbox.add(MESSAGE, open_channels([f"json://{hook.address}/hook"]), now)
     deliver(outbox, [f"json://{hook.address}/hook"], print, now)
     deliver(outbox, [], print, now + KEEP - 60)
     assert outbox.known() == {MESSAGE.id}
@@ -439,8 +495,8 @@ def test_old_messages_leave_the_outbox(hook, outbox):
 def test_a_failing_channel_hurts_neither_run_nor_sensor(platform, hook):
     hook.broken = True
     assert platform.ingest().succeeded
-    assert platform.tick() == "0 messages sent, 1 wait."
-    assert platform.tick() == "0 messages sent, 1 wait."
+    assert platform.tick() == "0 messages sent, 1 waiting."
+    assert platform.tick() == "0 messages sent, 1 waiting."
     assert len(hook.got) == 1
 
 
@@ -459,7 +515,7 @@ def test_no_secret_of_a_url_is_logged_stored_or_sent(platform, hook, outbox, mon
         told = sensor.evaluate_tick(dg.build_sensor_context(instance=platform.instance, cursor=str(time.time() - 60)))
         said = []
         assert not send_test(load_settings(), said.append)
-    assert told.skip_message == "1 messages sent, 3 wait."
+    assert told.skip_message == "1 messages sent, 3 waiting."
     assert "refused the login" in said[3]
     assert SECRET not in " ".join([told.skip_message, *said, *(str(body) for _, _, body in hook.got)])
     assert "urllib3" not in logged.getvalue() and SECRET not in logged.getvalue()
@@ -476,8 +532,8 @@ def test_the_test_message_says_of_every_channel_whether_it_worked_and_what_to_do
     assert said == [
         "Channel 1 json: sent.",
         "Channel 2 json: failed: it answered 401 (Unauthorized). Check user, password or token in its URL.",
-        "Channel 3 json: failed: it answered 307 (Temporary Redirect). It redirects, which is not followed: give the "
-        "address that it points to.",
+        "Channel 3 json: failed: it answered 307 (Temporary Redirect). Redirects are not followed: use the address "
+        "that it redirects to.",
     ]
     assert hook.got[0][2]["title"] == "taxi: test message"
     monkeypatch.setenv("TAXI_NOTIFY_URLS", f"json://{hook.address}/hook")
@@ -492,7 +548,7 @@ def test_without_a_url_there_is_nothing_to_test_and_no_sensor():
 
 @pytest.mark.parametrize("url", [f"nonsense://{SECRET}", SECRET, f"mailto://{SECRET}", "json://"])
 def test_a_url_that_apprise_cannot_read_is_named_by_its_number(url, logged, monkeypatch):
-    with pytest.raises(SettingError, match="TAXI_NOTIFY_URLS: Apprise cannot read its URL number 2") as found:
+    with pytest.raises(SettingError, match="TAXI_NOTIFY_URLS: Apprise cannot parse URL number 2") as found:
         check_notify_urls(["json://localhost/", url])
     assert SECRET not in f"{found.value}{found.value.__cause__}{found.value.__context__}{logged.getvalue()}"
     monkeypatch.setenv("TAXI_NOTIFY_URLS", url)

@@ -13,8 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from taxi_platform.sources import http
-from taxi_platform.sources.http import HttpSource, file_name, network_kinds, redact
+from taxi_platform.sources import addresses
+from taxi_platform.sources.addresses import file_name, network_kinds, next_hop, redact
+from taxi_platform.sources.http import HttpSource
 from taxi_platform.trips.errors import NotData, NotPublished, SourceRefused, SourceUnavailable
 from taxi_platform.trips.months import DatasetMonth
 from taxi_platform_tests.support.web import S3_DENIED, Page, answering, serving
@@ -339,13 +340,13 @@ def test_at_most_five_redirects_are_followed(web, tmp_path):
         ("http://10.0.0.7/", "private"),
         ("http://[::ffff:192.168.1.1]/", "private"),
         ("http://0.0.0.0/", "unspecified"),
-        ("file:///etc/passwd", "no readable address"),
-        ("ftp://example.org/x", "only https"),
-        ("http://[bad", "no readable address"),
-        ("", "no readable address"),
-        ("/\x1b[2J", "no readable address"),
-        ("http://a\0b.invalid/", "no readable address"),
-        ("/" + "x" * 1000, "no readable address"),
+        ("file:///etc/passwd", "an address that is not valid"),
+        ("ftp://example.org/x", "only to https"),
+        ("http://[bad", "an address that is not valid"),
+        ("", "an address that is not valid"),
+        ("/\x1b[2J", "an address that is not valid"),
+        ("http://a\0b.invalid/", "an address that is not valid"),
+        ("/" + "x" * 1000, "an address that is not valid"),
     ],
 )
 def test_redirects_to_blocked_addresses_are_refused_at_once(web, tmp_path, location, says):
@@ -363,13 +364,12 @@ def test_redirects_to_blocked_addresses_are_refused_at_once(web, tmp_path, locat
 def test_a_public_source_may_not_redirect_to_this_machine_or_to_http(monkeypatch):
     names = {"public.example": "93.184.216.34", "inner.example": "127.0.0.1"}
     lookup = lambda host, port: [(2, 1, 6, "", (names.get(host, host), 0))]  # noqa: E731
-    monkeypatch.setattr(http.socket, "getaddrinfo", lookup)
-    public = HttpSource("https://public.example/{month}")
+    monkeypatch.setattr(addresses.socket, "getaddrinfo", lookup)
     start = "https://public.example/2020-04"
-    assert public._next_hop(start, "https://93.184.216.35/x?y=1") == "https://93.184.216.35/x?y=1"
-    for location, says in [("https://inner.example/", "loopback"), ("http://public.example/", "only https")]:
+    assert next_hop(start, "https://93.184.216.35/x?y=1", "public.example") == "https://93.184.216.35/x?y=1"
+    for location, says in [("https://inner.example/", "loopback"), ("http://public.example/", "only to https")]:
         with pytest.raises(SourceRefused, match=says):
-            public._next_hop(start, location)
+            next_hop(start, location, "public.example")
 
 
 @pytest.mark.parametrize(
@@ -416,7 +416,7 @@ def test_a_password_that_http_cannot_send_is_refused_without_being_shown():
 
 def test_addresses_are_shown_without_secrets():
     assert redact("https://me:pw@host:8080/a/{month}?token=1#x") == "https://host:8080/a/{month}"
-    assert redact("http://[bad") == "(an address that cannot be read)"
+    assert redact("http://[bad") == "(an address that cannot be parsed)"
     shown = repr(HttpSource("https://me:pw@host/{month}?token=1"))
     assert shown == "HttpSource('https://host/{month}')"
 

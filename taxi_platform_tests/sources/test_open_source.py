@@ -53,8 +53,8 @@ def test_the_dataset_may_be_left_out_where_there_is_only_one():
         ("ftp://host/{dataset}/{month}", "ftp://"),
         ("https://host/{dataset}.csv", "no {month}"),
         ("https://host/{month}.csv", "TAXI_DATASETS"),
-        ("https://host/{dataset}/{year}-{month}.csv", "{year} is no placeholder"),
-        ("https://host/{dataset}/{month.csv", "{ is no placeholder"),
+        ("https://host/{dataset}/{year}-{month}.csv", "{year} is not a placeholder"),
+        ("https://host/{dataset}/{month.csv", "{ is not a placeholder"),
         ("https:///{dataset}/{month}.csv", "no host"),
         ("https://[bad/{dataset}/{month}.csv", "no host"),
         ("https://host:99999/{dataset}/{month}.csv", "no host"),
@@ -71,9 +71,9 @@ def test_the_dataset_may_be_left_out_where_there_is_only_one():
         ("sample://?rows=50000001", "1 to 50,000,000"),
         ("sample://?rows=many", "1 to 50,000,000"),
         ("sample://?rows=", "1 to 50,000,000"),
-        ("sample://?rows=1&rows=2", "nothing but rows"),
-        ("sample://?seed=1", "nothing but rows"),
-        ("sample://green", "nothing but rows"),
+        ("sample://?rows=1&rows=2", "no parameter but rows"),
+        ("sample://?seed=1", "no parameter but rows"),
+        ("sample://green", "no parameter but rows"),
     ],
 )
 def test_a_wrong_value_is_named_with_what_the_variable_takes(url, says):

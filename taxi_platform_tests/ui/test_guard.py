@@ -21,7 +21,8 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 from taxi_platform.trips.errors import SettingError
-from taxi_platform.ui.guard import BODY_BYTES, WRONG_TOKEN_SECONDS, load_access
+from taxi_platform.ui.access import load_access
+from taxi_platform.ui.guard import BODY_BYTES, WRONG_TOKEN_SECONDS
 from taxi_platform_tests.support.shared import chromium, free_port
 
 pytestmark = pytest.mark.slow
@@ -182,7 +183,7 @@ def test_other_hosts_are_refused_everywhere(ui, name, path):
 def test_the_refusal_of_a_host_says_what_to_do(ui):
     answer = ui.ask("GET", "/", {"Host": "rebound.example.net"})
     assert answer.text == (
-        "Host 'rebound.example.net' is not allowed. If it is this server's, add it to TAXI_UI_HOSTS.\n"
+        "Host 'rebound.example.net' is not allowed. If it is this server's name, add it to TAXI_UI_HOSTS.\n"
     )
 
 
@@ -465,10 +466,9 @@ def test_the_cookie_cannot_be_prolonged_or_forged(viewers, cookie):
 
 
 def test_the_cookie_is_kept_from_scripts_and_other_sites_and_does_not_hold_the_token(viewers):
-    set_cookie = login(viewers, TOKEN).headers["Set-Cookie"]
-    assert re.fullmatch(
-        rf"taxi_ui_{viewers.port}=\d+\.[0-9a-f]{{64}}; Path=/; Max-Age=604800; HttpOnly; SameSite=Lax", set_cookie
-    )
+    value, *attributes = login(viewers, TOKEN).headers["Set-Cookie"].split("; ")
+    assert re.fullmatch(rf"taxi_ui_{viewers.port}=\d+\.[0-9a-f]{{64}}", value)
+    assert sorted(attributes) == ["HttpOnly", "Max-Age=604800", "Path=/", "SameSite=lax"]
 
 
 def test_behind_https_the_cookie_is_for_https_only(viewers):
@@ -558,7 +558,7 @@ def test_the_ui_is_served_on_loopback_only(tmp_path):
     ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert (ended.returncode, ended.stderr.splitlines()[-1:]) == (
         1,
-        ["The UI is not served on 0.0.0.0. Serve it on 127.0.0.1, behind a proxy with TLS and a login."],
+        ["The UI cannot be served on 0.0.0.0. Serve it on 127.0.0.1, behind a proxy with TLS and a login."],
     )
 
 

@@ -24,7 +24,7 @@ from taxi_platform.sources.http import HttpSource
 from taxi_platform.trips.contract import all_rules, contract_of
 from taxi_platform.trips.errors import SourceUnavailable
 from taxi_platform.trips.months import Dataset, DatasetMonth, Month
-from taxi_platform.ui.guard import load_access
+from taxi_platform.ui.access import load_access
 from taxi_platform.warehouse import open_warehouse
 from taxi_platform.warehouse.duckdb import DuckDBWarehouse
 from taxi_platform_tests.support.fuzzed import SECRET

@@ -1,0 +1,124 @@
+"""The message about a finished run: what was loaded or failed, how many rows, what to do, and where to look."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import dagster as dg
+
+from taxi_platform.assets.names import PARTITION_TAG
+from taxi_platform.notifications.channels import Message
+from taxi_platform.runs.ingest import INTERRUPTIONS, datasets_of
+
+RANGE_TAGS = ("dagster/asset_partition_range_start", "dagster/asset_partition_range_end")
+"""On runs that older versions started from the UI, instead of the partition tag: the first and the last month."""
+
+CHECK_FAILED = "DagsterAssetCheckFailedError"
+SEE_RUN = "Open the run and read its log. Then run the month again: it completes only what is missing."
+SECRETS = [
+    (re.compile(r"://[^/\s]*@"), "://***@"),
+    (re.compile(r"(://[^\s?]*\?)\S+"), r"\1***"),
+    (re.compile(r"(?i)\b(password|passwd|token|secret|key)=\S+"), r"\1=***"),
+]
+ROW_LABELS = {"rows_read": "read", "rows_clean": "clean", "rows_rejected": "rejected", "rows": "in the table"}
+
+
+def subject_of(run: dg.DagsterRun) -> str | None:
+    """The run's datasets and months, as `green 2020-04` or `green 2020-01 to 2020-03`; None if it ingests nothing."""
+    datasets = datasets_of(run)
+    if not datasets:
+        return None
+    first, last = (run.tags.get(tag, run.tags.get(PARTITION_TAG, "")) for tag in RANGE_TAGS)
+    months = first if first == last else f"{first} to {last}"
+    return f"{', '.join(datasets)} {months}".strip()
+
+
+def compose(
+    instance: dg.DagsterInstance, run: dg.DagsterRun, number: str, subject: str, link: str
+) -> tuple[Message, bool]:
+    """The message `number` about a run, and whether to send it: a month was loaded, or a failure is final.
+
+    `link` is the UI's address without a trailing slash.
+    """
+    event_types = {
+        dg.DagsterEventType.ASSET_MATERIALIZATION,
+        dg.DagsterEventType.ASSET_CHECK_EVALUATION,
+        dg.DagsterEventType.STEP_FAILURE,
+        dg.DagsterEventType.RUN_FAILURE,
+    }
+    logs = instance.all_logs(run.run_id, of_type=event_types)
+    events = [log.dagster_event for log in logs if log.dagster_event]
+    failure = run.status == dg.DagsterRunStatus.FAILURE
+    counts, loaded = _counts(events)
+    checks = _failed_checks(events)
+    outcome = "failed" if failure else "was loaded" if loaded else "did not change"
+    lines = [f"{subject} {outcome}."]
+    if failure:
+        problem, remedy = _failure(events, checks)
+        lines += [f"Problem: {problem}", f"What to do: {remedy}"]
+        if run.tags.get("dagster/will_retry") == "true":
+            lines.append("A retry was announced but has not started.")
+    lines += [*counts, *(f"Check failed: {check}" for check in checks[:3])]
+    lines += [f"Run: {link}/runs/{run.run_id}", f"Message id: {number}"]
+    title = f"taxi: {subject} {'failed' if failure else 'loaded'}"
+    is_retried = "dagster/auto_retry_run_id" in run.tags
+    return Message(number, title, "\n".join(lines), failure), not is_retried if failure else loaded
+
+
+def _counts(events: Sequence[dg.DagsterEvent]) -> tuple[list[str], bool]:
+    """One line of row counts per dataset, and whether a table was loaded."""
+    metadata: dict[str, dict[str, Any]] = {}
+    loaded = False
+    for event in events:
+        if event.is_step_materialization:
+            materialization = event.step_materialization_data.materialization
+            values = {name: entry.value for name, entry in materialization.metadata.items()}
+            metadata.setdefault(materialization.asset_key.path[0], {}).update(values)
+            loaded |= "rows" in values and not values.get("unchanged")
+    lines = []
+    for dataset, values in metadata.items():
+        counts = [f"{values[name]:,} {label}" for name, label in ROW_LABELS.items() if name in values]
+        if "rows_difference" in values:
+            counts.append(f"{values['rows_difference']:+,} compared with the previous file")
+        if counts:
+            lines.append(f"Rows of {dataset}: {', '.join(counts)}")
+    return lines, loaded
+
+
+def _failed_checks(events: Sequence[dg.DagsterEvent]) -> list[str]:
+    checks = [
+        event.asset_check_evaluation_data
+        for event in events
+        if event.event_type == dg.DagsterEventType.ASSET_CHECK_EVALUATION
+    ]
+    return [_line(f"{check.check_name}: {check.description or 'failed'}") for check in checks if not check.passed]
+
+
+def _failure(events: Sequence[dg.DagsterEvent], checks: Sequence[str]) -> tuple[str, str]:
+    """The first line of the first problem, and its remedy; never a traceback."""
+    data = next((event.step_failure_data for event in events if event.is_step_failure), None)
+    error = data.error if data else None
+    failure = data.user_failure_data if data else None
+    explained = {name: str(entry.value) for name, entry in failure.metadata.items()} if failure else {}
+    if "problem" in explained:
+        remedy = explained.get("remedy", "none")
+        return _line(explained["problem"]), SEE_RUN if remedy == "none" else _line(remedy)
+    if error and error.cls_name in INTERRUPTIONS:
+        return "The run was interrupted.", "Run the month again: it completes only what is missing."
+    if error and error.cls_name == CHECK_FAILED and checks:
+        return checks[-1], SEE_RUN
+    if error:
+        return _line((error.cause or error).message), SEE_RUN
+    last_message = next((event.message for event in reversed(events) if event.message and event.is_failure), "")
+    return _line(last_message or "The run failed before its first step."), SEE_RUN
+
+
+def _line(text: str, limit: int = 300) -> str:
+    """The first line, printable, at most `limit` characters, with likely secrets masked: errors quote outside input."""
+    line = next((line.strip() for line in text.splitlines() if line.strip()), "")
+    line = "".join(character if character.isprintable() else " " for character in line)
+    for pattern, replacement in SECRETS:
+        line = pattern.sub(replacement, line)
+    return line if len(line) <= limit else f"{line[: limit - 1]}…"

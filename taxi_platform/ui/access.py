@@ -1,0 +1,50 @@
+"""Who may reach the UI: the settings that the guard enforces."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from taxi_platform.settings import listed
+from taxi_platform.trips.errors import SettingError
+
+LOOPBACK_NAMES = ("127.0.0.1", "localhost", "[::1]")
+TOKEN_PATTERN = re.compile(r"[!-~]{16,}")
+
+
+@dataclass(frozen=True)
+class Access:
+    """The host names, tokens and permissions of one webserver. An empty token means that none is set."""
+
+    port: int
+    hosts: frozenset[str]
+    """Allowed values of `Host`, in lower case, with the port where the browser sends one."""
+    token: str = field(repr=False)
+    report_token: str = field(repr=False)
+    read_only: bool
+
+
+def load_access(port: int, environment: Mapping[str, str] = os.environ) -> Access:
+    """Read TAXI_UI_HOSTS, TAXI_UI_TOKEN, TAXI_UI_READ_ONLY and TAXI_REPORT_TOKEN; raises `SettingError`."""
+    # Browsers omit port 80, the default of http, in Host and Origin.
+    loopback = [f"{name}:{port}".removesuffix(":80") for name in LOOPBACK_NAMES]
+    configured = listed(environment.get("TAXI_UI_HOSTS", "").lower())
+    return Access(
+        port=port,
+        hosts=frozenset([*loopback, *(host.removeprefix("https://").rstrip("/") for host in configured)]),
+        token=_token("TAXI_UI_TOKEN", environment),
+        report_token=_token("TAXI_REPORT_TOKEN", environment),
+        read_only=environment.get("TAXI_UI_READ_ONLY", "").strip().lower() not in {"", "0", "false"},
+    )
+
+
+def _token(name: str, environment: Mapping[str, str]) -> str:
+    token = environment.get(name, "").strip()
+    if token and not TOKEN_PATTERN.fullmatch(token):
+        raise SettingError(
+            f"{name} is too short, or contains a space or a character outside ASCII.",
+            "Use 16 characters or more; `openssl rand -hex 24` generates a token.",
+        )
+    return token
