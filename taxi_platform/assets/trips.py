@@ -16,7 +16,7 @@ import dagster as dg
 from pydantic import Field
 
 from taxi_platform.assets import metadata
-from taxi_platform.assets.names import DATASET_TAG, PROCESS_TAG, cleaning_op
+from taxi_platform.assets.names import DATASET_TAG, HURRIED_TAG, cleaning_op
 from taxi_platform.assets.resources import LakeResource, SourceResource, WarehouseResource
 from taxi_platform.ingestion import steps
 from taxi_platform.lake.months import LakeMonth
@@ -288,7 +288,7 @@ def explained(context: dg.AssetExecutionContext, passing: type[TaxiError] | tupl
 def _try_again(context: dg.AssetExecutionContext, error: TaxiError) -> None:
     """Ask Dagster for another try of this step, if one may help and is left."""
     tries = context.op_execution_context.retry_number
-    if not isinstance(error, TransientError) or tries >= len(RETRY_SECONDS) or PROCESS_TAG in context.run.tags:
+    if not isinstance(error, TransientError) or tries >= len(RETRY_SECONDS) or HURRIED_TAG in context.run.tags:
         return
     seconds = RETRY_SECONDS[tries] * random.uniform(0.8, 1.2)
     context.log.warning(f"{error} Trying again in {seconds:.0f} s.")

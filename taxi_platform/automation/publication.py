@@ -26,7 +26,7 @@ from taxi_platform.ingestion.survey import (
     months_in_lake,
     months_to_ingest,
 )
-from taxi_platform.runs.ingest import datasets_of
+from taxi_platform.runs.history import datasets_of
 from taxi_platform.trips.errors import SettingError
 from taxi_platform.trips.months import Dataset, DatasetMonth, Month, newest_month
 

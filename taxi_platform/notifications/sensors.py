@@ -22,7 +22,7 @@ from dagster._time import get_current_timestamp  # the clock that runs are stamp
 from taxi_platform.assets.names import PARTITION_TAG
 from taxi_platform.notifications.channels import TAKES, Message, advice, check_notify_urls, open_channels
 from taxi_platform.notifications.outbox import GIVE_UP, Outbox, Say, deliver
-from taxi_platform.runs.ingest import INTERRUPTIONS, datasets_of
+from taxi_platform.runs.history import INTERRUPTIONS, datasets_of
 from taxi_platform.settings import Settings
 from taxi_platform.trips.errors import SettingError
 

@@ -24,7 +24,8 @@ from taxi_platform.notifications.sensors import (
     note_finished_runs,
     send_test,
 )
-from taxi_platform.runs.ingest import ingest_month, open_instance
+from taxi_platform.runs.ingest import ingest_month
+from taxi_platform.runs.instance import open_instance
 from taxi_platform.settings import load_settings
 from taxi_platform.trips.errors import SettingError
 from taxi_platform.trips.months import DatasetMonth
