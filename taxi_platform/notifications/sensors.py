@@ -17,11 +17,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 import dagster as dg
-from dagster._time import get_current_timestamp  # the clock that runs are stamped with
 
 from taxi_platform.assets.names import PARTITION_TAG
 from taxi_platform.notifications.channels import TAKES, Message, advice, check_notify_urls, open_channels
 from taxi_platform.notifications.outbox import GIVE_UP, Outbox, Say, deliver
+from taxi_platform.runs.dagster_internals import get_current_timestamp
 from taxi_platform.runs.history import INTERRUPTIONS, datasets_of
 from taxi_platform.settings import Settings
 from taxi_platform.trips.errors import SettingError

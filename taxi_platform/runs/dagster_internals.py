@@ -32,6 +32,9 @@ from dagster._core.workspace.load_target import WorkspaceFileTarget
 # The clock that runs and ticks are stamped with; Dagster's own test helper sets it.
 from dagster._time import get_current_datetime, get_current_timestamp
 
+# A signal that Dagster noted but has not acted on yet.
+from dagster._utils.interrupts import pop_captured_interrupt
+
 # Dagster's own judgement of a cron line, so that a wrong TAXI_SCHEDULE is reported before the code location loads.
 from dagster._utils.schedules import is_valid_cron_string
 
@@ -98,6 +101,8 @@ def _interruptible_waits(events: Iterator[dg.DagsterEvent]) -> Iterator[dg.Dagst
         if waiting:
             may_sleep = event.event_type in STEP_ENDS
             _handle_interruptions(caller_handler if may_sleep else dagster_handler)
+            if may_sleep and pop_captured_interrupt():
+                signal.raise_signal(signal.SIGINT)
         if event.event_type == dg.DagsterEventType.STEP_RESTARTED:
             waiting.discard(event.step_key)
         yield event

@@ -24,10 +24,10 @@ def main(workspace: str, host: str, port: int) -> None:
 
     import uvicorn
     from dagster import DagsterInstance
-    from dagster._core.workspace.context import WorkspaceProcessContext
-    from dagster._core.workspace.load_target import WorkspaceFileTarget
     from dagster_webserver.app import create_app_from_workspace_process_context
     from dagster_webserver.version import __version__
+
+    from taxi_platform.runs.dagster_internals import WorkspaceFileTarget, WorkspaceProcessContext
 
     target = WorkspaceFileTarget([str(Path(workspace))])
     with (
