@@ -1,8 +1,8 @@
 """Measure a backfill launched as the UI launches it: `python benchmarks/backfill.py [--months 60] [--dataset yellow]`.
 
 A real `taxi dev` on a temporary home materializes a dataset's first months from tiny synthetic files, so that what
-Dagster takes for a run is measured, not the cleaning. Prints seconds a month and where they go; fails unless every month
-succeeded with every check evaluated.
+Dagster takes for a run is measured, not the cleaning. Prints seconds a month and where they go; fails unless every
+month succeeded with every check evaluated.
 """
 
 from __future__ import annotations

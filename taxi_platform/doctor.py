@@ -1,4 +1,4 @@
-"""`taxi doctor` and `taxi bootstrap`: what is set, what is there, what is missing, and how to mend it."""
+"""`taxi doctor` and `taxi bootstrap`: what is configured, what exists, what is missing, and how to fix it."""
 
 from __future__ import annotations
 
@@ -16,55 +16,56 @@ from taxi_platform.trips.months import DatasetMonth, Month
 from taxi_platform.trips.plan import Change
 from taxi_platform.warehouse.base import Table, rejected_table, trips_table, zones_table
 
-LITTLE_DISK_BYTES = 5_000_000_000
-"""The largest month is half a gigabyte as Parquet; fetched, cleaned and loaded it stands there several times."""
+MIN_FREE_BYTES = 5_000_000_000
+"""The largest month is half a gigabyte as Parquet, and is on the disk several times while it is ingested."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the doctor's: `ok`, or what is wrong and how to mend it."""
+    """One line of `taxi doctor`: the message says what was found or, if not `ok`, what is wrong and how to fix it."""
 
     name: str
     ok: bool
-    told: str
+    message: str
 
 
 def tables_of(settings: Settings) -> list[Table]:
-    """Every table the settings ask for."""
-    months = [table(dataset) for dataset in settings.datasets for table in (trips_table, rejected_table)]
-    return [zones_table(), *months]
+    """Every table that the settings call for."""
+    by_dataset = [table(dataset) for dataset in settings.datasets for table in (trips_table, rejected_table)]
+    return [zones_table(), *by_dataset]
 
 
 def plan(settings: Settings) -> Iterator[Change]:
-    """Everything that has to be there, in the order of making it."""
+    """Everything that has to exist, in the order in which it is created."""
     yield from open_lake(settings.lake_url).plan()
     for _, warehouse in open_warehouses(settings):
         yield from warehouse.plan(tables_of(settings))
 
 
 def examine(settings: Settings, newest: Month) -> Iterator[Finding]:
-    """Look at every setting and everything behind it; never raises for what it looks at."""
+    """Check every setting and what it refers to; yields a finding for each, and raises for none of them."""
     yield Finding("settings", True, _names())
-    yield _found("home", partial(_home, settings))
-    yield _found("source", partial(_source, settings, newest))
-    yield _found("lake", partial(_lake, settings))
+    yield _check("home", partial(_home, settings))
+    yield _check("source", partial(_source, settings, newest))
+    yield _check("lake", partial(_lake, settings))
     for name in ("warehouse", "serving") if settings.serving_url else ("warehouse",):
-        yield _found(name, partial(_warehouse, settings, name))
+        yield _check(name, partial(_warehouse, settings, name))
     if settings.notify_urls:
-        yield _found("notifications", partial(_notifications, settings))
+        yield _check("notifications", partial(_notifications, settings))
 
 
-def _found(name: str, look: Callable[[], str]) -> Finding:
+def _check(name: str, check: Callable[[], str]) -> Finding:
     try:
-        return Finding(name, True, look())
+        return Finding(name, True, check())
     except TaxiError as error:
         return Finding(name, False, str(error))
 
 
 def _names() -> str:
-    known = ", ".join(name for name in NAMES if name in os.environ)
-    unknown = ", ".join(unknown_names(os.environ))
-    return f"{known or 'none'} set{f'; unknown, ignored: {unknown}' * bool(unknown)}"
+    message = f"{', '.join(name for name in NAMES if name in os.environ) or 'none'} set"
+    if unknown := unknown_names(os.environ):
+        message += f"; unknown, ignored: {', '.join(unknown)}"
+    return message
 
 
 def _home(settings: Settings) -> str:
@@ -74,11 +75,11 @@ def _home(settings: Settings) -> str:
     if not folder.is_dir():
         raise TaxiError(f"{folder} is not a folder.", "Set TAXI_HOME to a folder that you own.")
     if not os.access(folder, os.W_OK):
-        raise TaxiError(f"{folder} cannot be written.", "Set TAXI_HOME to a folder that you own.")
+        raise TaxiError(f"{folder} is not writable.", "Set TAXI_HOME to a folder that you own.")
     free = shutil.disk_usage(folder).free
-    if free < LITTLE_DISK_BYTES:
+    if free < MIN_FREE_BYTES:
         raise TaxiError(
-            f"Only {free / 1e9:.1f} GB are free at {folder}.", "Free some space, or set TAXI_HOME elsewhere."
+            f"Only {free / 1e9:.1f} GB are free at {folder}.", "Free some space, or set TAXI_HOME to another disk."
         )
     return f"{settings.home}, {free / 1e9:.0f} GB free; Dagster's home is {settings.dagster_home}"
 
@@ -92,21 +93,22 @@ def _source(settings: Settings, newest: Month) -> str:
 def _lake(settings: Settings) -> str:
     lake = open_lake(settings.lake_url)
     if missing := [change.what for change in lake.plan() if change.needed]:
-        return f"{lake.url}: to be made: {', '.join(missing)} (taxi bootstrap, or the first run)"
+        return f"{lake.url}: will be created by taxi bootstrap or the first run: {', '.join(missing)}"
     lake.check_access()
-    return f"{lake.url} can be written, read and cleaned up"
+    return f"{lake.url} can be written, read and deleted from"
 
 
 def _notifications(settings: Settings) -> str:
     from taxi_platform.notifications.channels import check_notify_urls
 
     check_notify_urls(settings.notify_urls)
-    return f"{len(settings.notify_urls)} channels; taxi notify test sends them a message"
+    return f"{len(settings.notify_urls)} channels; taxi notify test sends each a message"
 
 
-def _warehouse(settings: Settings, wanted: str) -> str:
-    warehouse = next(warehouse for name, warehouse in open_warehouses(settings) if name == wanted)
+def _warehouse(settings: Settings, resource: str) -> str:
+    # Stops at the one asked for: a wrong TAXI_SERVING_URL is a finding of its own.
+    warehouse = next(warehouse for name, warehouse in open_warehouses(settings) if name == resource)
     changes = list(warehouse.plan(tables_of(settings)))
-    missing = [change.what for change in changes if change.needed]
-    made = f"{len(changes) - len(missing)} of {len(changes)} tables and the like are there"
-    return f"{warehouse.url} answers; {made}{'; taxi bootstrap or the first run makes the rest' * bool(missing)}"
+    missing = sum(change.needed for change in changes)
+    message = f"{warehouse.url} answers; {len(changes) - missing} of {len(changes)} tables and other objects exist"
+    return f"{message}; taxi bootstrap or the first run creates the others" if missing else message

@@ -1,4 +1,4 @@
-"""What `taxi` prints: results as a table, every month in a picture, places and remedies."""
+"""What `taxi` prints: results as a table, the status of every month as a picture, and the next commands."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import shlex
 import shutil
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.columns import Columns
 from rich.console import Console
 from rich.table import Table
 
+from taxi_platform.runs.result import UNFINISHED, IngestStatus, MonthResult
 from taxi_platform.settings import Settings
 from taxi_platform.trips.months import DatasetMonth
 
@@ -36,58 +36,29 @@ MARKS = {
 }
 """How `taxi status` draws a month, by its stage."""
 
-NOT_BEGUN = "not begun"
-"""The status of months that an interruption left alone."""
-
 errors = Console(stderr=True, highlight=False, markup=False)
 out = Console(highlight=False)
 
 
-@dataclass(frozen=True)
-class MonthResult:
-    """One line of what an ingestion tells at its end."""
-
-    dataset_month: DatasetMonth
-    status: str
-    seconds: float
-    rows_read: int | None = None
-    rows_clean: int | None = None
-    rows_rejected: int | None = None
-    rows_in_table: int | None = None
-    run_id: str | None = None
-    problem: str = ""
-
-    def as_json(self) -> dict[str, Any]:
-        counts = ("rows_read", "rows_clean", "rows_rejected", "rows_in_table")
-        return {
-            "dataset": str(self.dataset_month.dataset),
-            "month": str(self.dataset_month.month),
-            "status": self.status,
-            **{name: getattr(self, name) for name in counts},
-            "seconds": round(self.seconds, 2),
-            "run_id": self.run_id,
-            "problem": self.problem or None,
-        }
-
-
-def print_table(results: Sequence[MonthResult], flags: str = "") -> None:
-    """A line for each month that was begun, what was wrong, and the command, with `flags`, for what is left."""
+def print_table(results: Sequence[MonthResult], flags: Sequence[str] = ()) -> None:
+    """A line for each month that was begun, what went wrong, and the commands, with `flags`, that finish the rest."""
     table = _table("dataset", "month", "status", numbers=("rows read", "clean", "rejected", "in table", "seconds"))
-    begun = [result for result in results if result.status != NOT_BEGUN]
+    begun = [result for result in results if result.status != IngestStatus.NOT_BEGUN]
     for result in begun:
         counts = (result.rows_read, result.rows_clean, result.rows_rejected, result.rows_in_table)
         numbers = ["" if count is None else f"{count:,}" for count in counts]
         month = result.dataset_month
-        table.add_row(str(month.dataset), str(month.month), result.status, *numbers, f"{result.seconds:.1f}")
+        table.add_row(str(month.dataset), str(month.month), str(result.status), *numbers, f"{result.seconds:.1f}")
     if begun:
         out.print(table)
     for result in begun:
         if result.problem:
-            told = f"{result.dataset_month}: {result.problem}{_expected(result)}"
-            style = None if result.status == "loaded" else "red"
-            errors.print(told, style=style, markup=False, soft_wrap=True)
-    if left := [result.dataset_month for result in results if result.status in ("failed", "interrupted", NOT_BEGUN)]:
-        errors.print("Repeat what is missing with:", *_commands(left, flags), sep="\n", markup=False, soft_wrap=True)
+            style = None if result.status == IngestStatus.LOADED else "red"
+            message = f"{result.dataset_month}: {result.problem}{_expected(result)}"
+            errors.print(message, style=style, markup=False, soft_wrap=True)
+    if unfinished := [result.dataset_month for result in results if result.status in UNFINISHED]:
+        commands = _commands(unfinished, flags)
+        errors.print("Finish the remaining months with:", *commands, sep="\n", markup=False, soft_wrap=True)
 
 
 def _table(*names: str, numbers: Sequence[str]) -> Table:
@@ -102,7 +73,9 @@ def _expected(result: MonthResult) -> str:
     from taxi_platform.ingestion.survey import expected_on
 
     day = expected_on(result.dataset_month.month)
-    return f" It is expected about {day}." if result.status == "not published" and day > date.today() else ""
+    if result.status == IngestStatus.NOT_PUBLISHED and day > date.today():
+        return f" It is expected about {day}."
+    return ""
 
 
 def print_status(settings: Settings, found: Status) -> None:
@@ -138,25 +111,27 @@ def print_status(settings: Settings, found: Status) -> None:
 
 
 def print_versions(versions: Sequence[RawVersion]) -> None:
-    """A line for each time that a raw file became the current one (UTC); the last line is that of today."""
+    """A line for each time that a raw file became the current one (UTC); the last line is the current one."""
     table = _table("version", "since", numbers=("rows", "bytes"))
     table.add_column(no_wrap=True)
     for raw in versions:
-        notes = ["gone back to"] * bool(raw.instead_of) + ["current"] * (raw is versions[-1])
+        notes = [*(["restored"] if raw.instead_of else []), *(["current"] if raw is versions[-1] else [])]
         since = raw.time[:16].replace("T", " ")
         table.add_row(raw.short_sha256, since, f"{raw.rows:,}", f"{raw.size:,}", ", ".join(notes))
-    out.print(table if versions else "The lake keeps no raw file of this month.")
+    out.print(table if versions else "The lake has no raw file of this month.")
 
 
-def print_pruned(gone: Sequence[StoredObject], applied: bool) -> None:
-    if not gone:
+def print_pruned(files: Sequence[StoredObject], applied: bool) -> None:
+    """A line for each file that was removed, or would be, and their total size."""
+    if not files:
         out.print("Nothing to remove.")
         return
-    for file in gone:
+    for file in files:
         out.print(f"{'removed' if applied else 'would remove'} {file.key} ({file.size:,} bytes)", soft_wrap=True)
-    out.print(f"{len(gone)} file{'s' * (len(gone) > 1)}, {_size(sum(file.size for file in gone))}.")
+    count = "1 file" if len(files) == 1 else f"{len(files)} files"
+    out.print(f"{count}, {_size(sum(file.size for file in files))}.")
     if not applied:
-        out.print("Nothing was removed yet: --apply does it.")
+        out.print("Nothing was removed; use --apply to remove them.")
 
 
 def _size(count: int) -> str:
@@ -167,30 +142,31 @@ def _mark(mark: str, style: str) -> str:
     return f"[{style}]{mark}[/]"
 
 
-def _commands(partitions: Sequence[DatasetMonth], flags: str = "") -> list[str]:
-    """The commands that ingest these months, as they can be typed here: `taxi` by its name only if it is found so."""
-    called = sys.argv[0]
-    by_name = Path(shutil.which("taxi") or "").resolve() == Path(called).resolve()
-    taxi = "taxi" if by_name else shlex.quote(called)
-    return [f"  {taxi} ingest {span}{flags}" for span in _spans(partitions)]
+def _commands(dataset_months: Sequence[DatasetMonth], flags: Sequence[str] = ()) -> list[str]:
+    """The commands that ingest these months, as they can be typed here: with the path of `taxi` if PATH lacks it."""
+    path = sys.argv[0]
+    on_path = Path(shutil.which("taxi") or "").resolve() == Path(path).resolve()
+    taxi = "taxi" if on_path else shlex.quote(path)
+    return ["  " + " ".join([taxi, "ingest", span, *flags]) for span in _spans(dataset_months)]
 
 
-def _spans(partitions: Sequence[DatasetMonth]) -> list[str]:
-    """`green 2020-04 2020-06` and the like: neighbouring months as one range, in the order of the command line."""
+def _spans(dataset_months: Sequence[DatasetMonth]) -> list[str]:
+    """The arguments of the command line, such as `green 2020-04 2020-06`: neighbouring months as one range."""
     spans: list[list[DatasetMonth]] = []
-    for dataset_month in sorted(partitions):
-        last = spans[-1][-1] if spans else None
-        if last and (last.dataset, last.month.plus(1)) == (dataset_month.dataset, dataset_month.month):
+    for dataset_month in sorted(dataset_months):
+        previous = spans[-1][-1] if spans else None
+        if previous and DatasetMonth(previous.dataset, previous.month.plus(1)) == dataset_month:
             spans[-1].append(dataset_month)
         else:
             spans.append([dataset_month])
-    return [" ".join(map(str, [span[0], *(p.month for p in span[1:][-1:])])) for span in spans]
+    return [str(span[0]) if len(span) == 1 else f"{span[0]} {span[-1].month}" for span in spans]
 
 
 def print_places(settings: Settings) -> None:
+    """Where the lake, the warehouse and the UI are, and a first query."""
     from taxi_platform.lake import open_lake
     from taxi_platform.warehouse import open_warehouse
 
     lake, warehouse = open_lake(settings.lake_url), open_warehouse(settings.warehouse_url)
     out.print(f"\nLake       {lake.url}\nWarehouse  {warehouse.url}\nUI         make dev, then http://127.0.0.1:3000")
-    out.print(f"\nAsk it something:\n  {warehouse.example_query(f'{settings.datasets[0]}_trips')}", soft_wrap=True)
+    out.print(f"\nTry a query:\n  {warehouse.example_query(f'{settings.datasets[0]}_trips')}", soft_wrap=True)

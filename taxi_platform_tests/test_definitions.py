@@ -15,7 +15,7 @@ import yaml
 from taxi_platform.assets.attributes import raw_file_kinds, table_kinds
 from taxi_platform.assets.resources import LakeResource, SourceResource
 from taxi_platform.definitions import build_definitions
-from taxi_platform.runs.ingest import open_instance
+from taxi_platform.runs.instance import open_instance
 from taxi_platform.settings import load_settings
 from taxi_platform.trips.contract import contract_of
 from taxi_platform.trips.months import Dataset

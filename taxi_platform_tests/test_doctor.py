@@ -13,15 +13,15 @@ NEWEST = Month(2020, 4)
 
 def wrong(**environment):
     findings = examine(load_settings(environment), NEWEST)
-    return {finding.name: finding.told for finding in findings if not finding.ok}
+    return {finding.name: finding.message for finding in findings if not finding.ok}
 
 
-def test_a_fresh_home_is_well_and_says_what_will_be_made(tmp_path):
+def test_a_fresh_home_passes_and_says_what_will_be_created(tmp_path):
     settings = load_settings({"TAXI_HOME": str(tmp_path / "home")})
-    told = {finding.name: finding for finding in examine(settings, NEWEST)}
-    assert all(finding.ok for finding in told.values())
-    assert "to be made" in told["lake"].told
-    assert "0 of 9" in told["warehouse"].told
+    findings = {finding.name: finding for finding in examine(settings, NEWEST)}
+    assert all(finding.ok for finding in findings.values())
+    assert "will be created by taxi bootstrap or the first run" in findings["lake"].message
+    assert "0 of 9" in findings["warehouse"].message
 
 
 def test_the_plan_is_empty_once_it_was_applied(tmp_path):
@@ -51,7 +51,7 @@ def test_a_gained_column_is_planned_and_a_clash_is_wrong(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("environment", "name", "told"),
+    ("environment", "name", "message"),
     [
         ({"TAXI_SOURCE_URL": "http://127.0.0.1:9/{dataset}_{month}.csv"}, "source", "127.0.0.1"),
         ({"TAXI_SOURCE_URL": "nowhere"}, "source", "TAXI_SOURCE_URL"),
@@ -60,18 +60,18 @@ def test_a_gained_column_is_planned_and_a_clash_is_wrong(tmp_path):
         ({"TAXI_SERVING_URL": "mysql://x"}, "serving", "TAXI_SERVING_URL"),
     ],
 )
-def test_what_is_wrong_is_named_with_its_remedy_and_without_secrets(tmp_path, environment, name, told):
-    found = wrong(TAXI_HOME=str(tmp_path), **environment)
-    assert list(found) == [name]
-    assert told in found[name]
-    assert "hunter2" not in found[name]
+def test_each_problem_names_its_setting_and_shows_no_secret(tmp_path, environment, name, message):
+    findings = wrong(TAXI_HOME=str(tmp_path), **environment)
+    assert list(findings) == [name]
+    assert message in findings[name]
+    assert "hunter2" not in findings[name]
 
 
-def test_the_variables_are_listed_and_those_that_are_no_settings(tmp_path, monkeypatch):
+def test_the_variables_that_are_set_are_listed_and_unknown_ones_named(tmp_path, monkeypatch):
     monkeypatch.setenv("TAXI_SOURCE_URL", "sample://")
     monkeypatch.setenv("TAXI_COLOR", "yellow")
     first = next(examine(load_settings(), NEWEST))
-    assert (first.name, first.told) == ("settings", "TAXI_HOME, TAXI_SOURCE_URL set; unknown, ignored: TAXI_COLOR")
+    assert (first.name, first.message) == ("settings", "TAXI_HOME, TAXI_SOURCE_URL set; unknown, ignored: TAXI_COLOR")
 
 
 def test_a_home_that_is_a_file_is_wrong(tmp_path):
@@ -80,16 +80,16 @@ def test_a_home_that_is_a_file_is_wrong(tmp_path):
         assert f"{tmp_path}/file is not a folder. Set TAXI_HOME" in wrong(TAXI_HOME=str(home))["home"]
 
 
-def test_a_warehouse_that_shall_serve_itself_is_wrong(tmp_path):
+def test_a_serving_warehouse_that_is_the_warehouse_itself_is_wrong(tmp_path):
     url = f"duckdb://{tmp_path}/warehouse.duckdb"
     assert "same warehouse" in wrong(TAXI_HOME=str(tmp_path), TAXI_SERVING_URL=url)["serving"]
 
 
-def test_bootstrap_says_what_it_would_make_makes_it_and_then_finds_it(tmp_path):
+def test_bootstrap_says_what_it_would_create_creates_it_and_then_finds_it(tmp_path):
     status, out, _ = taxi("bootstrap", "--dry-run", TAXI_DATASETS="green")
     assert status == 0
-    assert out.count("would make") == 4
+    assert out.count("would create") == 4
     assert not (tmp_path / "home" / "lake").exists()
-    assert taxi("bootstrap", TAXI_DATASETS="green")[1].count("made ") == 4
-    assert taxi("bootstrap", TAXI_DATASETS="green")[1].count("is there") == 4
+    assert taxi("bootstrap", TAXI_DATASETS="green")[1].count("created ") == 4
+    assert taxi("bootstrap", TAXI_DATASETS="green")[1].count("exists ") == 4
     assert taxi("doctor", TAXI_DATASETS="green")[0] == 0

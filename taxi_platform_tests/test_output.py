@@ -9,7 +9,8 @@ from rich.console import Console
 
 from taxi_platform import output
 from taxi_platform.lake.months import RawVersion
-from taxi_platform.output import NOT_BEGUN, MonthResult, print_table, print_versions
+from taxi_platform.output import print_table, print_versions
+from taxi_platform.runs.result import IngestStatus, MonthResult
 from taxi_platform.trips.months import DatasetMonth, Month
 
 
@@ -21,8 +22,8 @@ def narrow(monkeypatch):
     monkeypatch.setattr(sys, "argv", [".venv/bin/taxi", "ingest"])
 
 
-def result(month, status, **told):
-    return MonthResult(DatasetMonth.parse("green", month), status, 61.25, **told)
+def result(month, status, **counts):
+    return MonthResult(DatasetMonth.parse("green", month), IngestStatus(status), 61.25, **counts)
 
 
 def test_a_table_of_large_months_is_whole_at_80_columns(capsys):
@@ -33,28 +34,28 @@ def test_a_table_of_large_months_is_whole_at_80_columns(capsys):
             result("2020-05", "loaded", rows_read=rows, rows_clean=rows, rows_rejected=9_999_999, rows_in_table=rows),
         ]
     )
-    told = capsys.readouterr().out.splitlines()
-    assert max(map(len, told)) <= 80
-    assert " ".join(told[0].split()) == "dataset month status rows read clean rejected in table seconds"
-    assert told[1].split() == ["green", "2020-04", "unchanged", *["330,000,000"] * 3, "61.2"]
-    assert " ".join(told[2].split()) == "green 2020-05 loaded 33,000,000 33,000,000 9,999,999 33,000,000 61.2"
+    printed = capsys.readouterr().out.splitlines()
+    assert max(map(len, printed)) <= 80
+    assert " ".join(printed[0].split()) == "dataset month status rows read clean rejected in table seconds"
+    assert printed[1].split() == ["green", "2020-04", "unchanged", *["330,000,000"] * 3, "61.2"]
+    assert " ".join(printed[2].split()) == "green 2020-05 loaded 33,000,000 33,000,000 9,999,999 33,000,000 61.2"
 
 
 def test_a_table_with_a_month_that_is_not_published_is_whole_at_80_columns(capsys):
     rows = dict.fromkeys(("rows_read", "rows_clean", "rows_in_table"), 33_000_000)
     print_table([result("2020-04", "loaded", rows_rejected=9_999_999, **rows), result("2020-05", "not published")])
-    told = capsys.readouterr().out
-    assert "…" not in told
-    assert max(map(len, told.splitlines())) == 80
+    printed = capsys.readouterr().out
+    assert "…" not in printed
+    assert max(map(len, printed.splitlines())) == 80
 
 
 def test_raw_files_are_listed_whole_at_80_columns(capsys):
     time = "2026-11-24T10:00:00"
     raw = RawVersion("key", "url", "v", None, None, 8_589_934_592, "f" * 64, 33_000_000, time, instead_of="w")
     print_versions([raw])
-    told = capsys.readouterr().out.splitlines()
-    assert " ".join(told[1].split()) == f"{'f' * 12} 2026-11-24 10:00 33,000,000 8,589,934,592 gone back to, current"
-    assert max(map(len, told)) <= 80
+    printed = capsys.readouterr().out.splitlines()
+    assert " ".join(printed[1].split()) == f"{'f' * 12} 2026-11-24 10:00 33,000,000 8,589,934,592 restored, current"
+    assert max(map(len, printed)) <= 80
 
 
 def test_all_that_is_left_is_repeated_with_its_flags_and_only_what_was_begun_is_in_the_table(capsys):
@@ -63,12 +64,15 @@ def test_all_that_is_left_is_repeated_with_its_flags_and_only_what_was_begun_is_
         result("2020-02", "interrupted"),
         result("2020-05", "failed", problem="[No]"),
     ]
-    print_table([*months, *(result(f"2020-{n:02}", NOT_BEGUN) for n in (3, 6, 7))], " --force --reject zero_distance")
-    told, wrong = capsys.readouterr()
-    assert [line.split()[1] for line in told.splitlines()[1:]] == ["2020-01", "2020-02", "2020-05"]
+    print_table(
+        [*months, *(result(f"2020-{n:02}", IngestStatus.NOT_BEGUN) for n in (3, 6, 7))],
+        ["--force", "--reject", "zero_distance"],
+    )
+    printed, wrong = capsys.readouterr()
+    assert [line.split()[1] for line in printed.splitlines()[1:]] == ["2020-01", "2020-02", "2020-05"]
     assert wrong.splitlines() == [
         "green 2020-05: [No]",
-        "Repeat what is missing with:",
+        "Finish the remaining months with:",
         "  .venv/bin/taxi ingest green 2020-02 2020-03 --force --reject zero_distance",
         "  .venv/bin/taxi ingest green 2020-05 2020-07 --force --reject zero_distance",
     ]
@@ -78,8 +82,8 @@ def test_the_command_goes_by_its_name_where_it_is_found_by_it(capsys, tmp_path, 
     (tmp_path / "taxi").touch(mode=0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     monkeypatch.setattr(sys, "argv", [str(tmp_path / "taxi")])
-    print_table([result("2020-01", NOT_BEGUN)])
-    assert capsys.readouterr() == ("", "Repeat what is missing with:\n  taxi ingest green 2020-01\n")
+    print_table([result("2020-01", IngestStatus.NOT_BEGUN)])
+    assert capsys.readouterr() == ("", "Finish the remaining months with:\n  taxi ingest green 2020-01\n")
 
 
 def test_a_month_to_come_says_when_it_is_expected(capsys):

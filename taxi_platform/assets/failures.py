@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import dagster as dg
 
-from taxi_platform.assets.names import PROCESS_TAG
+from taxi_platform.assets.names import HURRIED_TAG
 from taxi_platform.trips.errors import NotPublished, TaxiError, TransientError
 
 RETRY_SECONDS = (30, 90, 270)
@@ -38,8 +38,8 @@ def errors_as_failures(context: dg.AssetExecutionContext) -> Iterator[None]:
 
 
 def _seconds_to_retry(context: dg.AssetExecutionContext, error: TaxiError) -> float | None:
-    """How long to wait for another try; None if it cannot help, if none is left, or if a command waits for the run."""
+    """How long to wait for another try; None if it cannot help, if none is left, or if somebody waits for the run."""
     tries = context.op_execution_context.retry_number
-    if not isinstance(error, TransientError) or tries >= len(RETRY_SECONDS) or PROCESS_TAG in context.run.tags:
+    if not isinstance(error, TransientError) or tries >= len(RETRY_SECONDS) or HURRIED_TAG in context.run.tags:
         return None
     return RETRY_SECONDS[tries] * random.uniform(0.8, 1.2)

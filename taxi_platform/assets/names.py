@@ -7,7 +7,13 @@ from __future__ import annotations
 
 from taxi_platform.trips.months import Dataset
 
+LOCATION = "taxi_platform"
+"""The code location's name, as in workspace.yaml and pyproject.toml."""
+
 PARTITION_TAG = "dagster/partition"
+RANGE_START_TAG = "dagster/asset_partition_range_start"
+RANGE_END_TAG = "dagster/asset_partition_range_end"
+"""The first and last month of a run that a backfill of an earlier version started; it has no `PARTITION_TAG`."""
 PRIORITY_TAG = "dagster/priority"
 DATASET_TAG = "dataset"
 REASON_TAG = "taxi/reason"
@@ -15,6 +21,8 @@ ASKED_TAG = "taxi/asked_on"
 """The day on which a schedule or sensor asked for the run."""
 PROCESS_TAG = ".dagster/taxi_process"
 """On runs that a command waits for: its machine, process id and start time. The leading dot hides the tag in the UI."""
+HURRIED_TAG = ".dagster/taxi_no_retries"
+"""On runs that somebody waits for at a terminal: a step that fails for now is not tried again minutes later."""
 
 
 def job_name(dataset: Dataset) -> str:

@@ -4,10 +4,10 @@ Dagster's freshness policies look at an asset's latest event, so loading 2009-01
 """
 
 import dagster as dg
-from dagster._time import get_current_datetime
 
 from taxi_platform.assets.resources import WarehouseResource
 from taxi_platform.ingestion.survey import LONGEST_LAG, newest_due, newest_loaded
+from taxi_platform.runs.dagster_internals import get_current_datetime
 from taxi_platform.trips.months import Dataset, newest_month
 
 NAME = "newest_month_is_loaded"

@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
-from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
-from dagster._time import get_current_datetime  # the clock that Dagster's tests can set
 
 from taxi_platform.assets.names import ASKED_TAG, PARTITION_TAG, PRIORITY_TAG, REASON_TAG, job_name
 from taxi_platform.assets.resources import LakeResource, SourceResource, WarehouseResource
@@ -26,7 +24,8 @@ from taxi_platform.ingestion.survey import (
     months_in_lake,
     months_to_ingest,
 )
-from taxi_platform.runs.ingest import datasets_of
+from taxi_platform.runs.dagster_internals import NOT_FINISHED_STATUSES, get_current_datetime, is_valid_cron_string
+from taxi_platform.runs.history import datasets_of
 from taxi_platform.trips.errors import SettingError
 from taxi_platform.trips.months import Dataset, DatasetMonth, Month, newest_month
 
@@ -105,8 +104,6 @@ def publication_sensor(dataset: Dataset, reject: Sequence[str]) -> dg.SensorDefi
 
 def check_schedule(cron: str | None) -> None:
     """Raise `SettingError` where TAXI_SCHEDULE is no cron line."""
-    from dagster._utils.schedules import is_valid_cron_string
-
     if cron and not is_valid_cron_string(cron):
         raise SettingError(
             f"TAXI_SCHEDULE is {cron!r}.", "It takes a cron line in New York's time, such as 30 6 * * *."

@@ -8,12 +8,9 @@ from typing import Any
 
 import dagster as dg
 
-from taxi_platform.assets.names import PARTITION_TAG
+from taxi_platform.assets.names import PARTITION_TAG, RANGE_END_TAG, RANGE_START_TAG
 from taxi_platform.notifications.channels import Message
-from taxi_platform.runs.ingest import INTERRUPTIONS, datasets_of
-
-RANGE_TAGS = ("dagster/asset_partition_range_start", "dagster/asset_partition_range_end")
-"""On runs that older versions started from the UI, instead of the partition tag: the first and the last month."""
+from taxi_platform.runs.history import INTERRUPTIONS, datasets_of
 
 CHECK_FAILED = "DagsterAssetCheckFailedError"
 SEE_RUN = "Open the run and read its log. Then run the month again: it completes only what is missing."
@@ -30,7 +27,7 @@ def subject_of(run: dg.DagsterRun) -> str | None:
     datasets = datasets_of(run)
     if not datasets:
         return None
-    first, last = (run.tags.get(tag, run.tags.get(PARTITION_TAG, "")) for tag in RANGE_TAGS)
+    first, last = (run.tags.get(tag, run.tags.get(PARTITION_TAG, "")) for tag in (RANGE_START_TAG, RANGE_END_TAG))
     months = first if first == last else f"{first} to {last}"
     return f"{', '.join(datasets)} {months}".strip()
 

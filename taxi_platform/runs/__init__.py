@@ -1,1 +1,9 @@
-"""Runs begun elsewhere than in the UI."""
+"""Dagster runs started from a command line, and what past runs say.
+
+Here: the Dagster instance, running one month or many, the results, the run history, processes and Dagster's internals.
+Not here: what starts runs by itself (`automation/`), what a run does to a month (`assets/`, `ingestion/`) and what is
+printed (`output.py`).
+
+`instance.py` opens Dagster's instance · `ingest.py` runs one month · `many_months.py` runs many in several processes ·
+`result.py` holds the outcome of a month · `history.py` reads past runs · `status.py` is the state of every month.
+"""

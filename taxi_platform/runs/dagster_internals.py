@@ -1,9 +1,113 @@
-"""Every private import from Dagster, each with the reason why the public API is not enough."""
+"""Every private import of Dagster, each with the reason why the public API is not enough.
+
+Other modules import these names from here. `test_dagster_internals.py` fails when one of them moves, changes its
+signature or behaves differently, and when another module imports from `dagster._…`.
+"""
 
 from __future__ import annotations
 
-from dagster._core.workspace.context import WorkspaceProcessContext  # what the webserver's app is created from
-from dagster._core.workspace.load_target import WorkspaceFileTarget  # the workspace file that it serves
-from dagster._time import get_current_timestamp  # the clock that runs are stamped with, which tests can set
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from typing import Any
 
-__all__ = ["WorkspaceFileTarget", "WorkspaceProcessContext", "get_current_timestamp"]
+import dagster as dg
+from dagster._core.definitions.job_base import InMemoryJob
+from dagster._core.execution.api import execute_run_iterator
+from dagster._core.remote_origin import (
+    ManagedGrpcPythonEnvCodeLocationOrigin,
+    RemoteJobOrigin,
+    RemoteRepositoryOrigin,
+)
+
+# "Not finished" is what makes a month busy; the public API has no such list, and Dagster may add statuses.
+from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
+from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
+
+# The webserver's app can only be created from these two; `dagster-webserver` itself offers just a command.
+from dagster._core.workspace.context import WorkspaceProcessContext
+from dagster._core.workspace.load_target import WorkspaceFileTarget
+
+# The clock that runs and ticks are stamped with; Dagster's own test helper sets it.
+from dagster._time import get_current_datetime, get_current_timestamp
+
+# A signal that Dagster noted but has not acted on yet.
+from dagster._utils.interrupts import pop_captured_interrupt
+
+# Dagster's own judgement of a cron line, so that a wrong TAXI_SCHEDULE is reported before the code location loads.
+from dagster._utils.schedules import is_valid_cron_string
+
+from taxi_platform.assets.names import LOCATION
+
+__all__ = [
+    "NOISY_LOGGERS",
+    "NOT_FINISHED_STATUSES",
+    "WorkspaceFileTarget",
+    "WorkspaceProcessContext",
+    "execute_run",
+    "get_current_datetime",
+    "get_current_timestamp",
+    "is_valid_cron_string",
+    "remote_job_origin",
+]
+
+NOISY_LOGGERS = ("dagster", "dagster._core.execution.plan.active")
+"""Loggers that repeat a run's own log on stderr. The second by name because a run sets the level of the first again;
+it warns that the checks of a month that is not published are skipped."""
+
+STEP_ENDS = {
+    dg.DagsterEventType.STEP_SUCCESS,
+    dg.DagsterEventType.STEP_FAILURE,
+    dg.DagsterEventType.STEP_SKIPPED,
+    dg.DagsterEventType.STEP_UP_FOR_RETRY,
+}
+
+
+def remote_job_origin(job_name: str) -> RemoteJobOrigin:
+    """Where a job lives, by the names in workspace.yaml and pyproject.toml.
+
+    A run with this origin fires status sensors, is listed on its job's page and can be re-executed in the UI. The
+    public `execute_in_process` and `execute_job` create runs without one.
+    """
+    target = LoadableTargetOrigin(executable_path=sys.executable, module_name="taxi_platform.definitions")
+    location = ManagedGrpcPythonEnvCodeLocationOrigin(target, LOCATION)
+    return RemoteJobOrigin(RemoteRepositoryOrigin(location, "__repository__"), job_name)
+
+
+def execute_run(job: dg.JobDefinition, run: dg.DagsterRun, instance: dg.DagsterInstance) -> Iterator[dg.DagsterEvent]:
+    """Execute an existing run in this process and yield its events; the public API only executes runs it creates.
+
+    A failure is an event, not an exception. An interruption during a step is a step failure, one while the run waits
+    for a step's next try a run failure.
+    """
+    events = execute_run_iterator(InMemoryJob(job), run, instance)
+    if threading.current_thread() is threading.main_thread():
+        return _interruptible_waits(events)
+    return events
+
+
+def _interruptible_waits(events: Iterator[dg.DagsterEvent]) -> Iterator[dg.DagsterEvent]:
+    """Let a signal end the wait before a step is tried again.
+
+    Dagster's executor sleeps for it (up to 270 s) with a handler that only notes the signal until the next step.
+    """
+    caller_handler = signal.getsignal(signal.SIGINT)
+    waiting: set[str | None] = set()
+    for event in events:
+        if event.event_type == dg.DagsterEventType.STEP_UP_FOR_RETRY:
+            dagster_handler = signal.getsignal(signal.SIGINT)
+            waiting.add(event.step_key)
+        if waiting:
+            may_sleep = event.event_type in STEP_ENDS
+            _handle_interruptions(caller_handler if may_sleep else dagster_handler)
+            if may_sleep and pop_captured_interrupt():
+                signal.raise_signal(signal.SIGINT)
+        if event.event_type == dg.DagsterEventType.STEP_RESTARTED:
+            waiting.discard(event.step_key)
+        yield event
+
+
+def _handle_interruptions(handler: Any) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, handler)

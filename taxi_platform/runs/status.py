@@ -189,10 +189,11 @@ def failed_months(settings: Settings) -> dict[DatasetMonth, str]:
     """The months whose latest run failed, and what it said; empty where Dagster has no home yet."""
     if not (settings.dagster_home / "dagster.yaml").exists():
         return {}
-    from taxi_platform.runs.ingest import open_instance, what_failed
+    from taxi_platform.runs.history import latest_failures
+    from taxi_platform.runs.instance import open_instance
 
     with open_instance(settings) as instance:
-        return what_failed(instance, settings.datasets, RUNS)
+        return latest_failures(instance, settings.datasets, RUNS)
 
 
 def by_year(months: Sequence[MonthStatus]) -> list[tuple[str, list[MonthStatus]]]:

@@ -20,7 +20,7 @@ from pathlib import Path
 import requests
 from filelock import FileLock, Timeout
 
-from taxi_platform.runs.ingest import LOCATION
+from taxi_platform.assets.names import LOCATION
 from taxi_platform.runs.processes import end_with_parent
 from taxi_platform.settings import Settings
 from taxi_platform.trips.errors import TaxiError, UserError

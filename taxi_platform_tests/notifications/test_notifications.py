@@ -20,7 +20,8 @@ from taxi_platform.notifications.channels import Message, check_notify_urls, ope
 from taxi_platform.notifications.delivery import PATIENCE, TAG_SECONDS, deliver_notifications, note_finished_runs
 from taxi_platform.notifications.outbox import GIVE_UP, KEEP, Outbox, deliver
 from taxi_platform.notifications.sensors import build_notifications
-from taxi_platform.runs.ingest import ingest_month, open_instance
+from taxi_platform.runs.ingest import ingest_month
+from taxi_platform.runs.instance import open_instance
 from taxi_platform.settings import load_settings
 from taxi_platform.trips.errors import SettingError
 from taxi_platform.trips.months import DatasetMonth

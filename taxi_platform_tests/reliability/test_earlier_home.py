@@ -12,7 +12,7 @@ import duckdb
 import pytest
 
 from taxi_platform.notifications.outbox import Outbox
-from taxi_platform.runs.ingest import open_instance
+from taxi_platform.runs.instance import open_instance
 from taxi_platform.settings import load_settings
 from taxi_platform_tests.support.shared import TAXI
 

@@ -13,7 +13,7 @@ import pytest
 from taxi_platform.definitions import build_definitions
 from taxi_platform.lake import open_lake
 from taxi_platform.lake.months import LakeMonth
-from taxi_platform.runs.ingest import _origin
+from taxi_platform.runs.dagster_internals import remote_job_origin
 from taxi_platform.settings import load_settings
 from taxi_platform.sources.sample.writing import write_sample
 from taxi_platform.trips.months import DatasetMonth
@@ -106,7 +106,7 @@ def test_a_bad_month_is_gone_back_from_by_one_command_until_the_source_mends_it(
     assert status == 0, err
     told = out.splitlines()
     assert [line.split()[3] for line in told[1:3]] == ["300", "200"]  # what is kept, the current one last
-    assert "with 300 rows becomes the current one" in told[3]
+    assert "with 300 rows is now the current one" in told[3]
     assert [row[:-1] for row in month.table()] == [row[:-1] for row in good]
     fetched = month.fetches()
     assert month.ingest()["status"] == "unchanged"  # the bad file is still published, and set aside
@@ -114,7 +114,7 @@ def test_a_bad_month_is_gone_back_from_by_one_command_until_the_source_mends_it(
     assert month.fetches() == fetched
     listed = month.taxi("versions", "green", "2020-04")[1].splitlines()[1:]
     assert [line.split()[3] for line in listed] == ["300", "200", "300"]
-    assert "gone back to, current" in listed[-1]
+    assert "restored, current" in listed[-1]
     month.web.pages["/green_2020-04.csv.gz"].etag = '"touched"'
     assert month.ingest()["rows_in_table"] == 299  # fetched once, and set aside again
     assert month.taxi("ingest", "green", "2020-04", "--force")[0] == 0
@@ -151,7 +151,7 @@ def test_a_waiting_run_of_a_dataset_that_was_taken_out_meanwhile_fails_clearly_a
         job = build_definitions(load_settings(environment)).resolve_job_def("green_ingest")
         tags = {**job.tags, "dagster/partition": "2020-04"}
         waiting = instance.create_run_for_job(
-            job, tags=tags, status=dg.DagsterRunStatus.QUEUED, remote_job_origin=_origin(job.name)
+            job, tags=tags, status=dg.DagsterRunStatus.QUEUED, remote_job_origin=remote_job_origin(job.name)
         )
         command = [TAXI, "dev", "--port", str(free_port())]
         with subprocess.Popen(command, env={**environment, "TAXI_DATASETS": "fhv"}) as dev:

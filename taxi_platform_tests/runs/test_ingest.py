@@ -1,23 +1,25 @@
 """Runs from the command line are runs as the UI would start them."""
 
-import subprocess
-import sys
-import time
+import os
+import signal
+from dataclasses import replace
+from threading import Thread
 
 import dagster as dg
 import pytest
 
+from taxi_platform.assets import trips as retrying
+from taxi_platform.assets.names import HURRIED_TAG
+from taxi_platform.assets.resources import SourceResource
 from taxi_platform.definitions import build_definitions
-from taxi_platform.runs.ingest import (
-    PROCESS_TAG,
-    IngestOptions,
-    ingest_month,
-    open_instance,
-    process_name,
-    report_dead_runs,
-)
+from taxi_platform.runs.ingest import IngestOptions, ingest_month
+from taxi_platform.runs.instance import open_instance
+from taxi_platform.runs.result import IngestStatus
 from taxi_platform.settings import load_settings
+from taxi_platform.sources.sample.writing import write_sample
 from taxi_platform.trips.months import DatasetMonth
+from taxi_platform_tests.support.shared import wait_for
+from taxi_platform_tests.support.web import Page, serving
 
 GREEN = DatasetMonth.parse("green", "2020-04")
 
@@ -30,9 +32,9 @@ def instance(monkeypatch):
 
 
 def test_a_run_has_job_location_partition_and_checks(instance):
-    outcome = ingest_month(instance, build_definitions(load_settings()), GREEN)
-    assert outcome.succeeded
-    run = instance.get_run_by_id(outcome.run_id)
+    result = ingest_month(instance, build_definitions(load_settings()), GREEN)
+    assert (result.status, result.problem) == (IngestStatus.LOADED, "")
+    run = instance.get_run_by_id(result.run_id)
     assert run.job_name == "green_ingest"
     assert run.remote_job_origin.repository_origin.code_location_origin.location_name == "taxi_platform"
     assert run.tags["dagster/partition"] == "2020-04"
@@ -48,70 +50,96 @@ def _checks(instance, run):
 def test_status_sensors_fire_for_it(instance):
     fired = []
     definitions = build_definitions(load_settings())
-    outcome = ingest_month(instance, definitions, GREEN)
+    result = ingest_month(instance, definitions, GREEN)
 
     @dg.run_status_sensor(run_status=dg.DagsterRunStatus.SUCCESS)
     def on_success(context):
         fired.append(context.dagster_run.run_id)
 
     # Without a job filter a sensor asks for runs of its own repository, by the origin that the run carries.
-    run = instance.get_run_by_id(outcome.run_id)
+    run = instance.get_run_by_id(result.run_id)
     assert run.remote_job_origin.repository_origin.repository_name == "__repository__"
     with dg.build_run_status_sensor_context("on_success", _event(instance, run), instance, run) as context:
         on_success(context)
-    assert fired == [outcome.run_id]
+    assert fired == [result.run_id]
 
 
 def _event(instance, run):
     return instance.all_logs(run.run_id, of_type=dg.DagsterEventType.RUN_SUCCESS)[0].dagster_event
 
 
-def test_a_killed_process_leaves_no_run_that_says_it_runs(instance):
-    code = (
-        "import os, signal\n"
-        "from taxi_platform.runs.ingest import *\n"
-        "from taxi_platform.settings import load_settings\n"
-        "from taxi_platform.definitions import defs\n"
-        "from taxi_platform.trips.months import DatasetMonth\n"
-        "with open_instance(load_settings()) as instance:\n"
-        "    ingest_month(instance, defs(), DatasetMonth.parse('green', '2020-04'), IngestOptions(),\n"
-        "                 lambda step: os.kill(os.getpid(), signal.SIGKILL))\n"
-    )
-    subprocess.run([sys.executable, "-c", code], check=False, timeout=60)
-    (run,) = instance.get_runs()
-    assert run.status == dg.DagsterRunStatus.STARTED
-    assert report_dead_runs(instance) == 1
-    assert instance.get_run_by_id(run.run_id).status == dg.DagsterRunStatus.FAILURE
-    outcome = ingest_month(instance, build_definitions(load_settings()), GREEN, IngestOptions())
-    assert outcome.succeeded
+@pytest.fixture
+def web(monkeypatch, tmp_path):
+    """A server of one month, which a step asks once, without waits of its own; it may be busy at first."""
+    path = tmp_path / "green.csv.gz"
+    write_sample(GREEN, 300, path)
+    with serving() as web:
+        monkeypatch.setenv("TAXI_SOURCE_URL", web.url + "/{dataset}_{month}.csv.gz")
+        monkeypatch.setenv("TAXI_DATASETS", "green")
+        open_source = SourceResource.open
+        monkeypatch.setattr(SourceResource, "open", lambda self: replace(open_source(self), backoff=0, stat_attempts=1))
+        web.pages["/green_2020-04.csv.gz"] = Page(path.read_bytes(), etag='"1"')
+        yield web
 
 
-def test_a_living_process_and_one_of_another_machine_keep_their_runs(instance):
-    sleeper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+def be_busy(web, times):
+    web.pages["/green_2020-04.csv.gz"].first = [Page(status=503) for _ in range(times)]
+
+
+def retries(instance, run_id):
+    """The keys of the steps that waited for another try, and of those that began one."""
+    types = (dg.DagsterEventType.STEP_UP_FOR_RETRY, dg.DagsterEventType.STEP_RESTARTED)
+    return [[log.dagster_event.step_key for log in instance.all_logs(run_id, of_type=kind)] for kind in types]
+
+
+@pytest.fixture
+def home(web):
+    with open_instance(load_settings()) as instance:
+        yield instance
+
+
+def test_a_patient_run_tries_a_step_again_until_a_busy_server_answers(web, home, monkeypatch):
+    monkeypatch.setattr(retrying, "RETRY_SECONDS", (0.01, 0.01, 0.01))
+    be_busy(web, times=2)
+    result = ingest_month(home, build_definitions(load_settings()), GREEN, IngestOptions(patient=True))
+    assert (result.status, result.rows_read) == (IngestStatus.LOADED, 300)
+    assert result.problem.startswith("published_count: 300 rows read")  # a failed check, not the busy server
+    assert retries(home, result.run_id) == [["green__raw_file"] * 2] * 2
+    assert HURRIED_TAG not in home.get_run_by_id(result.run_id).tags
+
+
+def test_a_patient_run_fails_when_every_try_did(web, home, monkeypatch):
+    monkeypatch.setattr(retrying, "RETRY_SECONDS", (0.01, 0.01, 0.01))
+    be_busy(web, times=4)
+    result = ingest_month(home, build_definitions(load_settings()), GREEN, IngestOptions(patient=True))
+    assert (result.status, "503" in result.problem) == (IngestStatus.FAILED, True)
+    assert (len(retries(home, result.run_id)[1]), web.pages["/green_2020-04.csv.gz"].first) == (3, [])
+
+
+def test_a_run_that_somebody_waits_for_is_not_tried_again(web, home):
+    be_busy(web, times=1)
+    result = ingest_month(home, build_definitions(load_settings()), GREEN)
+    assert (result.status, "503" in result.problem) == (IngestStatus.FAILED, True)
+    assert retries(home, result.run_id) == [[], []]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interruption_ends_the_wait_for_another_try(web, home, monkeypatch, number):
+    monkeypatch.setattr(retrying, "RETRY_SECONDS", (60, 60, 60))
+    be_busy(web, times=100)
+
+    def interrupt_while_waiting():
+        wait_for(lambda: (runs := home.get_runs()) and retries(home, runs[0].run_id)[0])
+        os.kill(os.getpid(), number)
+
+    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    thread = Thread(target=interrupt_while_waiting)
+    thread.start()
     try:
-        tag = process_name(sleeper.pid)
-        job = build_definitions(load_settings()).resolve_job_def("green_ingest")
-        run = instance.create_run_for_job(job, tags={PROCESS_TAG: tag, "dagster/partition": "2020-04"})
-        instance.report_engine_event("starting", run)
-        instance.handle_new_event(_started(run))
-        elsewhere = {PROCESS_TAG: f"another-machine/{sleeper.pid}@1.00"}
-        instance.handle_new_event(_started(instance.create_run_for_job(job, tags=elsewhere)))
-        assert report_dead_runs(instance) == 0
+        result = ingest_month(home, build_definitions(load_settings()), GREEN, IngestOptions(patient=True))
     finally:
-        sleeper.kill()
-        sleeper.wait()
-    assert report_dead_runs(instance) == 1
-
-
-def _started(run):
-    from dagster._core.events import DagsterEvent
-    from dagster._core.events.log import EventLogEntry
-
-    return EventLogEntry(
-        error_info=None,
-        user_message="",
-        level=20,
-        run_id=run.run_id,
-        timestamp=time.time(),
-        dagster_event=DagsterEvent(dg.DagsterEventType.RUN_START.value, run.job_name),
-    )
+        thread.join()
+        signal.signal(signal.SIGTERM, previous)
+    assert (result.status, result.problem) == (IngestStatus.INTERRUPTED, "Interrupted.")
+    assert retries(home, result.run_id) == [["green__raw_file"], []]
+    assert home.get_run_by_id(result.run_id).status == dg.DagsterRunStatus.FAILURE

@@ -13,7 +13,8 @@ import pytest
 from psycopg import sql
 
 from taxi_platform.definitions import build_definitions
-from taxi_platform.runs.ingest import ingest_month, open_instance
+from taxi_platform.runs.ingest import ingest_month
+from taxi_platform.runs.instance import open_instance
 from taxi_platform.settings import load_settings
 from taxi_platform.trips.months import DatasetMonth
 from taxi_platform_tests.support.shared import crash, free_port

@@ -1,0 +1,243 @@
+"""The commands of `taxi` that bring months into lake and warehouse: demo, ingest and restore."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from datetime import date, datetime
+from typing import TYPE_CHECKING
+
+import click
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from taxi_platform.output import errors, out, print_places, print_table, print_versions
+from taxi_platform.runs.result import IngestStatus, MonthResult, exit_status
+from taxi_platform.settings import Settings, check_urls, listed, load_settings
+from taxi_platform.trips.contract import all_rules, contract_of
+from taxi_platform.trips.errors import UserError
+from taxi_platform.trips.months import Dataset, DatasetMonth, Month, newest_month
+
+if TYPE_CHECKING:
+    import dagster as dg
+
+    from taxi_platform.runs.ingest import IngestOptions
+
+DEMO_MONTHS = 3
+DEFAULT_JOBS = 2
+STEPS = ("raw_file", "cleaning", "rows_accounted_for", "trips", "table_matches_clean_trips")
+"""The steps of a run, for the progress bar."""
+
+
+@click.command()
+def demo() -> None:
+    """Run three recent months of every dataset, end to end."""
+    settings = checked_settings()
+    newest = newest_month(today())
+    dataset_months = [
+        DatasetMonth(dataset, newest.plus(-back))
+        for dataset in settings.datasets
+        for back in reversed(range(DEMO_MONTHS))
+    ]
+    results = _ingest(settings, dataset_months)
+    print_table(results)
+    print_places(settings)
+    sys.exit(exit_status(results))
+
+
+@click.command()
+@click.argument("dataset", required=False)
+@click.argument("month", required=False)
+@click.argument("last_month", required=False)
+@click.option("--force", is_flag=True, help="Fetch, clean and load again, even what has not changed.")
+@click.option("--reject", default="", metavar="RULES", help=f"Suspicious rules that reject: {', '.join(all_rules())}.")
+@click.option("--jobs", type=click.IntRange(1, 64), help=f"Months at a time.  [default: {DEFAULT_JOBS}]")
+@click.option(
+    "--patient/--no-patient",
+    default=None,
+    help="When a source, lake or warehouse is busy or does not answer, wait about 30, 90 and 270 s and try the step "
+    "again.  [default: only if stderr is not a terminal]",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
+def ingest(
+    dataset: str | None,
+    month: str | None,
+    last_month: str | None,
+    force: bool,
+    reject: str,
+    jobs: int | None,
+    patient: bool | None,
+    as_json: bool,
+) -> None:
+    """Bring a month or a range of months into lake and warehouse.
+
+    DATASET is yellow, green, fhv or fhvhv; write MONTH and LAST_MONTH as YYYY-MM. Without a month: every month since
+    TAXI_SINCE that is missing, republished or outdated, newest first.
+
+    \b
+      taxi ingest green 2024-01
+      taxi ingest yellow 2023-01 2023-12 --reject zero_passengers
+    """
+    settings = checked_settings()
+    if dataset and month:
+        dataset_months = _range(settings, dataset, month, last_month)
+    elif force:
+        raise UserError("--force needs months.", "Name them: taxi ingest green 2020-04 2020-06 --force.")
+    else:
+        dataset_months = _due(settings, [Dataset.parse(dataset)] if dataset else settings.datasets)
+        if not dataset_months and not as_json:
+            out.print("Nothing to do: every published month is loaded in its latest version.")
+    rules = sorted({rule for p in dataset_months for rule in contract_of(p.dataset).check_rules(listed(reject))})
+    results = _ingest(settings, dataset_months, force, rules, jobs, patient, quiet=as_json) if dataset_months else []
+    if as_json:
+        click.echo(json.dumps([result.as_json() for result in results], indent=1))
+    elif results:
+        flags = (["--force"] if force else []) + (["--reject", ",".join(rules)] if rules else [])
+        print_table(results, flags)
+    sys.exit(exit_status(results))
+
+
+@click.command()
+@click.argument("dataset")
+@click.argument("month")
+@click.argument("version", required=False)
+@click.option("--force", is_flag=True, help="Publish it even if it is empty or mostly rejected.")
+def restore(dataset: str, month: str, version: str | None, force: bool) -> None:
+    """Restore an older raw file of a month.
+
+    Restores the previous version, or VERSION as listed by `taxi versions`, then cleans the month and loads it. The
+    source's current file is ignored until the source publishes another one.
+    """
+    from taxi_platform.lake import open_lake
+    from taxi_platform.lake.months import LakeMonth
+
+    settings = checked_settings()
+    (dataset_month,) = _range(settings, dataset, month, None)
+    lake_month = LakeMonth(open_lake(settings.lake_url), dataset_month)
+    print_versions(lake_month.versions()[0])
+    raw = lake_month.restore(version)
+    out.print(f"Version {raw.short_sha256} with {raw.rows:,} rows is now the current one. Cleaning and loading it …")
+    results = _ingest(settings, [dataset_month], force, use_lake_copy=True)
+    print_table(results)
+    sys.exit(exit_status(results))
+
+
+def checked_settings() -> Settings:
+    """The settings; raises `SettingError` for any value that is wrong, before anything runs."""
+    settings = load_settings()
+    check_urls(settings)
+    if settings.schedule:
+        from taxi_platform.automation.publication import check_schedule  # importing Dagster takes a second
+
+        check_schedule(settings.schedule)
+    if settings.notify_urls:
+        from taxi_platform.notifications.channels import check_notify_urls  # importing Apprise takes half a second
+
+        check_notify_urls(settings.notify_urls)
+    return settings
+
+
+def today() -> date:
+    """The machine's local date."""
+    return datetime.now().date()
+
+
+def _range(settings: Settings, dataset: str, month: str, last_month: str | None) -> list[DatasetMonth]:
+    first = DatasetMonth.parse(dataset, month)
+    last = DatasetMonth.parse(dataset, last_month or month)
+    if last < first:
+        raise UserError(f"{last.month} comes before {first.month}.", "Give the first month first.")
+    if last.month > Month.of(today()):
+        raise UserError(
+            f"{last.month} is in the future.", f"The newest month that can be published is {newest_month(today())}."
+        )
+    if first.dataset not in settings.datasets:
+        raise UserError(f"TAXI_DATASETS does not include {first.dataset}.", "Add it, or unset TAXI_DATASETS.")
+    return [DatasetMonth(first.dataset, m) for m in first.month.until(last.month)]
+
+
+def _due(settings: Settings, datasets: Sequence[Dataset]) -> list[DatasetMonth]:
+    """The months that the schedules would ask for, and republished ones; raises what a source that is down raises."""
+    from taxi_platform.ingestion.survey import Survey, first_month, months_to_ingest
+    from taxi_platform.lake import open_lake
+    from taxi_platform.sources import open_source
+    from taxi_platform.warehouse import open_warehouse
+
+    source, lake = open_source(settings.source_url, settings.datasets), open_lake(settings.lake_url)
+    warehouse, newest = open_warehouse(settings.warehouse_url), newest_month(today())
+    due: list[DatasetMonth] = []
+    for dataset in datasets:
+        survey = Survey(source, lake, warehouse, dataset, settings.reject)
+        months = list(first_month(dataset, settings.since, newest).until(newest))
+        states = list(survey.look(months))
+        for state in states:
+            if state.problem:
+                errors.print(f"{state.dataset_month} is skipped. {state.problem}", style="red", soft_wrap=True)
+        due += [state.dataset_month for state in months_to_ingest(states, len(months))]
+        if survey.problem:
+            raise survey.problem
+    return due
+
+
+def _ingest(
+    settings: Settings,
+    dataset_months: Sequence[DatasetMonth],
+    force: bool = False,
+    reject: Sequence[str] = (),
+    jobs: int | None = None,
+    patient: bool | None = None,
+    quiet: bool = False,
+    use_lake_copy: bool = False,
+) -> list[MonthResult]:
+    """Run the months and show the progress; returns a result for each, in order, also after an interruption."""
+    # Imported here: Dagster takes a second or two, which --help and a mistyped month need not pay.
+    from taxi_platform.runs.ingest import IngestOptions
+
+    if patient is None:
+        patient = not errors.is_terminal  # at a terminal somebody waits, and can repeat the command
+    options = IngestOptions(force, tuple(reject), use_lake_copy, patient)
+    jobs = min(jobs or min(DEFAULT_JOBS, os.cpu_count() or 1), len(dataset_months))
+    results = {result.dataset_month: result for result in _run_months(settings, dataset_months, options, jobs, quiet)}
+    return [results.get(month) or MonthResult(month, IngestStatus.NOT_BEGUN) for month in dataset_months]
+
+
+def _run_months(
+    settings: Settings, dataset_months: Sequence[DatasetMonth], options: IngestOptions, jobs: int, quiet: bool
+) -> list[MonthResult]:
+    """Run the months with a progress bar, or a line for each where stderr is not a terminal; nothing if `quiet`."""
+    from taxi_platform.runs.many_months import ingest_months
+
+    results: list[MonthResult] = []
+    bar = Progress(
+        TextColumn("{task.description:<16}"),
+        BarColumn(),
+        TextColumn("{task.fields[months]}"),
+        TimeElapsedColumn(),
+        console=errors,
+        transient=True,
+        disable=quiet or not errors.is_terminal,
+    )
+    count = len(dataset_months)
+    with bar:
+        task = bar.add_task("starting", total=count * len(STEPS), months=f"0/{count}")
+        try:
+            for result in ingest_months(
+                settings, build_current_definitions, dataset_months, options, jobs, lambda step: bar.advance(task)
+            ):
+                results.append(result)
+                months = f"{len(results)}/{count}"
+                description, completed = str(result.dataset_month), len(results) * len(STEPS)
+                bar.update(task, description=description, completed=completed, months=months)
+                if bar.disable and not quiet:
+                    errors.print(f"{result.dataset_month}: {result.status}, {months}")
+        except KeyboardInterrupt:
+            pass  # months without a result are "not begun", which decides the exit status
+    return results
+
+
+def build_current_definitions() -> dg.Definitions:
+    """The definitions under the settings of the environment; worker processes call it by its name."""
+    from taxi_platform.definitions import build_definitions
+
+    return build_definitions(load_settings())

@@ -1,0 +1,104 @@
+"""Fails when something private of Dagster that we use moves or changes, and when it is imported elsewhere."""
+
+import ast
+import importlib
+import inspect
+import logging
+import signal
+from pathlib import Path
+
+import dagster as dg
+import pytest
+from dagster._core.storage import tags
+from dagster._core.test_utils import freeze_time
+from dagster._utils.interrupts import capture_interrupts
+
+import taxi_platform
+from taxi_platform.assets import names
+from taxi_platform.runs import dagster_internals as internals
+
+PACKAGE = Path(taxi_platform.__file__).parent
+
+
+def private_imports(path):
+    """The modules below `dagster._…` that a file imports."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return {name for name in found if name.startswith("dagster._")}
+
+
+def test_only_one_module_imports_what_is_private_in_dagster():
+    importers = {str(path.relative_to(PACKAGE)) for path in PACKAGE.rglob("*.py") if private_imports(path)}
+    assert importers == {"runs/dagster_internals.py"}
+
+
+@pytest.mark.parametrize(
+    ("function", "parameters"),
+    [
+        (internals.execute_run_iterator, ["job", "dagster_run", "instance"]),
+        (internals.InMemoryJob, ["job_def"]),
+        (internals.LoadableTargetOrigin, ["executable_path", "python_file", "module_name"]),
+        (internals.ManagedGrpcPythonEnvCodeLocationOrigin, ["loadable_target_origin", "location_name"]),
+        (internals.RemoteRepositoryOrigin, ["code_location_origin", "repository_name"]),
+        (internals.RemoteJobOrigin, ["repository_origin", "job_name"]),
+        (internals.WorkspaceProcessContext, ["instance", "workspace_load_target", "version", "read_only"]),
+        (internals.is_valid_cron_string, ["cron_string"]),
+        (dg.DagsterInstance.create_run_for_job, ["self", "job_def"]),
+    ],
+)
+def test_the_parameters_are_those_we_pass(function, parameters):
+    assert list(inspect.signature(function).parameters)[: len(parameters)] == parameters
+
+
+def test_a_workspace_file_is_the_only_argument_of_its_target():
+    assert internals.WorkspaceFileTarget(["workspace.yaml"]).paths == ["workspace.yaml"]
+
+
+def test_runs_that_wait_or_run_are_the_unfinished_ones():
+    finished = {dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED}
+    assert {*internals.NOT_FINISHED_STATUSES} == {*dg.DagsterRunStatus} - finished - {dg.DagsterRunStatus.MANAGED}
+
+
+def test_the_clock_is_the_one_that_dagsters_tests_set():
+    now = internals.get_current_datetime().replace(year=2031)
+    with freeze_time(now):
+        assert internals.get_current_datetime() == now
+        assert internals.get_current_timestamp() == now.timestamp()
+
+
+def test_cron_lines_are_judged_as_schedules_judge_them():
+    assert internals.is_valid_cron_string("30 6 * * *")
+    assert not internals.is_valid_cron_string("every morning")
+
+
+def test_the_origin_has_the_names_of_the_workspace():
+    origin = internals.remote_job_origin("green_ingest")
+    assert origin.job_name == "green_ingest"
+    assert origin.repository_origin.repository_name == "__repository__"
+    assert origin.repository_origin.code_location_origin.location_name == "taxi_platform"
+
+
+def test_an_interruption_is_noted_until_it_is_asked_for():
+
+    with capture_interrupts():
+        signal.raise_signal(signal.SIGINT)
+        assert internals.pop_captured_interrupt()
+        assert not internals.pop_captured_interrupt()
+
+
+def test_the_noisy_loggers_are_still_modules_that_log():
+    for name in internals.NOISY_LOGGERS[1:]:
+        assert isinstance(importlib.import_module(name).logger, logging.Logger)
+        assert importlib.import_module(name).logger.name == name
+
+
+def test_the_tags_are_dagsters_own():
+    assert tags.PARTITION_NAME_TAG == names.PARTITION_TAG
+    assert tags.ASSET_PARTITION_RANGE_START_TAG == names.RANGE_START_TAG
+    assert tags.ASSET_PARTITION_RANGE_END_TAG == names.RANGE_END_TAG
+    assert tags.PRIORITY_TAG == names.PRIORITY_TAG
+    assert names.HURRIED_TAG.startswith(tags.HIDDEN_TAG_PREFIX)

@@ -1,0 +1,77 @@
+"""Dagster's instance, and the runs that killed processes left behind."""
+
+import subprocess
+import sys
+import time
+
+import dagster as dg
+import pytest
+
+from taxi_platform.assets.names import PROCESS_TAG
+from taxi_platform.definitions import build_definitions
+from taxi_platform.runs.ingest import ingest_month
+from taxi_platform.runs.instance import open_instance, report_dead_runs
+from taxi_platform.runs.processes import process_name
+from taxi_platform.settings import load_settings
+from taxi_platform.trips.months import DatasetMonth
+
+GREEN = DatasetMonth.parse("green", "2020-04")
+
+
+@pytest.fixture
+def instance(monkeypatch):
+    monkeypatch.setenv("TAXI_SOURCE_URL", "sample://?rows=2000")
+    with open_instance(load_settings()) as instance:
+        yield instance
+
+
+def test_the_run_of_a_killed_process_is_reported_as_failed(instance):
+    code = (
+        "import os, signal\n"
+        "from taxi_platform.definitions import build_definitions\n"
+        "from taxi_platform.runs.ingest import ingest_month\n"
+        "from taxi_platform.runs.instance import open_instance\n"
+        "from taxi_platform.settings import load_settings\n"
+        "from taxi_platform.trips.months import DatasetMonth\n"
+        "with open_instance(load_settings()) as instance:\n"
+        "    ingest_month(instance, build_definitions(load_settings()), DatasetMonth.parse('green', '2020-04'),\n"
+        "                 step_done=lambda step: os.kill(os.getpid(), signal.SIGKILL))\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=False, timeout=60)
+    (run,) = instance.get_runs()
+    assert run.status == dg.DagsterRunStatus.STARTED
+    assert report_dead_runs(instance) == 1
+    assert instance.get_run_by_id(run.run_id).status == dg.DagsterRunStatus.FAILURE
+    result = ingest_month(instance, build_definitions(load_settings()), GREEN)
+    assert result.succeeded
+
+
+def test_runs_of_living_processes_and_of_other_machines_are_left_alone(instance):
+    sleeper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    try:
+        tag = process_name(sleeper.pid)
+        job = build_definitions(load_settings()).resolve_job_def("green_ingest")
+        run = instance.create_run_for_job(job, tags={PROCESS_TAG: tag, "dagster/partition": "2020-04"})
+        instance.report_engine_event("starting", run)
+        instance.handle_new_event(_started(run))
+        elsewhere = {PROCESS_TAG: f"another-machine/{sleeper.pid}@1.00"}
+        instance.handle_new_event(_started(instance.create_run_for_job(job, tags=elsewhere)))
+        assert report_dead_runs(instance) == 0
+    finally:
+        sleeper.kill()
+        sleeper.wait()
+    assert report_dead_runs(instance) == 1
+
+
+def _started(run):
+    from dagster._core.events import DagsterEvent
+    from dagster._core.events.log import EventLogEntry
+
+    return EventLogEntry(
+        error_info=None,
+        user_message="",
+        level=20,
+        run_id=run.run_id,
+        timestamp=time.time(),
+        dagster_event=DagsterEvent(dg.DagsterEventType.RUN_START.value, run.job_name),
+    )
