@@ -1,11 +1,22 @@
-"""What is installed is what was locked: every version has hashes, every script asks for them, no index is named."""
+"""Installed packages are the locked ones, with hashes and without an index named; every import is declared."""
 
+import ast
 import re
+import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
+DISTRIBUTIONS = {  # imported modules whose distribution has another name
+    "google.api_core": "google-api-core",
+    "google.auth": "google-auth",
+    "google.oauth2": "google-auth",
+    "google.cloud.bigquery": "google-cloud-bigquery",
+    "google.cloud.storage": "google-cloud-storage",
+    "google.cloud.exceptions": "google-cloud-core",
+}
 LOCKS = sorted(path.name for path in ROOT.glob("requirements*.lock"))
 
 
@@ -34,3 +45,31 @@ def test_no_script_installs_anything_without_hashes_but_the_project_itself():
     assert [line for line in installs if "--require-hashes" not in line] == [
         "install --no-deps --no-build-isolation -e ."
     ]
+
+
+def third_party_imports() -> set[str]:
+    """The modules that the package imports, up to three names deep under the namespace `google`, else one."""
+    modules = set()
+    for path in (ROOT / "taxi_platform").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Import):
+                modules |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module in ("google", "google.cloud"):
+                modules |= {f"{node.module}.{alias.name}" for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                modules.add(node.module)
+    tops = {module if module.startswith("google.") else module.partition(".")[0] for module in modules}
+    return tops - set(sys.stdlib_module_names) - {"taxi_platform"}
+
+
+def distribution_of(module: str) -> str:
+    names = [name for prefix, name in DISTRIBUTIONS.items() if f"{module}.".startswith(f"{prefix}.")]
+    return names[0] if names else module.replace("_", "-")
+
+
+def test_every_third_party_import_of_the_package_is_declared():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    declared = {re.split(r"[\[<>=]", text)[0] for text in project["dependencies"]}
+    imported = {distribution_of(module) for module in third_party_imports()}
+    assert {"dagster", "starlette", "google-api-core", "google-crc32c"} <= imported
+    assert imported - declared == set()

@@ -6,7 +6,6 @@ from taxi_platform.sources import open_source
 from taxi_platform.sources.file import FileSource
 from taxi_platform.sources.http import HttpSource
 from taxi_platform.sources.sample.source import SampleSource
-from taxi_platform.sources.sample.writing import DEFAULT_ROWS
 from taxi_platform.trips.errors import SettingError
 from taxi_platform.trips.months import Dataset, DatasetMonth
 
@@ -14,7 +13,8 @@ MONTH = DatasetMonth.parse("fhv", "2019-07")
 
 
 def test_sample_takes_rows():
-    assert open_source("sample://") == SampleSource(DEFAULT_ROWS)
+    assert open_source("sample://") == SampleSource()
+    assert open_source("sample://?rows=20000") == SampleSource(20_000)
     assert open_source("sample://?rows=50000000") == SampleSource(50_000_000)
 
 

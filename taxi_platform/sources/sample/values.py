@@ -42,13 +42,13 @@ def _file(name: str) -> dict[str, Any]:
 
 
 def table(name: str, dataset_month: DatasetMonth) -> dict[str, Any]:
-    """What a data file says for a month: the dataset's entries up to that month, the later ones over the earlier."""
+    """A data file's values for a month: the dataset's entries up to that month, later ones overriding earlier ones."""
     data = _file(name)
-    found = {key: value for key, value in data.items() if key not in FIRST_MONTHS}
+    values = {key: value for key, value in data.items() if key not in FIRST_MONTHS}
     for entry in data[dataset_month.dataset]:
         if entry["first"] <= str(dataset_month.month):
-            found |= entry
-    return found
+            values |= entry
+    return values
 
 
 @dataclass
@@ -66,7 +66,7 @@ class Trips:
 
 
 class Dice:
-    """Draws `size` values at a time, in the shares given by name."""
+    """Draws `size` random values at a time, in the shares that a name refers to."""
 
     def __init__(self, rng: np.random.Generator, shares: dict[str, Any], size: int) -> None:
         self.rng, self.shares, self.size = rng, shares, size
@@ -78,7 +78,7 @@ class Dice:
         return self.rng.random(self.size) < self.shares[share]
 
     def pick(self, share: str) -> Values:
-        """Keys of a table of weights."""
+        """Keys of a table of weights, each as often as its weight says."""
         keys = np.array([int(key) if key.isdigit() else key for key in self.shares[share]])
         steps = np.cumsum(list(self.shares[share].values()))
         return keys[np.searchsorted(steps / steps[-1], self.rng.random(self.size), side="right")]
@@ -132,7 +132,7 @@ def _minutes(times: Values, where: Values) -> Values:
 
 
 def draw(rng: np.random.Generator, dataset_month: DatasetMonth, start: int, size: int, rows: int) -> Trips:
-    """The month's rows from `start` on, `size` of `rows`."""
+    """`size` of the month's `rows` trips, from row number `start` on."""
     dice = Dice(rng, table("shares.toml", dataset_month), size)
     pickup = dice.pickups(dataset_month.month, start, rows)
     match dataset_month.dataset:

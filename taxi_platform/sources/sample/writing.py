@@ -1,7 +1,7 @@
-"""Synthetic months: gzipped CSV files that look like the TLC's: the layout to the byte, the content by share.
+"""Synthetic months as gzipped CSV files like the TLC's: the same layout to the byte, the same shares of values.
 
-The same dataset, month and number of rows give the same bytes, without network and without a stored file. How an era's
-file is laid out is data (`layouts.toml`), and so is what it contains (`shares.toml`).
+The same dataset, month and number of rows give the same bytes, without a network or a stored file. The layout of an
+era's files is data (`layouts.toml`), and so are the shares (`shares.toml`).
 """
 
 from __future__ import annotations
@@ -19,13 +19,14 @@ import pyarrow.compute as pc
 from taxi_platform.sources.sample.values import HUNDREDTHS, MILES, Trips, draw, table
 from taxi_platform.trips.months import DatasetMonth
 
-SAMPLE_VERSION = "1"  # part of the source's version: raise it whenever the bytes of any month change
-DEFAULT_ROWS = 20_000
+SAMPLE_VERSION = (
+    "1"  # part of a publication's version: raise it whenever the bytes of a month with the same number of rows change
+)
 BLOCK_ROWS = 50_000  # rows in memory at a time, about 100 MB
 UNREADABLE_SHARE = 0.0001
 COMPRESS_LEVEL = 1
 
-# How a number is printed, from hundredths for money and miles. `%.17g` tells every double apart: 2.6299999999999999.
+# How a number is printed, for money and miles from hundredths. `%.17g` distinguishes all doubles: 2.6299999999999999.
 WRITERS: dict[str, Callable[[int], str]] = {
     "long": lambda hundredths: f"{hundredths / 100:.17g}",
     "short": lambda hundredths: f"{hundredths / 100:.15g}",
@@ -39,7 +40,7 @@ def write_sample(dataset_month: DatasetMonth, rows: int, path: Path) -> None:
     layout = table("layouts.toml", dataset_month)
     seed = int.from_bytes(hashlib.sha256(str(dataset_month).encode()).digest()[:16])
     unreadable = _unreadable_lines(np.random.Generator(np.random.PCG64([seed])), rows)
-    # No name and no time in the gzip header, or the same month would have other bytes elsewhere and later.
+    # No name and time in the gzip header, so that the same month has the same bytes everywhere and always.
     with (
         path.open("wb") as file,
         gzip.GzipFile(filename="", mode="wb", compresslevel=COMPRESS_LEVEL, fileobj=file, mtime=0) as packed,
@@ -91,20 +92,20 @@ def _writer(name: str, style: str, layout: dict[str, Any]) -> Callable[[Any], st
 
 
 def _unreadable_lines(rng: np.random.Generator, rows: int) -> dict[int, int]:
-    """Which lines no reader can take for a trip, and in which of three ways; at least one in every file."""
+    """The numbers of the unreadable lines → in which of three ways each is broken; at least one in every file."""
     count = min(rows, max(1, round(rows * UNREADABLE_SHARE)))
     kinds = (np.arange(count) + int(rng.random() * 3)) % 3
     return dict(zip(rng.choice(rows, count, replace=False).tolist(), kinds.tolist(), strict=True)) if rows else {}
 
 
 def _broken(line: str, layout: dict[str, Any], kind: int) -> str:
-    """The line spoilt, still one line, and unquoted: a quote left open would swallow what follows."""
+    """The line made unreadable: still one line, and unquoted, because an open quote would swallow the next lines."""
     fields = line.replace('"', "").split(",")
     names = [column.partition(":")[0] for column in layout["columns"].split()]
     pickup = names.index("pickup_datetime")
-    if kind == 0:  # too few fields: what a database client leaves in its output
+    if kind == 0:  # too few fields: a line that a database client adds to its output
         return "(1 row affected)"
-    if kind == 1:  # a text where a number belongs
+    if kind == 1:  # text in a number column
         number = next(names.index(name) for name in ("trip_distance", "pickup_location_id") if name in names)
         return ",".join([*fields[:number], "unknown", *fields[number + 1 :]])
     return ",".join([*fields[:pickup], fields[pickup][:8]])  # cut within the pick-up time: `2,2021-01-`
