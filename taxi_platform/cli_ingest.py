@@ -72,7 +72,7 @@ def ingest(
 ) -> None:
     """Bring a month or a range of months into lake and warehouse.
 
-    DATASET is yellow, green, fhv or fhvhv; write MONTH and LAST_MONTH as YYYY-MM. Without a month: every month since
+    DATASET is yellow, green, fhv or fhvhv; MONTH and LAST_MONTH are written YYYY-MM. Without a month: every month since
     TAXI_SINCE that is missing, republished or outdated, newest first.
 
     \b

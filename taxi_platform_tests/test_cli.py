@@ -2,13 +2,16 @@
 
 import json
 import os
+import pty
 import signal
 import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
+import dagster as dg
 import duckdb
 import psutil
 import pytest
@@ -16,12 +19,13 @@ import requests
 from filelock import FileLock
 
 from taxi_platform import __version__
+from taxi_platform.assets.names import HURRIED_TAG, PROCESS_TAG
 from taxi_platform_tests.support.shared import TAXI, free_port, wait_for
 from taxi_platform_tests.support.web import Page, serving
 
 
 def taxi(*arguments, **environment):
-    """Run the real command; its status, what it printed, and what it said on stderr."""
+    """Run the real command; returns its exit status, stdout and stderr."""
     done = subprocess.run(
         [TAXI, *arguments],
         env={**os.environ, "TAXI_SOURCE_URL": "sample://?rows=1000", **environment},
@@ -42,12 +46,13 @@ def test_no_commands_help_is_cut(group):
 
 def test_the_help_names_settings_doctor_datasets_and_an_example():
     assert "variables that begin with TAXI_; `taxi doctor` checks them" in taxi("--help")[1]
-    told = taxi("ingest", "--help")[1]
-    assert "yellow, green, fhv or fhvhv" in told and "YYYY-MM" in told
-    assert "\n    taxi ingest green 2024-01\n" in told
+    text = taxi("ingest", "--help")[1]
+    assert "yellow, green, fhv or fhvhv" in " ".join(text.split()) and "YYYY-MM" in text
+    assert "\n    taxi ingest green 2024-01\n" in text
+    assert "wait about 30, 90 and 270 s" in " ".join(text.split())
 
 
-def test_the_version_is_the_packages():
+def test_the_version_is_that_of_the_package():
     assert taxi("--version") == (0, f"taxi {__version__}\n", "")
 
 
@@ -75,7 +80,7 @@ def test_a_month_that_is_not_published_is_one_sentence_and_status_three(tmp_path
 
 @pytest.mark.fault(43)
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (("ingest", "purple", "2020-04"), "yellow, green, fhv, fhvhv"),
         (("ingest", "green", "2020-13"), "YYYY-MM"),
@@ -87,10 +92,10 @@ def test_a_month_that_is_not_published_is_one_sentence_and_status_three(tmp_path
         (("dance",), "dance"),
     ],
 )
-def test_a_mistake_is_told_with_its_remedy_and_status_two(arguments, told):
+def test_a_mistake_is_told_with_its_remedy_and_status_two(arguments, message):
     status, _, err = taxi(*arguments)
     assert status == 2
-    assert told in err
+    assert message in err
 
 
 @pytest.mark.parametrize(
@@ -126,7 +131,7 @@ def test_bad_data_is_status_one_with_what_to_do(tmp_path):
 
 
 @pytest.mark.skipif(os.geteuid() == 0 and not Path("/proc/version").exists(), reason="root may write anywhere")
-def test_a_home_that_cannot_be_made_is_told(tmp_path):
+def test_a_home_that_cannot_be_created_is_reported(tmp_path):
     (tmp_path / "file").write_text("in the way")
     status, _, err = taxi("ingest", "green", "2020-04", TAXI_HOME=str(tmp_path / "file" / "home"))
     assert status == 1
@@ -143,7 +148,7 @@ def test_a_database_held_open_is_told(tmp_path):
     )
     try:
         assert holder.stdout.readline() == "held\n"
-        status, _, err = taxi("ingest", "green", "2020-04")
+        status, _, err = taxi("ingest", "green", "2020-04", "--no-patient")
     finally:
         holder.kill()
         holder.wait()
@@ -172,8 +177,30 @@ def test_an_interruption_is_status_130_and_the_next_run_finishes(tmp_path):
     assert not list((tmp_path / "home/tmp").glob("*"))
 
 
+@pytest.mark.parametrize(("flags", "hurried"), [((), False), (("--patient",), False), (("--no-patient",), True)])
+def test_steps_are_tried_again_where_stderr_is_not_a_terminal_or_as_a_flag_says(tmp_path, flags, hurried):
+    assert taxi("ingest", "green", "2020-04", "--jobs", "1", *flags)[0] == 0
+    with dg.DagsterInstance.from_config(str(tmp_path / "home/dagster")) as instance:
+        (run,) = instance.get_runs()
+        assert (HURRIED_TAG in run.tags, PROCESS_TAG in run.tags) == (hurried, True)
+
+
+def test_steps_are_not_tried_again_where_somebody_waits_at_a_terminal(tmp_path):
+    ours, theirs = pty.openpty()
+    environment = {**os.environ, "TAXI_SOURCE_URL": "sample://?rows=300"}
+    with subprocess.Popen([TAXI, "ingest", "green", "2020-04", "2020-05"], env=environment, stderr=theirs) as child:
+        os.close(theirs)
+        with suppress(OSError):  # how the end of a terminal is read on Linux
+            while os.read(ours, 1 << 16):
+                pass
+    os.close(ours)
+    assert child.returncode == 0
+    with dg.DagsterInstance.from_config(str(tmp_path / "home/dagster")) as instance:
+        assert [HURRIED_TAG in run.tags for run in instance.get_runs()] == [True, True]
+
+
 @pytest.fixture
-def two_months_under_way():
+def two_months_in_progress():
     """`taxi` at work on five months, two at a time, of which the server sends a byte now and then."""
     with serving() as web:
         for month in range(1, 6):
@@ -186,19 +213,19 @@ def two_months_under_way():
 
 
 @pytest.mark.fault(47)
-def test_an_interruption_in_mid_month_begins_no_other_month(two_months_under_way):
-    child, web = two_months_under_way
+def test_an_interruption_in_mid_month_begins_no_other_month(two_months_in_progress):
+    child, web = two_months_in_progress
     child.send_signal(signal.SIGINT)
-    _, told = child.communicate(timeout=60)
+    _, err = child.communicate(timeout=60)
     assert (child.returncode, web.methods().count("GET")) == (130, 2)
-    assert "green 2020-01: Interrupted." in told
-    assert "Traceback" not in told
-    assert "dagster" not in told
+    assert "green 2020-01: Interrupted." in err
+    assert "Traceback" not in err
+    assert "dagster" not in err
 
 
 @pytest.mark.fault(33)
-def test_a_command_that_is_killed_takes_its_processes_along(two_months_under_way):
-    child, _ = two_months_under_way
+def test_a_command_that_is_killed_takes_its_processes_along(two_months_in_progress):
+    child, _ = two_months_in_progress
     family = psutil.Process(child.pid).children(recursive=True)
     assert len(family) >= 2
     child.kill()
@@ -206,14 +233,14 @@ def test_a_command_that_is_killed_takes_its_processes_along(two_months_under_way
     assert [process for process in family if process.is_running() and process.status() != psutil.STATUS_ZOMBIE] == []
 
 
-def test_what_a_file_is_made_of_is_no_markup(tmp_path):
+def test_text_from_a_file_is_not_read_as_markup(tmp_path):
     (tmp_path / "green_2020-04.csv").write_text("a,[/b],[red]c\n1,2,3\n")
     status, _, err = taxi("ingest", "green", "2020-04", TAXI_SOURCE_URL=f"file://{tmp_path}/{{dataset}}_{{month}}.csv")
     assert (status, "'[/b]', '[red]c'" in err) == (1, True)
     assert taxi("ingest", "green", "[/]")[0] == 2
 
 
-def test_two_uis_over_one_home_are_one_too_many(tmp_path):
+def test_a_second_ui_over_the_same_home_is_refused(tmp_path):
     (tmp_path / "home/dagster").mkdir(parents=True)
     with FileLock(tmp_path / "home/dagster/dev.lock"):
         status, _, err = taxi("dev", "--port", str(free_port()))

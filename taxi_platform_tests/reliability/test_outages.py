@@ -199,7 +199,9 @@ def test_a_command_on_a_full_disk_fails_and_the_next_one_works(
     for kilobytes in range(0, 4000, 50):
         filler = small_disk / "filler"
         filler.write_bytes(bytes(shutil.disk_usage(small_disk).free - kilobytes * 1024))
-        (ending,) = warm_command.run(place.order(command=("ingest", "green", MONTH), settings=place.settings(NEW)))
+        (ending,) = warm_command.run(
+            place.order(command=("ingest", "green", MONTH, "--no-patient"), settings=place.settings(NEW))
+        )
         filler.unlink()
         check_readable(place, undisturbed(OLD), undisturbed(NEW))
         if ending.status == 0:

@@ -79,8 +79,8 @@ def test_no_secret_is_found_in_output_files_ui_or_messages(settings, tmp_path):
     environment, hook = settings
     told = [
         run(environment, "doctor"),
-        run(environment, "ingest", "green", "2020-04", "2020-07", "--jobs", "2"),
-        run(environment, "ingest", "green", "2020-04", "--jobs", "1"),
+        run(environment, "ingest", "green", "2020-04", "2020-07", "--jobs", "2", "--no-patient"),
+        run(environment, "ingest", "green", "2020-04", "--jobs", "1", "--no-patient"),
         run(environment, "bootstrap", "--dry-run"),
         run(environment, "notify", "test"),
         run(environment, "status"),
@@ -89,6 +89,7 @@ def test_no_secret_is_found_in_output_files_ui_or_messages(settings, tmp_path):
             "ingest",
             "green",
             "2020-04",
+            "--no-patient",
         ),
         run({**environment, "TAXI_SOURCE_URL": f"ftp://{CANARY}/{{month}}"}, "ingest", "green", "2020-04"),
         run({**environment, "TAXI_NOTIFY_URLS": f"nothing://{CANARY}"}, "doctor"),
