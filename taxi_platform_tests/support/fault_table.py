@@ -82,9 +82,9 @@ def page() -> str:
     lines = [
         "# Faults, what happens, and the tests that show it",
         "",
-        "Generated from the tests by `python -m taxi_platform_tests.support.fault_table`. The tests use real parts: HTTP",
-        "servers and proxies on loopback, PostgreSQL, emulators of Google's services, processes killed by the kernel,",
-        "a full disk. [Reliability](reliability.md) describes what is guaranteed.",
+        "Generated from the tests by `python -m taxi_platform_tests.support.fault_table`. The tests use real parts:",
+        "HTTP servers and proxies on loopback, PostgreSQL, emulators of Google's services, processes killed by the",
+        "kernel, a full disk. [Reliability](reliability.md) describes what is guaranteed.",
         "",
         "| | fault | what happens | tests |",
         "|---:|---|---|---|",
