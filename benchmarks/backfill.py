@@ -1,7 +1,7 @@
 """Measure a backfill launched as the UI launches it: `python benchmarks/backfill.py [--months 60] [--dataset yellow]`.
 
-A real `taxi dev` on a temporary home materializes a dataset's first months from tiny synthetic files, so that what
-Dagster takes for a run is measured, not the cleaning. Prints seconds a month and where they go; fails unless every
+A real `taxi dev` on a temporary home materializes a dataset's first months from tiny synthetic files, so that this
+measures what Dagster needs for a run, not the cleaning. Prints seconds per month and where they go; fails unless every
 month succeeded with every check evaluated.
 """
 
@@ -44,7 +44,7 @@ def main() -> None:
     waits = [run["startTime"] - run["creationTime"] for run in runs]
     durations = [run["endTime"] - run["startTime"] for run in runs]
     starts = sorted(run["startTime"] for run in runs)
-    print(f"{status}: {len(runs)} runs in {seconds:.0f} s, {seconds / len(months):.2f} s a month")
+    print(f"{status}: {len(runs)} runs in {seconds:.0f} s, {seconds / len(months):.2f} s per month")
     print(f"a run takes {statistics.median(durations):.2f} s (median) and {max(durations):.2f} s at most")
     print(f"a run waits {min(waits):.1f} to {max(waits):.1f} s; from the first start to the last end")
     print(f"{max(run['endTime'] for run in runs) - starts[0]:.0f} s, {sum(durations) / seconds:.1f} runs at a time")

@@ -8,7 +8,7 @@ from threading import Thread
 import dagster as dg
 import pytest
 
-from taxi_platform.assets import trips as retrying
+from taxi_platform.assets import failures as retrying
 from taxi_platform.assets.names import HURRIED_TAG
 from taxi_platform.assets.resources import SourceResource
 from taxi_platform.definitions import build_definitions
