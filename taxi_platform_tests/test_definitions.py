@@ -1,4 +1,4 @@
-"""The graph as a person meets it: keys, groups, partitions, checks, and what one run of it tells."""
+"""The graph as the UI shows it: keys, groups, partitions, checks, and the metadata of one run."""
 
 import logging
 import re
@@ -38,9 +38,9 @@ def materialize(definitions, job, month, run_config=None):
     return result, instance
 
 
-def reasons(told):
+def reasons(metadata):
     """Reason → rows, as the table in the metadata of clean_trips shows it."""
-    return {row.data["reason"]: row.data["rows"] for row in told["clean_trips"]["reasons"].value.records}
+    return {row.data["reason"]: row.data["rows"] for row in metadata["clean_trips"]["reasons"].value.records}
 
 
 def test_every_dataset_has_its_assets_in_its_group(definitions):
@@ -75,13 +75,13 @@ def test_a_variable_that_is_set_shows_only_its_name(definitions):
     assert by_variable == {"TAXI_SOURCE_URL": {"source"}}
 
 
-def test_a_run_tells_counts_chart_preview_and_schema(definitions):
+def test_a_run_reports_counts_chart_preview_and_schema(definitions):
     result, _ = materialize(definitions, "green_ingest", "2020-04")
     assert result.success
-    told = {
+    metadata = {
         event.asset_key.path[-1]: event.materialization.metadata for event in result.get_asset_materialization_events()
     }
-    clean = told["clean_trips"]
+    clean = metadata["clean_trips"]
     assert clean["rows_read"].value == 3000
     assert clean["rows_clean"].value + clean["rows_rejected"].value == 3000
     assert clean["trips_per_day"].value.startswith("![trips per day](data:image/svg+xml;base64,")
@@ -94,14 +94,14 @@ def test_a_run_tells_counts_chart_preview_and_schema(definitions):
     assert columns["fare_amount"].type == "decimal(10,2)"
     assert "Dollars" in columns["fare_amount"].description
     assert clean["suspicious/zero_passengers"].value > 0
-    assert told["trips"]["rows"].value == clean["rows_clean"].value
-    assert told["raw_file"]["source_url"].value.startswith("sample://green/2020-04")
+    assert metadata["trips"]["rows"].value == clean["rows_clean"].value
+    assert metadata["raw_file"]["source_url"].value.startswith("sample://green/2020-04")
 
 
 def test_all_checks_are_evaluated_for_the_month_and_the_two_of_counts_block(definitions):
     result, _ = materialize(definitions, "green_ingest", "2020-04")
-    found = {check.check_name: check for check in result.get_asset_check_evaluations()}
-    assert set(found) == {
+    checks = {check.check_name: check for check in result.get_asset_check_evaluations()}
+    assert set(checks) == {
         "rows_accounted_for",
         "table_matches_clean_trips",
         "few_rows_rejected",
@@ -109,9 +109,9 @@ def test_all_checks_are_evaluated_for_the_month_and_the_two_of_counts_block(defi
         "usual_shares",
         "published_count",
     }
-    assert {check.partition for check in found.values()} == {"2020-04"}
-    assert all(check.passed for check in found.values())
-    blocking = {name for name, check in found.items() if check.blocking}
+    assert {check.partition for check in checks.values()} == {"2020-04"}
+    assert all(check.passed for check in checks.values())
+    blocking = {name for name, check in checks.items() if check.blocking}
     assert blocking == {"rows_accounted_for", "table_matches_clean_trips"}
 
 
@@ -136,26 +136,26 @@ def test_a_failure_says_what_where_and_what_to_do(definitions, monkeypatch, tmp_
 def test_a_runs_config_can_reject_by_the_lines_that_the_readme_gives(definitions):
     (lines,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL)
     result, _ = materialize(definitions, "green_ingest", "2020-04", yaml.safe_load(lines))
-    told = {e.asset_key.path[-1]: e.materialization.metadata for e in result.get_asset_materialization_events()}
-    assert "zero_passengers" in reasons(told)
+    metadata = {e.asset_key.path[-1]: e.materialization.metadata for e in result.get_asset_materialization_events()}
+    assert "zero_passengers" in reasons(metadata)
 
 
 def test_taxi_reject_promotes_a_rule_for_every_run(monkeypatch):
     monkeypatch.setenv("TAXI_SOURCE_URL", "sample://?rows=3000")
     monkeypatch.setenv("TAXI_REJECT", "zero_distance")
     result, _ = materialize(build_definitions(load_settings()), "green_ingest", "2020-04")
-    told = {e.asset_key.path[-1]: e.materialization.metadata for e in result.get_asset_materialization_events()}
-    assert "zero_distance" in reasons(told)
-    assert "suspicious/zero_distance" not in told["clean_trips"]
+    metadata = {e.asset_key.path[-1]: e.materialization.metadata for e in result.get_asset_materialization_events()}
+    assert "zero_distance" in reasons(metadata)
+    assert "suspicious/zero_distance" not in metadata["clean_trips"]
 
 
 def test_a_serving_warehouse_adds_a_copy(monkeypatch, tmp_path):
     monkeypatch.setenv("TAXI_SOURCE_URL", "sample://?rows=3000")
     monkeypatch.setenv("TAXI_SERVING_URL", f"duckdb://{tmp_path}/serving.duckdb")
     result, _ = materialize(build_definitions(load_settings()), "green_ingest", "2020-04")
-    told = {e.asset_key.path[-1]: e.materialization.metadata for e in result.get_asset_materialization_events()}
-    assert told["serving_trips"]["rows"].value == told["trips"]["rows"].value > 2000
-    assert told["serving_trips"]["fingerprint"] == told["trips"]["fingerprint"]
+    metadata = {e.asset_key.path[-1]: e.materialization.metadata for e in result.get_asset_materialization_events()}
+    assert metadata["serving_trips"]["rows"].value == metadata["trips"]["rows"].value > 2000
+    assert metadata["serving_trips"]["fingerprint"] == metadata["trips"]["fingerprint"]
 
 
 def test_definitions_load_without_a_warning_of_ours():
@@ -247,6 +247,6 @@ def test_a_resource_can_be_replaced(tmp_path):
         build_definitions(load_settings(), {"source": source, "lake": lake}), "green_ingest", "2020-04"
     )
     assert result.success
-    told = {e.asset_key.path[-1]: e.materialization.metadata for e in result.get_asset_materialization_events()}
-    assert told["raw_file"]["rows_read"].value == 300
-    assert told["raw_file"]["dagster/uri"].value.startswith(folder)
+    metadata = {e.asset_key.path[-1]: e.materialization.metadata for e in result.get_asset_materialization_events()}
+    assert metadata["raw_file"]["rows_read"].value == 300
+    assert metadata["raw_file"]["dagster/uri"].value.startswith(folder)

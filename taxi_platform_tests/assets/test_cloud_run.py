@@ -35,24 +35,24 @@ def on_a_laptop(monkeypatch):
 def test_a_month_in_a_bucket_loads_as_it_does_from_a_folder(on_a_laptop, monkeypatch, tmp_path, gcs_url):  # noqa: F811
     monkeypatch.setenv("TAXI_LAKE_URL", gcs_url)
     monkeypatch.setenv("TAXI_HOME", str(tmp_path / "other"))
-    told = ingest()
-    assert told["clean_trips"]["dagster/uri"].value.startswith(gcs_url)
+    metadata = ingest()
+    assert metadata["clean_trips"]["dagster/uri"].value.startswith(gcs_url)
     for asset in ("raw_file", "clean_trips", "rejected_trips"):
-        linked, key = told[asset]["lake_object"].value, told[asset]["dagster/uri"].value.removeprefix("gs://")
+        linked, key = metadata[asset]["lake_object"].value, metadata[asset]["dagster/uri"].value.removeprefix("gs://")
         assert linked == f"https://console.cloud.google.com/storage/browser/_details/{key.replace('=', '%3D')}"
-    assert told["trips"]["fingerprint"] == on_a_laptop["trips"]["fingerprint"]
-    assert told["clean_trips"]["file_version"] == on_a_laptop["clean_trips"]["file_version"]
+    assert metadata["trips"]["fingerprint"] == on_a_laptop["trips"]["fingerprint"]
+    assert metadata["clean_trips"]["file_version"] == on_a_laptop["clean_trips"]["file_version"]
     with duckdb.connect(str(tmp_path / "other/warehouse.duckdb"), read_only=True) as con:
-        assert con.execute("SELECT count(*) FROM green_trips").fetchone()[0] == told["trips"]["rows"].value
+        assert con.execute("SELECT count(*) FROM green_trips").fetchone()[0] == metadata["trips"]["rows"].value
     assert [entry["unchanged"].value for entry in ingest().values()] == [True] * 4
 
 
 def test_a_month_in_bigquery_is_the_month_in_duckdb(on_a_laptop, monkeypatch, gcs_url, bigquery_url):  # noqa: F811
     monkeypatch.setenv("TAXI_LAKE_URL", gcs_url)
     monkeypatch.setenv("TAXI_WAREHOUSE_URL", bigquery_url)
-    told = ingest()
-    assert told["trips"]["fingerprint"] == on_a_laptop["trips"]["fingerprint"]
-    assert "console.cloud.google.com" in told["trips"]["bigquery_job"].value
+    metadata = ingest()
+    assert metadata["trips"]["fingerprint"] == on_a_laptop["trips"]["fingerprint"]
+    assert "console.cloud.google.com" in metadata["trips"]["bigquery_job"].value
     again = ingest()
     assert [entry["unchanged"].value for entry in again.values()] == [True] * 4
-    assert again["trips"]["bigquery_table"] == told["trips"]["bigquery_table"]
+    assert again["trips"]["bigquery_table"] == metadata["trips"]["bigquery_table"]

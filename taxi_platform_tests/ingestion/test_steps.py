@@ -1,4 +1,4 @@
-"""The three steps on the embedded default: what they publish, what they skip, and what a failure leaves."""
+"""The steps on the embedded default: what they publish, what they skip, and what a failure leaves unchanged."""
 
 import gzip
 import subprocess
@@ -186,7 +186,7 @@ def test_bad_input_publishes_nothing_and_keeps_the_last_good_month(place, conten
     assert not list((place.home / "lake" / ".tmp").glob("*"))
 
 
-def test_the_kept_file_is_taken_without_asking_and_one_that_is_not_there_is_told(place):
+def test_the_lakes_own_file_is_used_without_asking_and_a_missing_one_is_reported(place):
     with pytest.raises(LakeError, match="has no raw file of green 2020-04"):
         steps.fetch(place.source, place.lake, GREEN, place.home, use_lake_copy=True)
     place.publish(ROW.format(day=1))
@@ -215,7 +215,7 @@ def test_a_synthetic_month_replaces_a_published_one_only_by_force(place):
         place.ingest()
     assert place.ingest(force=True)[0].raw.rows == 50
     place.source = open_source(f"file://{place.published}/{{dataset}}_tripdata_{{month}}.csv.gz")
-    assert place.ingest()[0].raw.rows == 1  # and a published one replaces what was made up
+    assert place.ingest()[0].raw.rows == 1  # and a published month replaces a synthetic one
 
 
 @pytest.mark.fault(37)
@@ -280,9 +280,9 @@ def test_four_processes_at_once_all_succeed(tmp_path, months):
         subprocess.Popen([sys.executable, "-c", INGEST, str(tmp_path), month], stdout=subprocess.PIPE, text=True)
         for month in months
     ]
-    told = [child.communicate(timeout=120)[0].strip() for child in children]
+    answers = [child.communicate(timeout=120)[0].strip() for child in children]
     assert [child.returncode for child in children] == [0] * 4
-    assert told.count("False") == len(set(months))
+    assert answers.count("False") == len(set(months))
     with duckdb.connect(str(tmp_path / "warehouse.duckdb"), read_only=True) as con:
         rows = con.execute("SELECT count(*), count(DISTINCT file_version) FROM green_trips").fetchone()
         rejected = con.execute("SELECT count(*) FROM green_rejected_trips").fetchone()

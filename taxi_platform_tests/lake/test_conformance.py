@@ -50,7 +50,7 @@ def test_every_write_makes_another_version_even_of_the_same_bytes(lake):
     assert lake.stat("key") == second
 
 
-def test_what_is_not_there_is_told_and_not_guessed(lake, tmp_path):
+def test_a_missing_object_is_reported(lake, tmp_path):
     assert lake.stat("a/b") is None
     assert lake.read("a/b") is None
     assert lake.list("a/") == []

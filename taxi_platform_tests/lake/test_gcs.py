@@ -1,4 +1,4 @@
-"""What only a bucket can get wrong: lost answers, damaged bytes, refusals."""
+"""What can go wrong only in a bucket: lost answers, damaged bytes, refusals."""
 
 import io
 
@@ -202,7 +202,7 @@ def test_a_bucket_that_does_not_exist_is_told_when_something_is_written(bucket):
 def test_without_credentials_the_remedy_is_told(monkeypatch, tmp_path):
     monkeypatch.setenv("CLOUDSDK_CONFIG", str(tmp_path))
     monkeypatch.setenv("NO_GCE_CHECK", "true")
-    with pytest.raises(LakeError, match=r"no Google credentials .* TAXI_LAKE_URL.*application-default login"):
+    with pytest.raises(LakeError, match=r"Google accepts no credentials for TAXI_LAKE_URL.*application-default login"):
         open_lake("gs://bucket/prefix")
 
 

@@ -1,4 +1,4 @@
-"""What only a folder can get wrong."""
+"""What can go wrong only in a folder."""
 
 import traceback
 
@@ -21,7 +21,7 @@ def test_a_key_that_leads_out_of_the_folder_is_refused(tmp_path, key):
     assert (tmp_path / "outside").read_bytes() == b"theirs"
 
 
-def test_a_path_is_answered_with_its_address():
+def test_a_path_is_refused_with_its_url():
     with pytest.raises(SettingError, match=r"^TAXI_LAKE_URL is a path, .* Write it as file:///tmp/my-lake\.$"):
         open_lake("/tmp/my-lake")
 
@@ -33,7 +33,7 @@ def test_a_path_is_answered_with_its_address():
         *("file:///a%00b", "file://[canary/x", "gs://me:canary℀@host/x", "//me:canary@host/x"),
     ],
 )
-def test_a_url_that_names_no_lake_is_told_with_what_the_variable_takes(url):
+def test_a_url_that_is_not_supported_is_refused_with_those_that_are(url):
     with pytest.raises(SettingError, match=r"TAXI_LAKE_URL .* file:///absolute/folder or gs://bucket/prefix") as caught:
         open_lake(url)
     assert "canary" not in "".join(traceback.format_exception(caught.value))

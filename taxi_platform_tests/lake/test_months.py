@@ -1,4 +1,4 @@
-"""LakeMonth: what is published in which order, with and without locks, when another run is at it too."""
+"""LakeMonth: what is published in which order, with and without locks, while another run works on the month."""
 
 import re
 from concurrent.futures import ThreadPoolExecutor
@@ -54,12 +54,12 @@ def before(monkeypatch, lake, method, key, happens):
     """Let something happen once, just before the lake's `method` is called with that key."""
     original, waiting = getattr(lake, method), [happens]
 
-    def meddled(asked, *arguments):
+    def with_interference(asked, *arguments):
         if asked == key and waiting:
             waiting.pop()()
         return original(asked, *arguments)
 
-    monkeypatch.setattr(lake, method, meddled)
+    monkeypatch.setattr(lake, method, with_interference)
 
 
 @pytest.mark.fault(18)
@@ -105,10 +105,10 @@ def test_of_two_runs_that_publish_a_raw_file_at_once_one_is_told_to_start_over(l
 
 def test_an_older_raw_file_is_restored_and_what_the_source_offers_then_is_set_aside(lake, run):
     old, new = (run.fetched(rows) for rows in (50, 60))
-    kept = run.month.publish_raw(old)
+    first = run.month.publish_raw(old)
     run.month.publish_raw(new)
     restored = run.month.restore()
-    assert (restored.sha256, restored.key, restored.rows) == (kept.sha256, kept.key, 50)
+    assert (restored.sha256, restored.key, restored.rows) == (first.sha256, first.key, 50)
     assert run.month.current_raw() == restored
     assert restored.is_of(new.publication)
     assert not restored.is_of(SampleSource(70).stat(GREEN))
@@ -117,8 +117,8 @@ def test_an_older_raw_file_is_restored_and_what_the_source_offers_then_is_set_as
     assert run.month.restore(new.sha256[:12]).sha256 == new.sha256  # and forward again
     versions, _ = run.month.versions()
     assert [version.rows for version in versions] == [50, 60, 50, 60]
-    for wrong, told in (("ffffff", "no raw version ffffff"), (new.sha256[:12], "is already the current one")):
-        with pytest.raises(UserError, match=told):
+    for wrong, problem in (("ffffff", "no raw version ffffff"), (new.sha256[:12], "is already the current one")):
+        with pytest.raises(UserError, match=problem):
             run.month.restore(wrong)
 
 
@@ -134,12 +134,23 @@ def test_what_was_set_aside_stays_so_under_any_name_and_new_content_takes_over(l
     assert run.month.publish_raw(again).source_version == "touched too"
     assert run.month.publish_raw(touched).sha256 == old.sha256
     assert run.month.publish_raw(run.fetched(70)).rows == 70
-    assert run.month.publish_raw(run.fetched(60)).sha256 == new.sha256  # nobody has gone back from there
+    assert run.month.publish_raw(run.fetched(60)).sha256 == new.sha256  # the restore no longer holds
     versions, _ = run.month.versions()
     assert [version.rows for version in versions] == [50, 60, 50, 70, 60]
 
 
-def test_a_month_that_was_never_republished_has_nothing_to_go_back_to(lake, run):
+def test_a_restored_file_that_is_published_under_another_name_is_stored_under_it(lake, run):
+    for rows in (50, 60):
+        run.month.publish_raw(run.fetched(rows))
+    run.month.restore()
+    again = run.fetched(50)
+    renamed = replace(again, path=again.path.rename(again.path.with_name("renamed.csv.gz")))
+    published = run.month.publish_raw(renamed)
+    assert published.key.endswith("/renamed.csv.gz")
+    assert lake.stat(published.key).size == published.size
+
+
+def test_a_month_that_was_never_republished_cannot_be_restored(lake, run):
     with pytest.raises(UserError, match="no earlier raw version"):
         run.month.restore()
     run.month.publish_raw(run.fetched(50))
@@ -147,11 +158,11 @@ def test_a_month_that_was_never_republished_has_nothing_to_go_back_to(lake, run)
         run.month.restore()
 
 
-def test_of_two_restores_at_once_one_is_told_to_start_over(lake, run, other_run, monkeypatch):
+def test_of_two_restores_at_once_one_has_to_start_again(lake, run, other_run, monkeypatch):
     for rows in (50, 60, 70):
         run.month.publish_raw(run.fetched(rows))
     first = run.month.versions()[0][0].sha256
-    monkeypatch.setattr(lake, "lock", lambda partition: nullcontext())  # as over a bucket
+    monkeypatch.setattr(lake, "lock", lambda dataset_month: nullcontext())  # as over a bucket
     before(monkeypatch, lake, "write", run.month.manifest_key, lambda: other_run.month.restore(first))
     with pytest.raises(Conflict):
         run.month.restore()
@@ -162,22 +173,20 @@ def test_old_raw_files_go_and_those_that_matter_stay(lake, run):
     published = [run.month.publish_raw(run.fetched(rows)) for rows in (50, 60, 70)]
     run.month.publish_clean(run.cleaned(run.fetched(70)))
     lake.write(stray := f"{run.month.raw_prefix}0123456789ab/killed.csv.gz", b"whole")
-    assert [found.key for found in run.month.prune(1, apply=False)] == sorted(
-        [stray, published[0].key, published[1].key]
-    )
+    assert [file.key for file in run.month.prune(1, apply=False)] == sorted([stray, published[0].key, published[1].key])
     assert len(lake.list(run.month.raw_prefix)) == 5
     run.month.restore(published[0].sha256)
-    assert [found.key for found in run.month.prune(1, apply=True)] == sorted([stray, published[1].key])
+    assert [file.key for file in run.month.prune(1, apply=True)] == sorted([stray, published[1].key])
     versions, _ = run.month.versions()  # 50 is current, the clean file is of 70
     assert [version.rows for version in versions] == [50, 70, 50]
     assert run.month.prune(1, apply=True) == []
     lake.write(f"{run.month.raw_prefix}NOTES.txt", b"hands off")
     lake.delete(run.month.manifest_key)
-    assert run.month.prune(1, apply=True) == []  # nothing says any more what is litter
+    assert run.month.prune(1, apply=True) == []  # nothing says any more which files are abandoned
 
 
 @pytest.mark.parametrize("wrong", ["{", '{"versions": [5]}', '{"versions": [{"key": null}]}', "SHA", "ROWS"])
-def test_a_manifest_that_is_none_is_told_and_holds_up_no_other_month(lake, run, wrong, tmp_path):
+def test_a_malformed_manifest_is_reported_and_holds_up_no_other_month(lake, run, wrong, tmp_path):
     run.month.publish_raw(run.fetched(50))
     data = lake.read(run.month.manifest_key)[0].decode()
     damaged = {

@@ -25,7 +25,7 @@ def warm():
 def warm_command():
     """The same for the whole of `taxi ingest`, Dagster included."""
     with warm_process(
-        "dagster", "dagster_gcp", "dagster._core.execution.api", "taxi_platform.assets.trips", "taxi_platform.cli"
+        "dagster", "dagster_gcp", "dagster._core.execution.api", "taxi_platform.definitions", "taxi_platform.cli"
     ) as warm:
         yield warm
 
