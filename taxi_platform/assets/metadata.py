@@ -17,7 +17,6 @@ from taxi_platform.trips.report import Report
 Metadata = dict[str, Any]
 PREVIEW_ROWS = 8
 MAX_CELL = 200
-BIGQUERY_NAMES = {"D": "datetime", "I": "int64", "F": "float64", "M": "decimal(10,2)", "S": "string", "DATE": "date"}
 
 
 def raw_metadata(fetched: Fetched, seconds: float) -> Metadata:
@@ -106,7 +105,7 @@ def _lake_object(uri: str) -> Metadata:
 def column_schema(columns: Sequence[Column]) -> dg.TableSchema:
     """The contract's columns as the UI shows and searches them."""
     return dg.TableSchema(
-        columns=[dg.TableColumn(c.name, BIGQUERY_NAMES[c.type], description=c.description) for c in columns]
+        columns=[dg.TableColumn(c.name, c.column_type.display, description=c.description) for c in columns]
     )
 
 
