@@ -67,7 +67,8 @@ class BigQueryJobs:
             labels={**LABELS, "dataset": str(file.dataset_month.dataset)},
         )
         month = file.dataset_month.month
-        partition = bq.TableReference(table.reference.dataset_ref, f"{table.table_id}${month.first_day:%Y%m}")
+        dataset = bq.DatasetReference(table.project, table.dataset_id)
+        partition = dataset.table(f"{table.table_id}${month.first_day:%Y%m}")
         for attempt in Retrying(
             retry=retry_if_exception_type(WarehouseBusy),
             stop=stop_after_attempt(LOAD_ATTEMPTS),
