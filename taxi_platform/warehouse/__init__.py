@@ -1,4 +1,8 @@
-"""Where tables live: DuckDB, BigQuery or PostgreSQL behind one small interface (`base.Warehouse`)."""
+"""Where tables live: DuckDB, BigQuery or PostgreSQL behind one interface, `base.Warehouse`.
+
+A module per backend belongs here, with what the backends share. Which months to load is `ingestion`'s to decide; what
+the columns mean is in `trips`.
+"""
 
 from __future__ import annotations
 

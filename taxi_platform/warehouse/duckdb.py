@@ -49,11 +49,8 @@ class DuckDBSession(Session):
         return column.column_type.duckdb
 
     def columns(self, table: Table) -> dict[str, str]:
-        return dict(
-            self.execute(
-                f"SELECT column_name, data_type FROM duckdb_columns() WHERE table_name = {literal(table.name)}"
-            )
-        )
+        name = literal(table.name)
+        return dict(self.execute(f"SELECT column_name, data_type FROM duckdb_columns() WHERE table_name = {name}"))
 
     def execute(self, statement: str) -> list[tuple[Any, ...]]:
         try:
