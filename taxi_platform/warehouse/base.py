@@ -212,7 +212,7 @@ def check_arrived(table: Table, expected: Fingerprint, arrived: Fingerprint) -> 
     """Raise `IntegrityError` where a table's month differs from its file."""
     if arrived != expected:
         raise IntegrityError(
-            f"{table.name} differs from its file ({'; '.join(expected.differences(arrived)[:5])}).",
+            f"{table.name} differs from its file ({'; '.join(arrived.differences(expected)[:5])}).",
             "Materialize the month again with force. If it happens again, please report it.",
         )
 

@@ -145,7 +145,7 @@ def test_a_month_that_arrives_otherwise_than_its_file_is_not_kept(backend: Backe
         return dataclasses.replace(fingerprint, rows=fingerprint.rows + 1) if path == new.rejected else fingerprint
 
     monkeypatch.setattr("taxi_platform.warehouse.base.parquet_fingerprint", other_fingerprint)
-    with pytest.raises(IntegrityError, match=r"green_rejected_trips differs from its file \(rows 2 and 1"):
+    with pytest.raises(IntegrityError, match=r"green_rejected_trips differs from its file \(rows 1 and 2"):
         backend.warehouse.replace_month(new)
     assert is_loaded(backend, old)
 
