@@ -25,7 +25,7 @@ from taxi_platform.trips.casting import literal
 from taxi_platform.trips.cleaning import Cleaner, CleaningInput, CleaningOutput
 from taxi_platform.trips.months import DatasetMonth
 from taxi_platform.warehouse.base import CleanFiles, trips_table
-from taxi_platform.warehouse.postgres import TYPES, PostgresWarehouse
+from taxi_platform.warehouse.postgres import PostgresWarehouse
 
 DATASET_MONTH = DatasetMonth.parse("yellow", "2021-01")
 CHUNK_ROWS = 100_000
@@ -39,7 +39,8 @@ def cleaned(rows: int, folder: Path) -> CleaningOutput:
 
 
 def bare_copy(uri: str, csv: Path) -> None:
-    columns = ", ".join(f"{column.name} {TYPES[column.type]}" for column in trips_table(DATASET_MONTH.dataset).columns)
+    table = trips_table(DATASET_MONTH.dataset)
+    columns = ", ".join(f"{column.name} {column.column_type.postgres}" for column in table.columns)
     with psycopg.connect(uri) as con:
         con.execute("DROP TABLE IF EXISTS bare")
         con.execute(f"CREATE TABLE bare ({columns})")

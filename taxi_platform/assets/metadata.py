@@ -19,7 +19,6 @@ Metadata = dict[str, Any]
 PREVIEW_ROWS = 8
 MAX_CELL = 200
 """Characters of a cell: like all metadata it is stored in the event log, and a rejected line may be of any length."""
-BIGQUERY_NAMES = {"D": "datetime", "I": "int64", "F": "float64", "M": "decimal(10,2)", "S": "string", "DATE": "date"}
 
 
 def raw_metadata(fetched: Fetched, seconds: float) -> Metadata:
@@ -105,7 +104,7 @@ def table_metadata(loaded: Loaded, table: Table, seconds: float) -> Metadata:
 def column_schema(columns: Sequence[Column]) -> dg.TableSchema:
     """The contract's columns as the UI shows and searches them."""
     return dg.TableSchema(
-        columns=[dg.TableColumn(c.name, BIGQUERY_NAMES[c.type], description=c.description) for c in columns]
+        columns=[dg.TableColumn(c.name, c.column_type.display, description=c.description) for c in columns]
     )
 
 

@@ -1,7 +1,7 @@
-"""Contracts: what each dataset's clean trips look like, and how published columns find their place in them.
+"""Contracts: the columns of each dataset's clean trips, and how published columns map onto them.
 
-A contract is data (`contracts/*.toml`). Columns are found by name through aliases, never by date, so an era that nobody
-has listed works too. Everything that needs a schema (Parquet, tables, docs, the UI) asks here.
+A contract is data (`contracts/*.toml`). Published columns are matched by name and alias, never by date, so months in a
+layout that was never seen before work too. Everything that needs a schema (Parquet, tables, docs, the UI) gets it here.
 """
 
 from __future__ import annotations
@@ -14,27 +14,19 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 
+from taxi_platform.trips.column_types import COLUMN_TYPES, ColumnType
 from taxi_platform.trips.errors import ContractError, UserError
 from taxi_platform.trips.months import Dataset
 
 CLEANING_VERSION = 1
-"""Part of every contract version: raise it when cleaning gives other rows for the same contract."""
+"""Part of every contract version. Raise it when cleaning produces different rows for the same contract."""
 
 PICKUP = "pickup_datetime"
-
-DUCKDB_TYPES = {
-    "D": "TIMESTAMP",
-    "I": "BIGINT",
-    "F": "DOUBLE",
-    "M": "DECIMAL(10,2)",
-    "S": "VARCHAR",
-    "DATE": "DATE",
-}
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a published table. `type` is one of D, I, F, M, S (see DUCKDB_TYPES) or DATE."""
+    """A column of a published table. `type` is a letter of `COLUMN_TYPES`: D, I, F, M, S or DATE."""
 
     name: str
     type: str
@@ -43,8 +35,14 @@ class Column:
     codes: str | None = None
 
     @property
+    def column_type(self) -> ColumnType:
+        """Its type, with the name that each engine has for it."""
+        return COLUMN_TYPES[self.type]
+
+    @property
     def duckdb_type(self) -> str:
-        return DUCKDB_TYPES[self.type]
+        """Its type as DuckDB spells it."""
+        return self.column_type.duckdb
 
 
 EXTRA = Column("extra_columns", "S", "JSON of what the file held beyond the contract; null when nothing.")
@@ -66,9 +64,11 @@ class ColumnMapping:
     """How one file's columns map onto a contract: positions into its list of names."""
 
     sources: Mapping[str, tuple[int, ...]]
-    """Canonical name → the source columns that may fill it, the first non-empty one winning."""
+    """Canonical name → the source columns that may fill it; the first non-empty value wins."""
     unknown: tuple[int, ...]
+    """Source columns that the contract does not name."""
     missing: tuple[str, ...]
+    """Canonical names without a source column."""
 
 
 @dataclass(frozen=True)
@@ -90,9 +90,9 @@ class Contract:
         return (*self.columns, EXTRA, *PROVENANCE)
 
     def map_columns(self, names: Sequence[str]) -> ColumnMapping:
-        """Find the place of each published name.
+        """Map the published names, in file order, onto the contract's columns.
 
-        Raises `ContractError`, listing what was expected and found, when there is no pick-up time column.
+        Raises `ContractError`, listing the accepted and the published names, where no column holds the pick-up time.
         """
         canonical = {alias: column.name for column in self.columns for alias in (column.name, *column.aliases)}
         by_alias = {normalized(alias): name for alias, name in canonical.items()}
@@ -109,26 +109,26 @@ class Contract:
             raise ContractError(
                 f"No pick-up time column for {self.dataset}: expected one of {', '.join(accepted)}, "
                 f"found {', '.join(map(repr, names[:40]))[:1000]}.",
-                "Check that this is the file of that dataset; a new name is one alias in "
+                "Check that the file belongs to this dataset. If the TLC renamed the column, add an alias to "
                 f"taxi_platform/trips/contracts/{self.dataset}.toml.",
             )
         missing = tuple(column.name for column in self.columns if column.name not in sources)
         return ColumnMapping(sources, tuple(unknown), missing)
 
     def check_rules(self, rules: Sequence[str]) -> tuple[str, ...]:
-        """The rules that exist for this dataset, sorted; raises `UserError` for one that no dataset knows."""
+        """The rules that this dataset has, sorted; raises `UserError` for a rule that no dataset has."""
         for rule in rules:
             if rule not in all_rules():
-                raise UserError(f"{rule!r} is not a suspicious rule.", f"Take some of {', '.join(all_rules())}.")
+                raise UserError(f"{rule!r} is not a suspicious rule.", f"Choose from {', '.join(all_rules())}.")
         return tuple(sorted({rule for rule in rules if rule in self.suspicious}))
 
     def file_version(self, raw_sha256: str, reject: Sequence[str] = ()) -> str:
-        """Identity of a cleaned month: 12 hex digits over raw content, contract version and reject rules."""
+        """Identity of a cleaned month: 12 hex digits hashed from raw content, contract version and reject rules."""
         return _digest([raw_sha256, self.version, sorted(reject)])
 
 
 def normalized(name: str) -> str:
-    """A published column name as it is compared: without case and surrounding space."""
+    """A column name for comparison: lower case, without surrounding space."""
     return name.strip().lower()
 
 
@@ -140,23 +140,23 @@ def contract_of(dataset: Dataset) -> Contract:
 
 
 def parse_contract(dataset: Dataset, text: str) -> Contract:
-    """Read a contract from TOML; its version covers everything that decides on values, not the descriptions."""
-    data = tomllib.loads(text)
+    """Read a contract from TOML. Its version covers everything that affects values, not the descriptions."""
+    document = tomllib.loads(text)
     columns = tuple(
         Column(c["name"], c["type"], c["description"], tuple(c.get("aliases", ())), c.get("codes"))
-        for c in data["columns"]
+        for c in document["columns"]
     )
-    shape = [(c.name, c.type, c.aliases, c.codes) for c in columns]
-    decisive = [CLEANING_VERSION, shape, data.get("codes", {}), data["suspicious"], data["ignored"]]
+    layout = [(c.name, c.type, c.aliases, c.codes) for c in columns]
+    versioned = [CLEANING_VERSION, layout, document.get("codes", {}), document["suspicious"], document["ignored"]]
     return Contract(
         dataset=dataset,
-        description=data["description"],
+        description=document["description"],
         columns=columns,
-        codes=data.get("codes", {}),
-        suspicious=data["suspicious"],
-        usual_share=data.get("usual_share", {}),
-        ignored=tuple(data["ignored"]),
-        version=_digest(decisive),
+        codes=document.get("codes", {}),
+        suspicious=document["suspicious"],
+        usual_share=document.get("usual_share", {}),
+        ignored=tuple(document["ignored"]),
+        version=_digest(versioned),
     )
 
 

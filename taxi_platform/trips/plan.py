@@ -1,4 +1,4 @@
-"""What has to be there before a month can land: the same plan is printed, checked and applied."""
+"""Changes that prepare a lake or a warehouse: `taxi bootstrap` applies them, `taxi doctor` only lists them."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Change:
-    """One thing that shall be there: `needed` unless it is, made by `apply`, which may be called again."""
+    """One thing that must exist, such as a bucket or a table."""
 
     what: str
     needed: bool
+    """False where it already exists."""
     apply: Callable[[], object]
+    """Creates it; does no harm when it already exists."""

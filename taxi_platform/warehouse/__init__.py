@@ -1,4 +1,8 @@
-"""Where tables live: DuckDB, BigQuery or PostgreSQL behind one small interface (`base.Warehouse`)."""
+"""Where tables live: DuckDB, BigQuery or PostgreSQL behind one interface, `base.Warehouse`.
+
+A module per backend belongs here, with what the backends share. Which months to load is `ingestion`'s to decide; what
+the columns mean is in `trips`.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,10 @@ from taxi_platform.warehouse.base import Warehouse
 
 
 def open_warehouse(url: str, variable: str = "TAXI_WAREHOUSE_URL", memory_limit: str = "512MB") -> Warehouse:
-    """The warehouse that `variable` names; raises `SettingError` where it takes no such URL."""
+    """The warehouse at `url`; raises `SettingError`, which names `variable`, for a URL that is not supported.
+
+    `memory_limit` is DuckDB's, such as 512MB.
+    """
     scheme, separator, rest = url.partition("://")
     if scheme == "duckdb" and separator and rest.startswith("/") and not rest.endswith("/"):
         from taxi_platform.warehouse.duckdb import DuckDBWarehouse
@@ -24,6 +31,6 @@ def open_warehouse(url: str, variable: str = "TAXI_WAREHOUSE_URL", memory_limit:
 
         return PostgresWarehouse(url, variable)
     raise SettingError(
-        f"{variable} names no warehouse.",
+        f"{variable} is not the URL of a warehouse.",
         "It takes duckdb:///absolute/file.duckdb, bigquery://project/dataset or postgresql://user:password@host/database.",
     )

@@ -1,38 +1,57 @@
-"""What every warehouse can do: replace one month whole, tell which version of it is loaded, and fingerprint it."""
+"""What every warehouse does: replace a month as a whole, say which version is loaded, and fingerprint it.
+
+Everything that the backends share stands here. A backend is two classes: a `Warehouse` that opens sessions, and a
+`Session` with the SQL or API calls in which it differs. `duckdb.py` is the shortest example.
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from taxi_platform.trips.contract import PROVENANCE, REJECTED_COLUMNS, Column, contract_of
-from taxi_platform.trips.errors import IntegrityError
-from taxi_platform.trips.known import ZONE_COLUMNS
-from taxi_platform.trips.months import Dataset, DatasetMonth
+from taxi_platform.trips.contract import Column
+from taxi_platform.trips.errors import Conflict, IntegrityError, WarehouseBusy, WarehouseError
+from taxi_platform.trips.months import DatasetMonth
 from taxi_platform.trips.plan import Change
-from taxi_platform.warehouse.fingerprint import Fingerprint
+from taxi_platform.warehouse.fingerprint import (
+    Fingerprint,
+    check_file_types,
+    fingerprint_of,
+    fingerprint_select,
+    parquet_fingerprint,
+)
+from taxi_platform.warehouse.session import MissingTable, Session, is_month, month_relation
+from taxi_platform.warehouse.tables import Table, TableFile, rejected_table, trips_table, zones_table
 
+__all__ = [
+    "CleanFiles",
+    "LoadResult",
+    "StoredRows",
+    "Table",
+    "Warehouse",
+    "check_arrived",
+    "rejected_table",
+    "trips_table",
+    "zones_table",
+]
 
-@dataclass(frozen=True)
-class Table:
-    """A published table: its name, columns and meaning, the same in every warehouse."""
+Action = Literal["read", "create", "load"]
+"""What a session is opened for."""
 
-    name: str
-    columns: tuple[Column, ...]
-    description: str
+OTHER_RUN_WAIT_SECONDS = 1800
+"""How long to wait for another run that loads into the same place; the largest load takes minutes."""
 
-    @property
-    def by_month(self) -> bool:
-        """Whether it is made of months, to be partitioned by them."""
-        return any(column.name == PROVENANCE[0].name for column in self.columns)
+DROP_TABLE = "Rename or drop that table; its months will be loaded again from the lake."
 
 
 @dataclass(frozen=True)
 class CleanFiles:
-    """One cleaned month to load: its two Parquet files here, and their URIs in the lake."""
+    """One cleaned month to load: its two Parquet files on this machine, and their URIs in the lake."""
 
     dataset_month: DatasetMonth
     file_version: str
@@ -44,7 +63,7 @@ class CleanFiles:
 
 @dataclass(frozen=True)
 class StoredRows:
-    """What a table holds of a month: its rows, and the file versions they carry (one, unless something is wrong)."""
+    """The rows that a table holds of a month, and their file versions: exactly one, unless something is wrong."""
 
     rows: int
     file_versions: tuple[str, ...]
@@ -52,7 +71,7 @@ class StoredRows:
 
 @dataclass(frozen=True)
 class LoadResult:
-    """What a load left in the tables; `links` lead to it, for people (label → URL)."""
+    """What a load left in the tables. `links` lead people there in a browser: label → URL."""
 
     rows: int
     rejected_rows: int
@@ -60,86 +79,159 @@ class LoadResult:
     links: dict[str, str] = field(default_factory=dict, compare=False)
 
 
-def trips_table(dataset: Dataset) -> Table:
-    contract = contract_of(dataset)
-    return Table(f"{dataset}_trips", contract.table_columns, f"{contract.description}: clean trips.")
-
-
-def rejected_table(dataset: Dataset) -> Table:
-    contract = contract_of(dataset)
-    return Table(
-        f"{dataset}_rejected_trips", REJECTED_COLUMNS, f"{contract.description}: rows that do not fit, and why."
-    )
-
-
-def zones_table() -> Table:
-    return Table("taxi_zones", ZONE_COLUMNS, "The TLC's taxi zones: the borough and name behind each location id.")
-
-
 class Warehouse(ABC):
-    """Tables by month. Raises `WarehouseError`; `WarehouseBusy` where waiting may help."""
+    """Tables by month. Every method raises `WarehouseError`, or `WarehouseBusy` where waiting may help."""
 
     url: str
     """Where it is, without any secret."""
 
-    def uri(self, table: str) -> str:
-        """Where a person finds the table."""
-        return f"{self.url}#{table}"
+    @abstractmethod
+    def session(self, action: Action) -> AbstractContextManager[Session]:
+        """Open the warehouse for one short use, translating its client's errors into ours.
 
-    def links(self, table: str) -> dict[str, str]:
-        """What leads a person to the table in a browser: label → URL."""
-        return {}
+        Raises `MissingTable` to `read` where there is no database yet.
+        """
 
     @abstractmethod
     def example_query(self, table: str) -> str:
-        """A line to paste into a shell that asks the table something."""
+        """A shell command that queries the table."""
 
-    @abstractmethod
+    def uri(self, table: str) -> str:
+        """The table's address, for people."""
+        return f"{self.url}#{table}"
+
+    def links(self, table: str) -> dict[str, str]:
+        """Web pages that show the table: label → URL."""
+        return {}
+
     def plan(self, tables: Sequence[Table]) -> Iterator[Change]:
-        """What has to be made for these tables, the container first; loading a month makes it as well.
+        """What must exist before these tables can be loaded; loading a month creates it as well.
 
-        Raises `WarehouseError` where the warehouse cannot be reached or a table clashes with the contract.
+        Raises `WarehouseError` where the warehouse cannot be reached or a table contradicts the contract.
         """
+        missing = {table: list(table.columns) for table in tables}
+        try:
+            with self.session("read") as session:
+                missing = {table: self._missing_columns(session, table) for table in tables}
+        except MissingTable:
+            pass  # no database yet: everything is missing
+        for table in tables:
+            yield Change(f"table {table.name} in {self.url}", bool(missing[table]), partial(self._create, table))
 
-    @abstractmethod
     def replace_month(self, files: CleanFiles) -> LoadResult:
         """Replace the month in both tables at once: readers see the old month or the new one.
 
-        Compares what arrived with the files and raises `IntegrityError`, leaving the old month, when they differ.
+        Compares the rows that arrived with the files and raises `IntegrityError`, leaving the old month, where they
+        differ; `Conflict` where another version of the month arrived meanwhile.
         """
+        trips, rejected = trips_table(files.dataset_month.dataset), rejected_table(files.dataset_month.dataset)
+        month = files.dataset_month, files.file_version
+        # Rejected rows first: without a common transaction, readers of new trips find what was rejected from them.
+        table_files = (
+            TableFile(rejected, files.rejected, files.rejected_uri, *month),
+            TableFile(trips, files.trips, files.trips_uri, *month),
+        )
+        expected = {file.table: parquet_fingerprint(file.table.columns, file.path) for file in table_files}
+        for file in table_files:
+            check_file_types(file.table.name, file.table.columns, file.path)
+        links = self.links(trips.name)
+        with self.session("load") as session:
+            for file in table_files:
+                self._ensure(session, file.table)
+            with session.transaction(files.dataset_month):
+                for file in table_files:
+                    with session.stage(file) as staged:
+                        _compare(session, file, staged.relation, expected[file.table])
+                links |= staged.links
+        return LoadResult(expected[trips].rows, expected[rejected].rows, expected[trips], links)
 
-    @abstractmethod
     def replace_reference(self, table: Table, rows: Sequence[tuple[Any, ...]]) -> None:
-        """Replace a small table without months by these rows, at once."""
+        """Replace a small table without months by these rows, atomically."""
+        with self.session("load") as session:
+            self._ensure(session, table)
+            session.replace_rows(table, rows)
 
-    @abstractmethod
     def loaded_months(self, table: str) -> dict[str, StoredRows]:
-        """Month (2021-01) → what the table holds; empty where there is no such table."""
+        """Month (2021-01) → what the table holds of it; empty where there is no such table."""
+        return self._stored_rows(table, "file_month IS NOT NULL")
 
-    @abstractmethod
     def loaded_month(self, table: str, dataset_month: DatasetMonth) -> StoredRows | None:
         """What the table holds of one month; None for no rows."""
+        return self._stored_rows(table, is_month(dataset_month)).get(str(dataset_month.month))
 
-    @abstractmethod
     def fingerprint(self, table: Table, dataset_month: DatasetMonth) -> Fingerprint:
         """The fingerprint of one month of a table."""
+        with self.session("read") as session:
+            return _fingerprint(session, table, month_relation(session, table, dataset_month))
 
     def is_loaded(self, dataset_month: DatasetMonth, file_version: str, rows: int, rejected_rows: int) -> bool:
-        """Whether both tables hold exactly this version of the month, by its rows."""
+        """Whether both tables hold exactly this version of the month, judged by their rows."""
 
         def holds(table: Table, expected: int) -> bool:
-            loaded = self.loaded_month(table.name, dataset_month)
-            return loaded == (StoredRows(expected, (file_version,)) if expected else None)
+            stored = self.loaded_month(table.name, dataset_month)
+            return stored == (StoredRows(expected, (file_version,)) if expected else None)
 
-        return holds(trips_table(dataset_month.dataset), rows) and holds(
-            rejected_table(dataset_month.dataset), rejected_rows
-        )
+        dataset = dataset_month.dataset
+        return holds(trips_table(dataset), rows) and holds(rejected_table(dataset), rejected_rows)
+
+    def _create(self, table: Table) -> None:
+        with self.session("create") as session:
+            self._ensure(session, table)
+
+    def _ensure(self, session: Session, table: Table) -> None:
+        if self._missing_columns(session, table):
+            session.create_or_widen(table)
+
+    def _missing_columns(self, session: Session, table: Table) -> list[Column]:
+        """The columns that the table lacks; raises `WarehouseError` where one has another type."""
+        existing = session.columns(table)
+        for column in table.columns:
+            actual, expected = existing.get(column.name), session.type_of(column)
+            if actual not in (None, expected):
+                problem = f"{table.name}.{column.name} in {self.url} is {actual}, not {expected}."
+                raise WarehouseError(problem, DROP_TABLE)
+        return [column for column in table.columns if column.name not in existing]
+
+    def _stored_rows(self, table: str, condition: str) -> dict[str, StoredRows]:
+        # Grouped by version as well, because PostgreSQL would sort every row for array_agg(DISTINCT …).
+        query = "SELECT file_month, file_version, count(*) FROM {} WHERE {} GROUP BY 1, 2 ORDER BY 1, 2"
+        months: dict[str, StoredRows] = {}
+        try:
+            with self.session("read") as session:
+                groups = session.execute(query.format(session.name(table), condition))
+        except MissingTable:
+            return months
+        for first_day, version, rows in groups:
+            month = f"{first_day:%Y-%m}"
+            stored = months.get(month, StoredRows(0, ()))
+            months[month] = StoredRows(stored.rows + rows, (*stored.file_versions, version))
+        return months
 
 
 def check_arrived(table: Table, expected: Fingerprint, arrived: Fingerprint) -> None:
-    """Raise `IntegrityError` where a table's month is not what the file holds."""
+    """Raise `IntegrityError` where a table's month differs from its file."""
     if arrived != expected:
         raise IntegrityError(
-            f"{table.name} does not hold what its file does ({'; '.join(arrived.differences(expected)[:5])}).",
-            "The month was not replaced. Run it again; if it stays so, please report it.",
+            f"{table.name} differs from its file ({'; '.join(arrived.differences(expected)[:5])}).",
+            "Materialize the month again with force. If it happens again, please report it.",
         )
+
+
+def busy_with_other_run(what: str) -> WarehouseBusy:
+    """The error for a lock that another run of ours has held for `OTHER_RUN_WAIT_SECONDS`."""
+    return WarehouseBusy(f"Another run has held {what} for half an hour.", "Stop that run if it is stuck.")
+
+
+def _fingerprint(session: Session, table: Table, relation: str) -> Fingerprint:
+    (row,) = session.execute(fingerprint_select(table.columns, relation))
+    return fingerprint_of(table.columns, row)
+
+
+def _compare(session: Session, file: TableFile, relation: str, expected: Fingerprint) -> None:
+    arrived = _fingerprint(session, file.table, relation)
+    if arrived == expected:
+        return
+    versions = session.execute(f"SELECT DISTINCT file_version FROM {relation}")
+    if versions and versions != [(file.file_version,)]:
+        raise Conflict(f"{file.dataset_month} was cleaned again while it was loaded.", "Run the month again.")
+    check_arrived(file.table, expected, arrived)

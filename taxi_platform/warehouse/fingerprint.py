@@ -1,6 +1,6 @@
-"""The content of a month in one value that is the same in every engine: counts, sums, extremes of each column.
+"""The content of a month as one value that is the same in every engine: counts, sums and extremes of each column.
 
-Sums of floats depend on the order of addition, so floats count by presence and extremes; texts by presence and length.
+`ColumnType.measures` says what is measured of each type, beside the number of values.
 """
 
 from __future__ import annotations
@@ -14,17 +14,16 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import pyarrow.parquet as pq
 
 from taxi_platform.trips.casting import literal
 from taxi_platform.trips.contract import Column
 from taxi_platform.trips.errors import IntegrityError
 
-AGGREGATES = {"D": ("min", "max"), "DATE": ("min", "max"), "I": ("sum",), "M": ("sum",), "F": ("min", "max")}
-
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """`rows`, and each measure of each column by name (`sum fare_amount`) as text; equal contents are equal."""
+    """`rows`, and each measure of each column by name (`sum fare_amount`) as text. Equal contents compare equal."""
 
     rows: int
     measures: tuple[tuple[str, str], ...]
@@ -33,21 +32,22 @@ class Fingerprint:
         return hashlib.sha256(repr((self.rows, self.measures)).encode()).hexdigest()[:12]
 
     def differences(self, other: Fingerprint) -> list[str]:
-        """What differs, in words a person can follow."""
-        mine, theirs = dict(self.measures), dict(other.measures)
-        names = [name for name in mine if mine[name] != theirs.get(name)]
+        """Each measure that differs, for messages: `rows 500 and 499`, this one's value first."""
+        values, other_values = dict(self.measures), dict(other.measures)
+        names = [name for name in values if values[name] != other_values.get(name)]
         rows = [f"rows {self.rows:,} and {other.rows:,}"] if self.rows != other.rows else []
-        return rows + [f"{name} {mine[name]} and {theirs.get(name)}" for name in names]
+        return rows + [f"{name} {values[name]} and {other_values.get(name)}" for name in names]
 
 
-def fingerprint_select(columns: Sequence[Column], relation: str, text_length: str = "length") -> str:
-    """The SELECT whose one row `fingerprint_of` reads; plain SQL but for the name of the length in characters."""
-    measures = ", ".join(expression for _, expression in _measures(columns, text_length))
+def fingerprint_select(columns: Sequence[Column], relation: str) -> str:
+    """The SELECT over `relation` (what stands after FROM) whose one row `fingerprint_of` reads, in plain SQL."""
+    measures = ", ".join(expression for _, expression in _measures(columns))
     return f"SELECT count(*), {measures} FROM {relation}"
 
 
 def fingerprint_of(columns: Sequence[Column], row: Sequence[Any]) -> Fingerprint:
-    names = [name for name, _ in _measures(columns, "length")]
+    """The fingerprint from the one row of `fingerprint_select`."""
+    names = [name for name, _ in _measures(columns)]
     return Fingerprint(int(row[0]), tuple(zip(names, map(_text, row[1:]), strict=True)))
 
 
@@ -62,14 +62,24 @@ def parquet_fingerprint(columns: Sequence[Column], path: Path) -> Fingerprint:
         raise IntegrityError(problem, "Materialize the clean trips again with force.") from error
 
 
-def _measures(columns: Sequence[Column], text_length: str) -> list[tuple[str, str]]:
+def check_file_types(table: str, columns: Sequence[Column], path: Path) -> None:
+    """Raise `IntegrityError` where a Parquet file has other types than the contract: no load converts values."""
+    types = {field.name: str(field.type) for field in pq.read_schema(path)}
+    for column in columns:
+        actual, expected = types.get(column.name, "missing"), column.column_type.arrow
+        if actual != expected:
+            problem = f"{table}.{column.name} is {actual} in {path.name}, not {expected}."
+            raise IntegrityError(problem, "Materialize the clean trips again with force.")
+
+
+def _measures(columns: Sequence[Column]) -> list[tuple[str, str]]:
+    """Name and SQL expression of every measure."""
     measures = []
     for column in columns:
         measures.append((f"count {column.name}", f"count({column.name})"))
-        if column.type == "S":
-            measures.append((f"length {column.name}", f"sum({text_length}({column.name}))"))
-        else:
-            measures += [(f"{f} {column.name}", f"{f}({column.name})") for f in AGGREGATES[column.type]]
+        for measure in column.column_type.measures:
+            expression = f"sum(char_length({column.name}))" if measure == "length" else f"{measure}({column.name})"
+            measures.append((f"{measure} {column.name}", expression))
     return measures
 
 

@@ -1,4 +1,4 @@
-"""Reaching a PostgreSQL schema: the URI with our parameter `schema`, connections, and what went wrong in our words."""
+"""Connections to a PostgreSQL schema: the URI with our parameter `schema`, and psycopg's errors translated to ours."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from taxi_platform.trips.errors import SettingError, WarehouseBusy, WarehouseError
 
-TAKES = (
+EXPECTED_URI = (
     "It takes postgresql://user:password@host/database?schema=name; special characters in the password are "
     "percent-encoded (/ as %2F, @ as %40), other parameters are libpq's."
 )
@@ -21,14 +21,14 @@ REFUSALS = {
     r"password|pg_hba\.conf|authentication": "refuses the login",
     r"role .* does not exist": "has no such user",
     r"database .* does not exist": "has no such database",
-    r"SSL|TLS|certificate": "cannot be reached by TLS as asked",
-    r"translate host name": "is on no known host",
-    r"invalid .*(value|option)": "was given an option with a wrong value",
+    r"SSL|TLS|certificate": "cannot be reached with the requested TLS options",
+    r"translate host name": "has an unknown host name",
+    r"invalid .*(value|option)": "does not accept the value of an option",
 }
-"""What server or libpq say before a connection stands (there are no codes then), where trying again does not help."""
+"""Permanent failures before a connection is open, where there are only texts and no codes: pattern → meaning."""
 
 TRANSIENT_STATES = ("08", "25P03", "40", "53300", "57P01", "57P02", "57P03", "57P05")
-"""Connection lost, idle for too long, deadlock, too many clients, server stopping, crashed or starting."""
+"""Codes of failures that pass: connection lost, idle for too long, deadlock, too many clients, server (re)starting."""
 
 
 class PostgresSchema:
@@ -38,24 +38,25 @@ class PostgresSchema:
         self.variable = variable
         base, _, query = uri.partition("?")
         options = [option for option in query.split("&") if option]
-        ours = [option for option in options if option.startswith("schema=")]
-        self.name = unquote(ours[-1].removeprefix("schema=")) if ours else "public"
+        own = [option for option in options if option.startswith("schema=")]
+        self.name = unquote(own[-1].removeprefix("schema=")) if own else "public"
         if not re.fullmatch(r"[A-Za-z_]\w{0,62}", self.name, re.ASCII):
-            raise SettingError(f"{variable} has schema={self.name!r}, which is no schema name.", TAKES)
-        theirs = "&".join(option for option in options if option not in ours)
+            raise SettingError(f"{variable} has schema={self.name!r}, which is not a schema name.", EXPECTED_URI)
+        libpq_options = "&".join(option for option in options if option not in own)
         unknown = None
         try:
-            given = conninfo_to_dict(f"{base}?{theirs}" if theirs else base)
+            parameters = conninfo_to_dict(f"{base}?{libpq_options}" if libpq_options else base)
         except (psycopg.Error, UnicodeDecodeError) as error:  # not chained: its text may show the password
             unknown = re.search(r'query parameter: "(\w+)"', str(error))
-            given = {"port": "unreadable"}
-        if unknown and "@" not in query:  # before an @, it may be a part of the password
-            raise SettingError(f"{variable} has a parameter {unknown[1]}, which is unknown.", TAKES)
-        host, port, database = (str(given.get(key, "")) for key in ("host", "port", "dbname"))
-        if not re.fullmatch(r"[\d,]*", port) or "@" in host[1:] + database:  # a part of the password went astray
-            raise SettingError(f"{variable} is not a PostgreSQL URI.", TAKES)
-        given = {"connect_timeout": "10", "fallback_application_name": "taxi_platform", **given}
-        self._conninfo = make_conninfo("", **{**given, "client_encoding": "utf8"})
+            parameters = {"port": "unreadable"}
+        if unknown and "@" not in query:  # before an @, the name may be a part of the password
+            raise SettingError(f"{variable} has a parameter {unknown[1]}, which is unknown.", EXPECTED_URI)
+        host, port, database = (str(parameters.get(key, "")) for key in ("host", "port", "dbname"))
+        # An @ here means that a part of the password was parsed as host, port or database.
+        if not re.fullmatch(r"[\d,]*", port) or "@" in host[1:] + database:
+            raise SettingError(f"{variable} is not a PostgreSQL URI.", EXPECTED_URI)
+        defaults = {"connect_timeout": "10", "fallback_application_name": "taxi_platform"}
+        self._conninfo = make_conninfo("", **{**defaults, **parameters, "client_encoding": "utf8"})
         if host.startswith(("/", "@")):
             self.address = f"postgresql:///{quote(database)}?host={host}{f'&port={port}' if port else ''}"
         else:
@@ -64,9 +65,9 @@ class PostgresSchema:
 
     @contextmanager
     def connect(self) -> Iterator[psycopg.Connection]:
-        """A connection for one use; statements stand alone unless inside `transaction()`.
+        """A connection for one use; each statement commits by itself unless inside `transaction()`.
 
-        Raises `WarehouseBusy` where another try may help, else `WarehouseError`, for whatever goes wrong inside.
+        Translates every psycopg error raised inside: `WarehouseBusy` where a retry may help, else `WarehouseError`.
         """
         try:
             # No prepared statements: poolers such as PgBouncer do not keep them.
@@ -78,12 +79,12 @@ class PostgresSchema:
             raise self._explained(error) from error
 
     def _explained(self, error: psycopg.Error) -> WarehouseError:
-        said = re.sub(r"\n\tIs the server running.*", "", str(error))  # libpq's hint, which ends in a question mark
-        text = " ".join(said.split())[:400].rstrip(".")
+        message = re.sub(r"\n\tIs the server running.*", "", str(error))  # libpq's hint, which ends in a question mark
+        text = " ".join(message.split())[:400].rstrip(".")
         if isinstance(error, errors.InsufficientPrivilege):
             return WarehouseError(
-                f"{self.url} refuses the user of {self.variable} what a load needs: {text}.",
-                f"The tables must be that user's own; it also needs GRANT CREATE, USAGE ON SCHEMA {self.name}.",
+                f"{self.url} denies the user of {self.variable} a permission that a load needs: {text}.",
+                f"The user must own the tables; it also needs GRANT CREATE, USAGE ON SCHEMA {self.name}.",
             )
         before_connection = error.sqlstate is None and isinstance(error, psycopg.OperationalError)
         for pattern, meaning in REFUSALS.items():
@@ -94,4 +95,6 @@ class PostgresSchema:
                 f"{self.url} cannot be reached or has closed the connection: {text}.",
                 f"Run again when the server is up; if it is, correct {self.variable}.",
             )
-        return WarehouseError(f"{self.url} failed: {text}.", "A table that is dropped is loaded again from the lake.")
+        return WarehouseError(
+            f"{self.url} failed: {text}.", "A table that you drop will be loaded again from the lake."
+        )

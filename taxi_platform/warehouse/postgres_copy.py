@@ -1,4 +1,4 @@
-"""Parquet in, PostgreSQL's binary COPY out: a third less work for the server than CSV, with exact floats and times.
+"""Converts Parquet to PostgreSQL's binary COPY format: a third less work for the server than CSV, and exact values.
 
 Fields are encoded by column, not by value: 1.4 million yellow rows (430 MB) take 3 s of one core.
 https://www.postgresql.org/docs/current/sql-copy.html describes the format, each type's `…_recv` function its values.
@@ -26,11 +26,12 @@ MICROSECONDS_A_DAY = 86_400_000_000
 # Three digits to the base 10,000 hold DECIMAL(10,2); the server strips leading zeros.
 NUMERIC = [("digits", ">i2"), ("weight", ">i2"), ("sign", ">u2"), ("scale", ">i2"), ("value", ">i2", 3)]
 NEGATIVE = 0x4000
-LAYOUTS: dict[str, Any] = {"I": ">i8", "F": ">f8", "D": ">i8", "DATE": ">i4", "M": NUMERIC}
+ENCODINGS: dict[str, Any] = {"I": ">i8", "F": ">f8", "D": ">i8", "DATE": ">i4", "M": NUMERIC}
+"""Letter of a fixed-width `ColumnType` → numpy's layout of one value in the COPY format."""
 
 
 def binary_copy(path: Path, columns: Sequence[Column]) -> Iterator[memoryview | bytes]:
-    """The file's rows in the given columns, as the bytes that `COPY … FROM STDIN (FORMAT binary)` takes."""
+    """The file's rows, these columns in this order, as the bytes that `COPY … FROM STDIN (FORMAT binary)` takes."""
     yield HEADER
     with pq.ParquetFile(path) as file, ThreadPoolExecutor(1) as ahead:
         batches = file.iter_batches(BATCH_ROWS, columns=[column.name for column in columns], use_threads=False)
@@ -49,16 +50,16 @@ def _rows(batch: pa.RecordBatch, columns: Sequence[Column]) -> pa.Buffer:
 
 
 def _fields(column: Column, values: pa.Array) -> list[pa.Array | pa.Scalar]:
-    """Length and value of each row's field, as one or two arrays to be joined; a scalar stands for all rows."""
+    """Length and value of each row's field, as one or two arrays to be joined; a scalar applies to all rows."""
     if values.null_count == len(values):
         return [NULL]
     if column.type == "S":
         lengths = pc.fill_null(pc.binary_length(values), -1).to_numpy().astype(">i4")
         return [_binary(lengths), pc.fill_null(values.cast(pa.large_binary()), b"")]
-    field = np.empty(len(values), [("length", ">i4"), ("value", LAYOUTS[column.type])])
+    field = np.empty(len(values), [("length", ">i4"), ("value", ENCODINGS[column.type])])
     field["length"] = field.dtype.itemsize - 4
     if column.type == "M":
-        _encode_cents(field["value"], _numbers(values, pa.int64())[::2])  # the lower half of 128 bits holds it
+        _encode_cents(field["value"], _numbers(values, pa.int64())[::2])  # cents fit the lower half of the 128 bits
     elif column.type == "D":
         field["value"] = _numbers(values, pa.int64()) - EPOCH_DAYS * MICROSECONDS_A_DAY
     elif column.type == "DATE":
@@ -78,7 +79,7 @@ def _encode_cents(field: np.ndarray, cents: np.ndarray) -> None:
 
 
 def _numbers(values: pa.Array, as_type: pa.DataType) -> np.ndarray:
-    """The array's values as they lie in memory; what stands under a null is arbitrary."""
+    """The array's values as stored in memory; the value under a null is arbitrary."""
     width = values.type.bit_width // as_type.bit_width
     numbers = np.frombuffer(values.buffers()[1], as_type.to_pandas_dtype())
     return numbers[values.offset * width : (values.offset + len(values)) * width]

@@ -22,8 +22,7 @@ from taxi_platform.sources.base import Source
 from taxi_platform.sources.sample.writing import write_sample
 from taxi_platform.trips.errors import LakeBusy, SourceUnavailable, TransientError, WarehouseBusy
 from taxi_platform.trips.months import DatasetMonth
-from taxi_platform.warehouse import bigquery as warehouse
-from taxi_platform.warehouse import open_warehouse
+from taxi_platform.warehouse import bigquery_jobs, open_warehouse
 from taxi_platform.warehouse.base import Warehouse
 from taxi_platform.warehouse.bigquery_schema import described
 from taxi_platform_tests.reliability.conftest import OpenPlace, Undisturbed
@@ -123,9 +122,9 @@ def open_way(web: Web, monkeypatch) -> OpenWay:
                 retry.with_delay(initial=0.01).with_timeout(patience)
                 for retry in (storage.retry.DEFAULT_RETRY, DEFAULT_RETRY, DEFAULT_JOB_RETRY)
             ]
-            patch.setattr(warehouse, "CALL", {"timeout": 1, "retry": quick[1]})
-            patch.setattr(warehouse, "JOB_RETRY", quick[2])
-            patch.setattr(warehouse, "BACK_OFF_SECONDS", 0.01)
+            patch.setattr(bigquery_jobs, "CALL", {"timeout": 1, "retry": quick[1]})
+            patch.setattr(bigquery_jobs, "JOB_RETRY", quick[2])
+            patch.setattr(bigquery_jobs, "BACK_OFF_SECONDS", 0.01)
             source = open_source(through("source", web.url) + PATH_TEMPLATE)
             source = replace(source, backoff=0.01, max_wait=0.05, read_timeout=0.5)
             lake = open_lake(place.lake_url)

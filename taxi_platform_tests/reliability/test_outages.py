@@ -138,11 +138,11 @@ def test_a_deadlock_with_a_reader_is_won_by_the_reader_and_the_load_tries_again(
     schema, before = place.warehouse.schema.name, database.log.read_text().count("deadlock detected")
     with psycopg.connect(database.uri) as reader:
         reader.execute("SET deadlock_timeout = '60s'")
-        reader.execute(f"SELECT count(*) FROM {schema}.green_rejected_trips")
+        reader.execute(f"SELECT count(*) FROM {schema}.green_trips")
         load = threading.Thread(target=ingest, args=[place, NEW])
         load.start()
-        until(lambda: ("Lock",) in database.ours())  # it has the trips, and waits for the reader's table
-        assert reader.execute(f"SELECT count(*) FROM {schema}.green_trips").fetchone() == (OLD - 1,)
+        until(lambda: ("Lock",) in database.ours())  # it has the rejected rows, and waits for the reader's table
+        assert reader.execute(f"SELECT count(*) FROM {schema}.green_rejected_trips").fetchone() == (1,)
     load.join(60)
     assert database.log.read_text().count("deadlock detected") == before + 1
     assert place.version() == undisturbed(NEW)

@@ -60,7 +60,7 @@ def backend_of(warehouse: BigQueryWarehouse):
     def execute(query):
         return [row.values() for row in warehouse.client.query(query, location=warehouse.location).result()]
 
-    return Backend(warehouse, warehouse.url, execute, lambda table: f"`{warehouse._name(table)}`")
+    return Backend(warehouse, warehouse.url, execute, lambda table: f"`{warehouse.full_name(table)}`")
 
 
 def _skip_otherwise(request) -> None:

@@ -92,7 +92,7 @@ def test_december_and_january_do_not_touch_each_other(backend: Backend, months: 
     backend.warehouse.replace_month(january)
     backend.warehouse.replace_month(months("green", "2020-01", 450))
     assert backend.warehouse.fingerprint(GREEN, december.dataset_month) == before
-    assert {month: found.rows for month, found in backend.warehouse.loaded_months("green_trips").items()} == {
+    assert {month: stored.rows for month, stored in backend.warehouse.loaded_months("green_trips").items()} == {
         "2019-12": 299,
         "2020-01": 449,
     }
@@ -141,12 +141,11 @@ def test_a_month_that_arrives_otherwise_than_its_file_is_not_kept(backend: Backe
     backend.warehouse.replace_month(old)
 
     def other_fingerprint(columns, path):
-        found = parquet_fingerprint(columns, path)
-        return dataclasses.replace(found, rows=found.rows + 1) if path == new.rejected else found
+        fingerprint = parquet_fingerprint(columns, path)
+        return dataclasses.replace(fingerprint, rows=fingerprint.rows + 1) if path == new.rejected else fingerprint
 
-    module = type(backend.warehouse).__module__
-    monkeypatch.setattr(f"{module}.parquet_fingerprint", other_fingerprint)
-    with pytest.raises(IntegrityError, match="green_rejected_trips does not hold what its file does"):
+    monkeypatch.setattr("taxi_platform.warehouse.base.parquet_fingerprint", other_fingerprint)
+    with pytest.raises(IntegrityError, match=r"green_rejected_trips differs from its file \(rows 1 and 2"):
         backend.warehouse.replace_month(new)
     assert is_loaded(backend, old)
 

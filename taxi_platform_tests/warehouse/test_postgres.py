@@ -10,7 +10,7 @@ import pytest
 from taxi_platform.trips.errors import SettingError, TransientError, WarehouseBusy, WarehouseError
 from taxi_platform.warehouse import open_warehouse
 from taxi_platform.warehouse.base import StoredRows
-from taxi_platform.warehouse.postgres import PostgresWarehouse
+from taxi_platform.warehouse.postgres import PostgresSession, PostgresWarehouse
 
 from .conftest import Backend, Months
 
@@ -105,7 +105,7 @@ def test_a_load_that_fails_at_the_swap_leaves_no_table_aside(
     def fail(*arguments):
         raise WarehouseError("The swap failed.")
 
-    monkeypatch.setattr(PostgresWarehouse, "_swap", fail)
+    monkeypatch.setattr(PostgresSession, "_swap", fail)
     with pytest.raises(WarehouseError, match="The swap failed"):
         postgres_backend.warehouse.replace_month(months("green", "2020-04"))
     assert tables(postgres_backend) == []

@@ -1,0 +1,97 @@
+"""The types a column can have, each as every engine spells it: one row a type, the only place that maps types."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class ColumnType:
+    """One type of the contract. `letter` is what the contracts (`contracts/*.toml`) write.
+
+    Each spelling is the one its engine reports for an existing column or file, so the two can be compared as text.
+    """
+
+    letter: str
+    duckdb: str
+    arrow: str
+    bigquery_api: str
+    bigquery_sql: str
+    postgres: str
+    display: str
+    """What Dagster's UI shows."""
+    measures: tuple[str, ...]
+    """Aggregates that fingerprint a column. `length` is the sum of text lengths; sums of floats would depend on the
+    order of addition."""
+    precision: int | None = None
+    scale: int | None = None
+
+
+COLUMN_TYPES = {
+    column_type.letter: column_type
+    for column_type in (
+        ColumnType(
+            letter="D",
+            duckdb="TIMESTAMP",
+            arrow="timestamp[us]",
+            bigquery_api="DATETIME",
+            bigquery_sql="DATETIME",
+            postgres="timestamp(6) without time zone",
+            display="datetime",
+            measures=("min", "max"),
+        ),
+        ColumnType(
+            letter="I",
+            duckdb="BIGINT",
+            arrow="int64",
+            bigquery_api="INTEGER",
+            bigquery_sql="INT64",
+            postgres="bigint",
+            display="int64",
+            measures=("sum",),
+        ),
+        ColumnType(
+            letter="F",
+            duckdb="DOUBLE",
+            arrow="double",
+            bigquery_api="FLOAT",
+            bigquery_sql="FLOAT64",
+            postgres="double precision",
+            display="float64",
+            measures=("min", "max"),
+        ),
+        ColumnType(
+            letter="M",
+            duckdb="DECIMAL(10,2)",
+            arrow="decimal128(10, 2)",
+            bigquery_api="NUMERIC",
+            bigquery_sql="NUMERIC(10,2)",
+            postgres="numeric(10,2)",
+            display="decimal(10,2)",
+            measures=("sum",),
+            precision=10,
+            scale=2,
+        ),
+        ColumnType(
+            letter="S",
+            duckdb="VARCHAR",
+            arrow="string",
+            bigquery_api="STRING",
+            bigquery_sql="STRING",
+            postgres="text",
+            display="string",
+            measures=("length",),
+        ),
+        ColumnType(
+            letter="DATE",
+            duckdb="DATE",
+            arrow="date32[day]",
+            bigquery_api="DATE",
+            bigquery_sql="DATE",
+            postgres="date",
+            display="date",
+            measures=("min", "max"),
+        ),
+    )
+}
+"""The letter of a contract → its type."""

@@ -1,0 +1,92 @@
+"""An open connection to a warehouse: the few operations in which backends differ."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any
+
+from taxi_platform.trips.casting import literal
+from taxi_platform.trips.contract import Column
+from taxi_platform.trips.errors import WarehouseError
+from taxi_platform.trips.months import DatasetMonth
+from taxi_platform.warehouse.tables import Table, TableFile
+
+
+class MissingTable(WarehouseError):
+    """A query names a table, or a whole database, that does not exist."""
+
+
+@dataclass(frozen=True)
+class StagedRows:
+    """Where the rows of a `TableFile` are before they are published: what stands after FROM, to compare them."""
+
+    relation: str
+    links: dict[str, str] = field(default_factory=dict)
+
+
+class Session(ABC):
+    """An open connection to a warehouse. Its methods are all that a backend has to write, beside opening it."""
+
+    @abstractmethod
+    def name(self, table: str) -> str:
+        """The table's name as this warehouse's SQL takes it, qualified and quoted."""
+
+    @abstractmethod
+    def type_of(self, column: Column) -> str:
+        """The type that the column must have, as `columns` spells it."""
+
+    @abstractmethod
+    def columns(self, table: Table) -> dict[str, str]:
+        """Column → type of the existing table; empty where there is none.
+
+        Raises `WarehouseError` where the existing table is not partitioned as `table` must be.
+        """
+
+    @abstractmethod
+    def execute(self, statement: str) -> list[tuple[Any, ...]]:
+        """Run one SQL statement and return its rows. Raises `MissingTable`."""
+
+    @abstractmethod
+    def transaction(self, dataset_month: DatasetMonth) -> AbstractContextManager[None]:
+        """What is staged inside is published when it ends, or discarded when an exception ends it.
+
+        Where the warehouse lets two loads of a month mix, it also waits for the other one.
+        """
+
+    @abstractmethod
+    def stage(self, file: TableFile) -> AbstractContextManager[StagedRows]:
+        """Bring the file's rows into the warehouse; the caller compares them with the file inside the context."""
+
+    @abstractmethod
+    def replace_rows(self, table: Table, rows: Sequence[tuple[Any, ...]]) -> None:
+        """Replace all rows of a small table without months, atomically."""
+
+    def partitioning(self, table: Table) -> str:
+        """What CREATE TABLE says after the columns."""
+        return ""
+
+    def create_or_widen(self, table: Table) -> None:
+        """Create the table, or add the columns that it lacks. Safe while another session does the same."""
+        name, existing = self.name(table.name), self.columns(table)
+        if not existing:
+            columns = ", ".join(f"{column.name} {self.type_of(column)}" for column in table.columns)
+            self.execute(f"CREATE TABLE {name} ({columns}) {self.partitioning(table)}")
+            self.execute(f"COMMENT ON TABLE {name} IS {literal(table.description)}")
+        for column in table.columns:
+            if existing and column.name not in existing:
+                self.execute(f"ALTER TABLE {name} ADD COLUMN {column.name} {self.type_of(column)}")
+            if column.name not in existing:
+                self.execute(f"COMMENT ON COLUMN {name}.{column.name} IS {literal(column.description)}")
+
+
+def is_month(dataset_month: DatasetMonth) -> str:
+    """The SQL condition for the rows of a month."""
+    return f"file_month = DATE {literal(str(dataset_month.month.first_day))}"
+
+
+def month_relation(session: Session, table: Table, dataset_month: DatasetMonth) -> str:
+    """One month of a table, as what stands after FROM."""
+    return f"{session.name(table.name)} WHERE {is_month(dataset_month)}"
