@@ -129,8 +129,8 @@ def _range(settings: Settings, dataset: str, month: str, last_month: str | None)
 
 
 def _due(settings: Settings, datasets: Sequence[Dataset]) -> list[DatasetMonth]:
-    """What the schedules would ask for, and months that were republished besides; a source that is down ends it."""
-    from taxi_platform.ingestion.survey import Survey, first_month, months_to_ingest
+    """What the schedules would ask for, and republished months; raises what a source raises that does not answer."""
+    from taxi_platform.ingestion.survey import Survey, first_month
     from taxi_platform.lake import open_lake
     from taxi_platform.sources import open_source
     from taxi_platform.warehouse import open_warehouse
@@ -139,14 +139,15 @@ def _due(settings: Settings, datasets: Sequence[Dataset]) -> list[DatasetMonth]:
     warehouse, newest, wanted = open_warehouse(settings.warehouse_url), newest_month(_today()), []
     for dataset in datasets:
         survey = Survey(source, lake, warehouse, dataset, settings.reject)
-        months = list(first_month(dataset, settings.since, newest).until(newest))
-        states = list(survey.look(months))
-        for state in states:
+        months = sorted(first_month(dataset, settings.since, newest).until(newest), reverse=True)
+        for state in survey.look(months):
             if state.problem:
                 errors.print(f"{state.dataset_month} is left out. {state.problem}", style="red", soft_wrap=True)
-        wanted += [state.dataset_month for state in months_to_ingest(states, len(months))]
-        if survey.problem:
-            raise survey.problem
+            if state.reason:
+                wanted.append(state.dataset_month)
+        problem = survey.source_problem or survey.warehouse_problem
+        if problem:
+            raise problem
     return wanted
 
 
@@ -222,18 +223,22 @@ def prune(dataset: str | None, month: str | None, keep: int, apply: bool) -> Non
 @click.option("--ask", is_flag=True, help="Ask the source about every month, not only the newest three.")
 @click.option("--json", "as_json", is_flag=True, help="Print a list of months as JSON.")
 def status(ask: bool, as_json: bool) -> None:
-    """Show how far every month has come, and what failed."""
+    """Show the status of every month, and what failed."""
     from taxi_platform.runs.status import failed_months, status
 
     settings = _checked_settings()
     with errors.status("Looking at every month …"):
-        found = status(settings, newest_month(_today()), failed_months(settings), ask)
+        overview = status(settings, newest_month(_today()), failed_months(settings), ask)
     if as_json:
-        click.echo(json.dumps([month.as_json() for month in found.months], indent=1))
+        click.echo(json.dumps([month.as_json() for month in overview.months], indent=1))
     else:
-        print_status(settings, found)
-    if found.source_problem:
-        errors.print(f"The source was not asked further. {found.source_problem}", markup=False, soft_wrap=True)
+        print_status(settings, overview)
+    if overview.source_problem:
+        errors.print(f"The source was not asked further. {overview.source_problem}", markup=False, soft_wrap=True)
+    if overview.warehouse_problem:
+        errors.print(
+            f"{overview.warehouse_problem} Months that are clean in the lake are shown as unknown.", soft_wrap=True
+        )
 
 
 @cli.command()
@@ -307,7 +312,7 @@ def _checked_settings() -> Settings:
     settings = load_settings()
     check_urls(settings)
     if settings.schedule:
-        from taxi_platform.automation.publication import check_schedule  # a second of imports
+        from taxi_platform.automation.schedules import check_schedule  # a second of imports
 
         check_schedule(settings.schedule)
     if settings.notify_urls:

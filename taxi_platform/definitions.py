@@ -15,8 +15,9 @@ from taxi_platform.assets.resources import LakeResource, SourceResource, Warehou
 from taxi_platform.assets.trips import build_dataset  # noqa: E402
 from taxi_platform.assets.zones import taxi_zones_table  # noqa: E402
 from taxi_platform.automation.freshness import freshness_check  # noqa: E402
-from taxi_platform.automation.jobs import freshness_job, freshness_schedule, ingest_job  # noqa: E402
-from taxi_platform.automation.publication import catch_up_schedule, check_schedule, publication_sensor  # noqa: E402
+from taxi_platform.automation.jobs import freshness_job, ingest_job  # noqa: E402
+from taxi_platform.automation.schedules import catch_up_schedule, check_schedule, freshness_schedule  # noqa: E402
+from taxi_platform.automation.sensors import publication_sensor  # noqa: E402
 from taxi_platform.notifications.sensors import build_notifications  # noqa: E402
 from taxi_platform.settings import Settings, check_urls, load_settings  # noqa: E402
 

@@ -17,6 +17,9 @@ PROCESS_TAG = ".dagster/taxi_process"
 """On runs that a command started and waits for: the machine, id and start time of its process. The leading dot hides
 the tag in the UI."""
 
+FRESHNESS_CHECK = "newest_month_is_loaded"
+"""Of the table as a whole, not of the month that a run brings."""
+
 
 def job_name(dataset: Dataset) -> str:
     """The job that brings one month of a dataset from the source to the tables."""

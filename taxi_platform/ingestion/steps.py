@@ -9,11 +9,13 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
 from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random
 
+from taxi_platform.ingestion.comparing import must_compare
 from taxi_platform.ingestion.work_folder import work_folder
 from taxi_platform.lake.base import Lake
 from taxi_platform.lake.months import CleanFooter, LakeMonth, RawVersion
@@ -109,7 +111,8 @@ def fetch(
             over_published = before is not None and publication.is_synthetic and not before.publication.is_synthetic
             if over_published and not held and not force:
                 raise SourceRefused(f"{dataset_month} cannot be fetched again.", REALLY_PUBLISHED)
-            if before and held and not force and before.is_of(publication):
+            must_fetch = force or (before is not None and must_compare(before, publication, datetime.now(UTC)))
+            if before and held and not must_fetch and before.is_of(publication):
                 told = "set aside" if before.instead_of == publication.offer else f"fetched on {before.time[:10]}"
                 if not over_published:
                     say(f"{dataset_month}: the source still has the file that was {told}.")

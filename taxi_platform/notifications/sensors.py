@@ -19,7 +19,7 @@ from typing import Any
 import dagster as dg
 from dagster._time import get_current_timestamp  # the clock that runs are stamped with
 
-from taxi_platform.assets.names import PARTITION_TAG
+from taxi_platform.assets.names import FRESHNESS_CHECK, PARTITION_TAG
 from taxi_platform.notifications.channels import TAKES, Message, advice, check_notify_urls, open_channels
 from taxi_platform.notifications.outbox import GIVE_UP, Outbox, Say, deliver
 from taxi_platform.runs.ingest import INTERRUPTIONS, datasets_of
@@ -144,7 +144,8 @@ def _failed_checks(events: Sequence[dg.DagsterEvent]) -> list[str]:
         for event in events
         if event.event_type == dg.DagsterEventType.ASSET_CHECK_EVALUATION
     ]
-    return [_line(f"{check.check_name}: {check.description or 'failed'}") for check in checks if not check.passed]
+    failed = [check for check in checks if not check.passed and check.check_name != FRESHNESS_CHECK]
+    return [_line(f"{check.check_name}: {check.description or 'failed'}") for check in failed]
 
 
 def _failure(events: Sequence[dg.DagsterEvent], checks: Sequence[str]) -> tuple[str, str]:

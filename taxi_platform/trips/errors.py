@@ -72,5 +72,9 @@ class WarehouseBusy(WarehouseError, TransientError):
     """Another program holds the warehouse."""
 
 
+class WarehouseLocked(WarehouseBusy):
+    """Another program or load holds the warehouse's file, and this caller does not wait for long."""
+
+
 class Conflict(TransientError):
     """Somebody else published the same month first; starting over finds the new state."""

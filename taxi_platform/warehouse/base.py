@@ -90,6 +90,10 @@ class Warehouse(ABC):
         """What leads a person to the table in a browser: label → URL."""
         return {}
 
+    def for_polling(self) -> Warehouse:
+        """The same warehouse for a caller who never waits: raises `WarehouseLocked` where another holds it."""
+        return self
+
     @abstractmethod
     def example_query(self, table: str) -> str:
         """A line to paste into a shell that asks the table something."""

@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 from tenacity import Retrying, retry_if_exception_message, stop_after_delay, wait_random_exponential
 
 from taxi_platform.trips.casting import identifier, literal
-from taxi_platform.trips.errors import WarehouseBusy, WarehouseError
+from taxi_platform.trips.errors import WarehouseError, WarehouseLocked
 from taxi_platform.trips.faults import fault_point
 from taxi_platform.trips.months import DatasetMonth
 from taxi_platform.trips.plan import Change
@@ -36,6 +36,9 @@ from taxi_platform.warehouse.fingerprint import Fingerprint, fingerprint_of, fin
 OUR_WAIT_SECONDS = 1800
 """For other runs of ours: they take turns at a lock file, the largest load takes about a minute."""
 
+POLLING_SECONDS = 0.5
+"""Without waiting: long enough for another such look to end, never for a load."""
+
 OTHERS_WAIT_SECONDS = 20.0
 """For other programs, which may hold the file for as long as somebody looks at it."""
 
@@ -44,13 +47,22 @@ class DuckDBWarehouse(Warehouse):
     """Tables in a DuckDB database file."""
 
     def __init__(
-        self, path: Path, memory_limit: str = "512MB", threads: int = 2, wait_seconds: float = OTHERS_WAIT_SECONDS
+        self,
+        path: Path,
+        memory_limit: str = "512MB",
+        threads: int = 2,
+        wait_seconds: float = OTHERS_WAIT_SECONDS,
+        our_wait_seconds: float = OUR_WAIT_SECONDS,
     ) -> None:
         self.path = path.absolute()
         self.url = f"duckdb://{self.path}"
         self.memory_limit = memory_limit
         self.threads = threads
         self.wait_seconds = wait_seconds
+        self.our_wait_seconds = our_wait_seconds
+
+    def for_polling(self) -> DuckDBWarehouse:
+        return DuckDBWarehouse(self.path, self.memory_limit, self.threads, POLLING_SECONDS, POLLING_SECONDS)
 
     def example_query(self, table: str) -> str:
         query = f"SELECT file_month, count(*) AS trips FROM {table} GROUP BY 1 ORDER BY 1"
@@ -168,15 +180,15 @@ class DuckDBWarehouse(Warehouse):
         turn = FileLock(self.path.with_name(self.path.name + ".lock"))
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with turn.acquire(timeout=OUR_WAIT_SECONDS):
+            with turn.acquire(timeout=self.our_wait_seconds):
                 con = self._open(read_only)
                 try:
                     yield con
                 finally:
                     con.close()
         except Timeout:
-            raise WarehouseBusy(
-                f"Another run has held {self.path} for half an hour.", "End it if it is stuck."
+            raise WarehouseLocked(
+                f"Another run has held {self.path} for more than {self.our_wait_seconds:g} s.", "End it if it is stuck."
             ) from None
         except PermissionError as error:
             raise WarehouseError(
@@ -208,7 +220,7 @@ class DuckDBWarehouse(Warehouse):
             if "Could not set lock" in str(error):
                 found = re.search(r"held in (.+?\(PID \d+\))", str(error))
                 holder = found[1] if found else ""
-                raise WarehouseBusy(
+                raise WarehouseLocked(
                     f"Another program holds {self.path} open{f' ({holder})' if holder else ''}.",
                     "Close it there, or let it open the file read-only for a moment, and run again.",
                 ) from error

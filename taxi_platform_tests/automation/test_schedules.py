@@ -2,7 +2,7 @@
 
 import pytest
 
-from taxi_platform.automation.publication import check_schedule
+from taxi_platform.automation.schedules import check_schedule
 from taxi_platform.trips.errors import SettingError
 
 
