@@ -53,15 +53,15 @@ class Daemon:
     def tick(self, now=NOW, name="green_schedule"):
         """The months that a tick of the schedule requests, and its message where it requests none."""
         repository, resources = self.definitions.get_repository_def(), self.definitions.resources
-        context = dg.build_schedule_context(self.instance, now, resources=resources, repository_def=repository)
-        with freeze_time(now):
+        built = dg.build_schedule_context(self.instance, now, resources=resources, repository_def=repository)
+        with freeze_time(now), built as context:
             result = repository.get_schedule_def(name).evaluate_tick(context)
         return [Month.parse(request.partition_key) for request in result.run_requests], result.skip_message
 
     def sensor(self):
         repository, resources = self.definitions.get_repository_def(), self.definitions.resources
-        context = dg.build_sensor_context(self.instance, definitions=self.definitions, resources=resources)
-        with freeze_time(NOW):
+        built = dg.build_sensor_context(self.instance, definitions=self.definitions, resources=resources)
+        with freeze_time(NOW), built as context:
             result = repository.get_sensor_def("green_publication").evaluate_tick(context)
         return [Month.parse(request.partition_key) for request in result.run_requests], result.skip_message
 
