@@ -90,7 +90,11 @@ def status(ask: bool, as_json: bool) -> None:
     else:
         print_status(settings, all_months)
     if problem := all_months.source_problem:
-        errors.print(f"The source was not asked about the remaining months. {problem}", markup=False, soft_wrap=True)
+        errors.print(f"The source was not asked about the remaining months. {problem}", soft_wrap=True)
+    if all_months.warehouse_problem:
+        errors.print(
+            f"{all_months.warehouse_problem} Months that are clean in the lake are shown as unknown.", soft_wrap=True
+        )
 
 
 @cli.command()

@@ -128,7 +128,7 @@ def checked_settings() -> Settings:
     settings = load_settings()
     check_urls(settings)
     if settings.schedule:
-        from taxi_platform.automation.publication import check_schedule  # importing Dagster takes a second
+        from taxi_platform.automation.schedules import check_schedule  # importing Dagster takes a second
 
         check_schedule(settings.schedule)
     if settings.notify_urls:
@@ -159,7 +159,7 @@ def _range(settings: Settings, dataset: str, month: str, last_month: str | None)
 
 def _due(settings: Settings, datasets: Sequence[Dataset]) -> list[DatasetMonth]:
     """The months that the schedules would ask for, and republished ones; raises what a source that is down raises."""
-    from taxi_platform.ingestion.survey import Survey, first_month, months_to_ingest
+    from taxi_platform.ingestion.survey import Survey, first_month
     from taxi_platform.lake import open_lake
     from taxi_platform.sources import open_source
     from taxi_platform.warehouse import open_warehouse
@@ -169,14 +169,14 @@ def _due(settings: Settings, datasets: Sequence[Dataset]) -> list[DatasetMonth]:
     due: list[DatasetMonth] = []
     for dataset in datasets:
         survey = Survey(source, lake, warehouse, dataset, settings.reject)
-        months = list(first_month(dataset, settings.since, newest).until(newest))
-        states = list(survey.look(months))
-        for state in states:
+        months = sorted(first_month(dataset, settings.since, newest).until(newest), reverse=True)
+        for state in survey.look(months):
             if state.problem:
                 errors.print(f"{state.dataset_month} is skipped. {state.problem}", style="red", soft_wrap=True)
-        due += [state.dataset_month for state in months_to_ingest(states, len(months))]
-        if survey.problem:
-            raise survey.problem
+            if state.reason:
+                due.append(state.dataset_month)
+        if problem := survey.source_problem or survey.warehouse_problem:
+            raise problem
     return due
 
 

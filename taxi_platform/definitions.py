@@ -15,8 +15,9 @@ from taxi_platform.assets.resources import LakeResource, SourceResource, Warehou
 from taxi_platform.assets.tables import serving_trips_asset, trips_asset
 from taxi_platform.assets.zones import taxi_zones_asset
 from taxi_platform.automation.freshness import freshness_check
-from taxi_platform.automation.jobs import freshness_job, freshness_schedule, ingest_job
-from taxi_platform.automation.publication import catch_up_schedule, check_schedule, publication_sensor
+from taxi_platform.automation.jobs import freshness_job, ingest_job
+from taxi_platform.automation.schedules import catch_up_schedule, check_schedule, freshness_schedule
+from taxi_platform.automation.sensors import publication_sensor
 from taxi_platform.notifications.sensors import build_notifications
 from taxi_platform.settings import Settings, check_urls, load_settings
 from taxi_platform.trips.months import Dataset

@@ -16,12 +16,12 @@ from rich.table import Table
 
 from taxi_platform.runs.result import UNFINISHED, IngestStatus, MonthResult
 from taxi_platform.settings import Settings
-from taxi_platform.trips.months import DatasetMonth
+from taxi_platform.trips.months import Dataset, DatasetMonth
 
 if TYPE_CHECKING:
     from taxi_platform.lake.base import StoredObject
     from taxi_platform.lake.months import RawVersion
-    from taxi_platform.runs.status import Status
+    from taxi_platform.runs.status import MonthStatus, Status
 
 MARKS = {
     "loaded": ("●", "green"),
@@ -78,36 +78,50 @@ def _expected(result: MonthResult) -> str:
     return ""
 
 
-def print_status(settings: Settings, found: Status) -> None:
+def print_status(settings: Settings, overview: Status) -> None:
     """A line per year, a mark per month; at most 80 characters wide but for paths and problems."""
-    from taxi_platform.runs.status import by_year
-
     for dataset in settings.datasets:
-        months = [month for month in found.months if month.dataset == dataset]
-        years = by_year(months)
-        begun = any(of_year for _, of_year in years)
-        rows, rejected = (sum(getattr(m, name) or 0 for m in months) for name in ("rows", "rows_rejected"))
-        loaded, size = sum(m.stage == "loaded" for m in months), _size(sum(m.bytes for m in months))
-        head = f"{dataset}: {loaded} of {len(months)} months loaded, {rows:,} rows, {rejected:,} rejected, {size}"
-        out.print(f"[bold]{head}[/]" if begun else f"{dataset}: nothing yet, {len(months)} months there may be")
-        if begun:
-            out.print("       J F M A M J J A S O N D", style="dim")
-        for year, of_year in years if begun else ():
-            cells = {int(m.month[5:]): MARKS[m.stage] for m in of_year}
-            marks = " ".join(_mark(*cells[n]) if n in cells else " " for n in range(1, 13)).rstrip()
-            out.print(f"  {year} ", marks if of_year else "[dim]nothing in the lake[/]")
-    shown = {month.stage for month in found.months}
-    out.print("", Columns([f"{_mark(*MARKS[stage])} {stage}" for stage in MARKS if stage in shown], (0, 3)), sep="\n")
-    if "unknown" in shown and not found.source_problem:
+        _print_dataset(dataset, [month for month in overview.months if month.dataset == dataset])
+    shown = {month.stage for month in overview.months}
+    legend = [f"{_mark(*MARKS[stage])} {stage}" for stage in MARKS if stage in shown]
+    out.print("", Columns(legend, (0, 3)), sep="\n")
+    if "unknown" in shown and not overview.source_problem:
         out.print("unknown: not asked about; taxi status --ask asks the source about every month.")
+    if overview.weak:
+        from taxi_platform.runs.status import COMPARE_EVERY
+
+        out.print(
+            f"{len(overview.weak)} of the files came without ETag and Last-Modified: only fetching them shows whether "
+            f"they were republished. Runs do so {COMPARE_EVERY.days} days after the last comparison.",
+            soft_wrap=True,
+        )
     if settings.home.exists():
         out.print(f"{shutil.disk_usage(settings.home).free / 1e9:,.0f} GB are free at {settings.home}.", soft_wrap=True)
-    failed = [month for month in found.months if month.problem]
+    failed = [month for month in overview.months if month.problem]
     for month in failed:
         out.print(f"{month.dataset} {month.month}: {month.problem}", style="red", markup=False, soft_wrap=True)
     if failed:
         again = _commands([DatasetMonth.parse(month.dataset, month.month) for month in failed])
         out.print("Repeat what failed with:", *again, sep="\n", markup=False, soft_wrap=True)
+
+
+def _print_dataset(dataset: Dataset, months: Sequence[MonthStatus]) -> None:
+    from taxi_platform.runs.status import by_year
+
+    years = by_year(months)
+    if not any(of_year for _, of_year in years):
+        out.print(f"{dataset}: nothing yet, {len(months)} months there may be")
+        return
+    rows, rejected = sum(month.rows or 0 for month in months), sum(month.rows_rejected or 0 for month in months)
+    loaded, size = sum(month.stage == "loaded" for month in months), _size(sum(month.bytes for month in months))
+    out.print(
+        f"[bold]{dataset}: {loaded} of {len(months)} months loaded, {rows:,} rows, {rejected:,} rejected, {size}[/]"
+    )
+    out.print("       J F M A M J J A S O N D", style="dim")
+    for year, of_year in years:
+        cells = {int(month.month[5:]): MARKS[month.stage] for month in of_year}
+        marks = " ".join(_mark(*cells[n]) if n in cells else " " for n in range(1, 13)).rstrip()
+        out.print(f"  {year} ", marks if of_year else "[dim]nothing in the lake[/]")
 
 
 def print_versions(versions: Sequence[RawVersion]) -> None:

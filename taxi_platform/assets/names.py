@@ -24,6 +24,9 @@ PROCESS_TAG = ".dagster/taxi_process"
 HURRIED_TAG = ".dagster/taxi_no_retries"
 """On runs that somebody waits for at a terminal: a step that fails for now is not tried again minutes later."""
 
+FRESHNESS_CHECK = "newest_month_is_loaded"
+"""Of the table as a whole, not of the month that a run brings."""
+
 
 def job_name(dataset: Dataset) -> str:
     """The job that brings one month of a dataset from the source to the tables."""

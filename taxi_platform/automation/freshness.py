@@ -1,34 +1,72 @@
-"""Whether the newest months are there: a check per dataset, which `jobs.freshness_job` runs.
+"""Whether the newest months are there: a check per dataset, evaluated by every run of the dataset and once a day.
 
 Dagster's freshness policies look at an asset's latest event, so loading 2009-01 again would pass for fresh.
 """
 
 import dagster as dg
 
-from taxi_platform.assets.resources import WarehouseResource
-from taxi_platform.ingestion.survey import LONGEST_LAG, newest_due, newest_loaded
+from taxi_platform.assets.names import FRESHNESS_CHECK
+from taxi_platform.assets.resources import LakeResource, WarehouseResource
+from taxi_platform.ingestion.survey import LONGEST_LAG, newest_due
+from taxi_platform.lake.base import Lake
+from taxi_platform.lake.months import LakeMonth
 from taxi_platform.runs.dagster_internals import get_current_datetime
-from taxi_platform.trips.months import Dataset, newest_month
-
-NAME = "newest_month_is_loaded"
+from taxi_platform.trips.errors import TaxiError, WarehouseBusy
+from taxi_platform.trips.months import Dataset, DatasetMonth, newest_month
+from taxi_platform.warehouse.base import Warehouse, trips_table
 
 
 def freshness_check(dataset: Dataset) -> dg.AssetChecksDefinition:
-    """Warns when a month that must have been published by now is not in the table."""
+    """Warns when a month that must have been published by now is not in the table.
+
+    It looks at the three or four newest months, waits for nobody and never fails a run: where the table is locked, the
+    lake tells which months are clean.
+    """
 
     @dg.asset_check(
         asset=dg.AssetKey([dataset.value, "trips"]),
-        name=NAME,
+        name=FRESHNESS_CHECK,
         description=f"The newest month loaded is no older than the TLC's lag ({LONGEST_LAG.days} days) explains.",
     )
-    def check(warehouse: WarehouseResource) -> dg.AssetCheckResult:
+    def check(lake: LakeResource, warehouse: WarehouseResource) -> dg.AssetCheckResult:
         today = get_current_datetime().date()
-        found, due = newest_loaded(warehouse.open(), dataset, newest_month(today)), newest_due(today)
-        return dg.AssetCheckResult(
-            passed=found is not None and found >= due,
-            severity=dg.AssetCheckSeverity.WARN,
-            description=f"The newest month loaded is {found or 'none of the last 24'}; {due} should be.",
-            metadata={"newest_loaded": str(found), "newest_due": str(due)},
-        )
+        due, newest = newest_due(today), newest_month(today)
+        candidates = [DatasetMonth(dataset, month) for month in sorted(due.until(newest), reverse=True)]
+        try:
+            loaded, where = _newest(candidates, lake, warehouse)
+        except TaxiError as error:
+            return _warning_unless(False, f"The newest months cannot be looked at. {error}")
+        if loaded:
+            return _warning_unless(
+                True, f"{loaded.month} is {where}.", newest_loaded=str(loaded.month), newest_due=str(due)
+            )
+        missing = f"None of the months from {due} to {newest} is {where}; {due} should be."
+        return _warning_unless(False, missing, newest_loaded=f"before {due}", newest_due=str(due))
 
     return check
+
+
+def _newest(
+    candidates: list[DatasetMonth], lake: LakeResource, warehouse: WarehouseResource
+) -> tuple[DatasetMonth | None, str]:
+    """The first of the months that is loaded, and where that was seen."""
+    try:
+        return _newest_in_table(candidates, warehouse.open().for_polling()), "loaded"
+    except WarehouseBusy:
+        return _newest_in_lake(candidates, lake.open()), "clean in the lake (the warehouse is busy)"
+
+
+def _newest_in_table(candidates: list[DatasetMonth], warehouse: Warehouse) -> DatasetMonth | None:
+    # One by one from the newest: each lookup reads one month of the table, not all of it.
+    tables = ((each, trips_table(each.dataset).name) for each in candidates)
+    return next((each for each, table in tables if warehouse.loaded_month(table, each)), None)
+
+
+def _newest_in_lake(candidates: list[DatasetMonth], lake: Lake) -> DatasetMonth | None:
+    return next((each for each in candidates if LakeMonth(lake, each).footer()), None)
+
+
+def _warning_unless(passed: bool, description: str, **metadata: str) -> dg.AssetCheckResult:
+    return dg.AssetCheckResult(
+        passed=passed, severity=dg.AssetCheckSeverity.WARN, description=description, metadata=metadata
+    )

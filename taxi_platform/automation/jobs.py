@@ -5,19 +5,17 @@ from __future__ import annotations
 import dagster as dg
 
 from taxi_platform.assets.names import DATASET_TAG, job_name
-from taxi_platform.automation.freshness import NAME as FRESHNESS
 from taxi_platform.trips.months import Dataset
 
 
 def ingest_job(dataset: Dataset) -> dg.UnresolvedAssetJobDefinition:
-    """`yellow_ingest` and its likes: every asset of the dataset, for one month, in one process.
+    """`yellow_ingest` and its likes: every asset and check of the dataset, for one month, in one process.
 
     A process per step would cost two to three seconds each.
     """
     return dg.define_asset_job(
         name=job_name(dataset),
-        selection=dg.AssetSelection.groups(dataset.value)
-        - dg.AssetSelection.checks(dg.AssetCheckKey(dg.AssetKey([dataset.value, "trips"]), FRESHNESS)),
+        selection=dg.AssetSelection.groups(dataset.value),
         executor_def=dg.in_process_executor,
         description=f"Bring one month of {dataset} trips from the source into lake and warehouse.",
         tags={DATASET_TAG: dataset.value},
@@ -31,15 +29,4 @@ def freshness_job(checks: list[dg.AssetChecksDefinition]) -> dg.UnresolvedAssetJ
         selection=dg.AssetSelection.checks(*checks),
         executor_def=dg.in_process_executor,
         description="Check that the newest months are loaded, for every dataset.",
-    )
-
-
-def freshness_schedule(job: dg.UnresolvedAssetJobDefinition) -> dg.ScheduleDefinition:
-    """The checks every day at noon, after the catch-up schedules have had their turn."""
-    return dg.ScheduleDefinition(
-        name="freshness_schedule",
-        job=job,
-        cron_schedule="0 12 * * *",
-        execution_timezone="America/New_York",
-        description="Every day: check that the newest months are loaded. A warning in the UI where they are not.",
     )

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from taxi_platform.ingestion.common import Say, no_message, retry_on_conflict
+from taxi_platform.ingestion.comparing import must_compare
 from taxi_platform.ingestion.work_folder import work_folder
 from taxi_platform.lake.base import Lake
 from taxi_platform.lake.manifest import Manifest, RawVersion
@@ -93,7 +95,8 @@ def _fetch_if_new(
     over_published = current is not None and publication.is_synthetic and not current.publication.is_synthetic
     if over_published and not in_lake and not force:
         raise SourceRefused(f"{dataset_month} cannot be fetched again.", KEEPS_PUBLISHED_FILE)
-    if current and in_lake and not force and current.is_of(publication):
+    must_fetch = force or (current is not None and must_compare(current, publication, datetime.now(UTC)))
+    if current and in_lake and not must_fetch and current.is_of(publication):
         uri = lake.uri(current.key)
         if over_published:
             return Fetched(current, uri, current, unchanged=True, warning=KEEPS_PUBLISHED_FILE)

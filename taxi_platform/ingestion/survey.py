@@ -1,131 +1,298 @@
 """Which months need work, and why: the one decision behind sensors, schedules, `taxi ingest` and `taxi status`.
 
-It asks the source, the lake and the warehouse, never Dagster's history: what was lost there is found missing here.
+It asks the source, the lake and the warehouse, never Dagster's history: work that was lost is found missing here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from datetime import date, timedelta
+import threading
+import time
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime, timedelta
 from enum import StrEnum
+from math import inf
 
+from taxi_platform.ingestion.comparing import must_compare
+from taxi_platform.ingestion.survey_state import SurveyState
 from taxi_platform.lake.base import Lake
 from taxi_platform.lake.months import CleanFooter, LakeMonth, RawVersion
 from taxi_platform.sources.base import Source
 from taxi_platform.trips.contract import contract_of
-from taxi_platform.trips.errors import LakeBusy, LakeError, SourceRefused, SourceUnavailable
+from taxi_platform.trips.errors import LakeBusy, LakeError, SourceRefused, SourceUnavailable, WarehouseLocked
 from taxi_platform.trips.months import MONTH, Dataset, DatasetMonth, Month
 from taxi_platform.trips.publication import Publication
 from taxi_platform.warehouse.base import StoredRows, Warehouse, trips_table
 
 ONE_BY_ONE = 6
-"""So many months are asked of the warehouse one by one; for more, one query over the table is cheaper."""
+"""Up to this many months are looked up in the warehouse one by one; for more, one query over the table is cheaper."""
+
+MONTHS_AT_ONCE = 8
+"""Months looked at together. A month costs seven requests to a bucket; Google's client keeps ten connections."""
+
+REQUESTS_AT_ONCE = 4
+"""Questions to the source that this process has under way at any time: the TLC's CDN limits the rate per address, and
+six parallel downloads have been seen to pass."""
 
 USUAL_LAG = timedelta(days=60)
 LONGEST_LAG = timedelta(days=90)
 """From a month's end to its publication: about 50 days in 2023 and 2024, 32 to over 80 in 2026 (Last-Modified)."""
 
+_request_slots = threading.BoundedSemaphore(REQUESTS_AT_ONCE)
 
-class Reason(StrEnum):
-    """Why a month needs work."""
 
-    MISSING = "missing"
-    REPUBLISHED = "republished"
-    OUTDATED = "outdated"
+class Stage(StrEnum):
+    """How far a month has come between source, lake and warehouse."""
+
+    LOADED = "loaded"
     NOT_LOADED = "not loaded"
+    RAW = "raw"
+    OUTDATED = "outdated"
+    REPUBLISHED = "republished"
+    FAILED = "failed"
+    PUBLISHED = "published"
+    NOT_PUBLISHED = "not published"
+    UNKNOWN = "unknown"
+
+
+REASONS = {
+    Stage.PUBLISHED: "missing",
+    Stage.REPUBLISHED: "republished",
+    Stage.RAW: "outdated",
+    Stage.OUTDATED: "outdated",
+    Stage.NOT_LOADED: "not loaded",
+}
+"""Stage → why a run is needed, as the run's tag `taxi/reason` says it. The other stages need none."""
+
+COMPARE = "to compare"
+"""The reason where only the bytes can tell whether the file was republished; see `comparing`."""
 
 
 @dataclass(frozen=True)
 class MonthState:
-    """One month in source, lake and warehouse. `published` is None where it is not, or where nobody was asked."""
+    """One month in source, lake and warehouse."""
 
     dataset_month: DatasetMonth
-    published: Publication | None
-    raw: RawVersion | None
-    clean: CleanFooter | None
-    loaded: StoredRows | None
+    versions: tuple[RawVersion, ...] = ()
+    """The raw files in the lake, the last being current."""
+    clean: CleanFooter | None = None
+    loaded: StoredRows | None = None
+    table_was_read: bool = True
+    """False where the table was locked; then `loaded` says nothing."""
+    published: Publication | None = None
+    source_answered: bool = False
+    """Whether `published` is the source's answer; False where it was not asked."""
     reject: tuple[str, ...] = ()
     problem: LakeError | None = None
-    """Why nobody can tell what the lake holds of it."""
+    """Why the month's files in the lake cannot be judged."""
+    compare: bool = False
+    """Whether the published file has to be fetched to see whether it has changed."""
+
+    @property
+    def raw(self) -> RawVersion | None:
+        return self.versions[-1] if self.versions else None
 
     @property
     def file_version(self) -> str | None:
-        """The version that the kept raw file has when it is cleaned today."""
+        """The version that the lake's raw file has when it is cleaned today."""
         return contract_of(self.dataset_month.dataset).file_version(self.raw.sha256, self.reject) if self.raw else None
 
     @property
-    def reason(self) -> Reason | None:
-        """Why the month needs work; None where it does not, or where there is nothing to work on."""
+    def stage(self) -> Stage:
         if self.problem:
-            return None
+            return Stage.FAILED
         if self.raw is None:
-            return Reason.MISSING if self.published else None
+            if self.published:
+                return Stage.PUBLISHED
+            return Stage.NOT_PUBLISHED if self.source_answered else Stage.UNKNOWN
         if self.published and not self.raw.is_of(self.published):
-            return Reason.REPUBLISHED
-        if self.clean is None or self.clean.file_version != self.file_version:
-            return Reason.OUTDATED
+            return Stage.REPUBLISHED
+        if self.clean is None:
+            return Stage.RAW
+        if self.clean.file_version != self.file_version:
+            return Stage.OUTDATED
+        if not self.table_was_read:
+            return Stage.UNKNOWN
         expected = StoredRows(self.clean.rows, (self.clean.file_version,)) if self.clean.rows else None
-        return None if self.loaded == expected else Reason.NOT_LOADED
+        return Stage.LOADED if self.loaded == expected else Stage.NOT_LOADED
+
+    @property
+    def reason(self) -> str | None:
+        """Why the month needs a run; None where it does not, or where there is nothing to work on."""
+        return REASONS.get(self.stage, COMPARE if self.compare else None)
+
+
+Question = Callable[[Month, RawVersion | None], bool]
+"""Whether the source is to be asked about a month, of which the lake has this raw file."""
+
+
+def ask_always(month: Month, raw: RawVersion | None) -> bool:
+    return True
+
+
+def ask_missing(month: Month, raw: RawVersion | None) -> bool:
+    """Ask about months that the lake does not have."""
+    return raw is None
+
+
+def ask_never(month: Month, raw: RawVersion | None) -> bool:
+    return False
 
 
 class Survey:
-    """Looks at months. A source that does not answer is asked no more; the lake's months are judged without it."""
+    """Looks at the months of a dataset, several at once, within `seconds` after it was made.
+
+    A source that does not answer is asked no more, and a locked table is not waited for if `warehouse` is one
+    `for_polling`: months are then judged by the rest. `state` is what earlier ticks learned, and their daily limit.
+    """
 
     def __init__(
-        self, source: Source | None, lake: Lake, warehouse: Warehouse, dataset: Dataset, reject: Sequence[str] = ()
+        self,
+        source: Source | None,
+        lake: Lake,
+        warehouse: Warehouse,
+        dataset: Dataset,
+        reject: Sequence[str] = (),
+        state: SurveyState | None = None,
+        seconds: float = inf,
     ) -> None:
         self.source, self.lake, self.warehouse, self.dataset = source, lake, warehouse, dataset
         self.reject = contract_of(dataset).check_rules(reject)
-        self.problem: SourceUnavailable | SourceRefused | None = None
-        self._loaded: dict[str, StoredRows] | None = None
-
-    def look(self, months: Sequence[Month], ask_kept: bool = True) -> Iterator[MonthState]:
-        """The months' states, in order, each as it is found; `ask_kept` asks the source for those in the lake too."""
-        if len(months) > ONE_BY_ONE and self._loaded is None:
-            self._loaded = self.warehouse.loaded_months(self._table)
-        for month in months:
-            dataset_month = DatasetMonth(self.dataset, month)
-            kept = LakeMonth(self.lake, dataset_month)
-            try:
-                raw = kept.current_raw()
-                clean = kept.footer() if raw else None
-            except LakeBusy:
-                raise
-            except LakeError as error:  # one month's trouble must not hold up the others
-                yield MonthState(dataset_month, None, None, None, None, self.reject, error)
-                continue
-            published = self._ask(dataset_month) if raw is None or ask_kept else None
-            loaded = self._loaded_month(dataset_month) if clean else None
-            yield MonthState(dataset_month, published, raw, clean, loaded, self.reject)
+        self.state = state
+        self.seconds = seconds
+        self.source_problem: SourceUnavailable | SourceRefused | None = None
+        self.warehouse_problem: WarehouseLocked | None = None
+        self.not_reached: list[Month] = []
+        """Months of the last look that time, or interest, did not last for."""
+        self.over_limit: list[Month] = []
+        """Months that were not asked about because the day's requests were used up."""
+        self._deadline = time.monotonic() + seconds
+        self._now = datetime.now(UTC)
+        self._in_lake: frozenset[Month] | None = None
+        self._table: Future[dict[str, StoredRows]] | None = None
 
     @property
-    def _table(self) -> str:
-        return trips_table(self.dataset).name
+    def months_in_lake(self) -> frozenset[Month]:
+        if self._in_lake is None:
+            self._in_lake = frozenset(months_in_lake(self.lake, self.dataset))
+        return self._in_lake
+
+    def look(
+        self, months: Sequence[Month], ask: Question = ask_always, at_once: int = MONTHS_AT_ONCE
+    ) -> Generator[MonthState, None, None]:
+        """The months' states in order, each as soon as it is known; ends early when the time is up.
+
+        One month's damaged files hold up no other month; raises `LakeBusy` and what the warehouse raises.
+        """
+        self.not_reached = list(months)
+        pool = ThreadPoolExecutor(at_once + 1)  # one more for the table
+        try:
+            if len(months) > ONE_BY_ONE and self.months_in_lake and self._table is None:
+                self._table = pool.submit(self.warehouse.loaded_months, trips_table(self.dataset).name)
+            for start in range(0, len(months), at_once):
+                if not self._seconds_left():
+                    return
+                futures = [pool.submit(self._look_at, month, ask) for month in months[start : start + at_once]]
+                done, _ = wait(futures, self._timeout())
+                for future in futures:
+                    if future not in done:
+                        return
+                    state = self._with_table(future.result())
+                    self.not_reached.pop(0)
+                    yield state
+            self._check_table()
+        finally:
+            # A request that hangs must not hold up the caller; it ends by its own timeout.
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    def _seconds_left(self) -> float:
+        return max(0.0, self._deadline - time.monotonic())
+
+    def _timeout(self) -> float | None:
+        return None if self.seconds == inf else self._seconds_left()
+
+    def _look_at(self, month: Month, ask: Question) -> MonthState:
+        """The month in lake and source; runs in a thread of its own."""
+        dataset_month = DatasetMonth(self.dataset, month)
+        versions: list[RawVersion] = []
+        clean = None
+        if month in self.months_in_lake:
+            lake_month = LakeMonth(self.lake, dataset_month)
+            try:
+                versions, _ = lake_month.versions()
+                clean = lake_month.footer() if versions else None
+            except LakeBusy:
+                raise
+            except LakeError as error:
+                return MonthState(dataset_month, reject=self.reject, problem=error)
+        raw = versions[-1] if versions else None
+        answered, published = self._ask(dataset_month) if ask(month, raw) else (False, None)
+        return MonthState(
+            dataset_month,
+            tuple(versions),
+            clean,
+            published=published,
+            source_answered=answered,
+            reject=self.reject,
+            compare=bool(raw and published and must_compare(raw, published, self._now)),
+        )
+
+    def _ask(self, dataset_month: DatasetMonth) -> tuple[bool, Publication | None]:
+        """Whether the source answered, and what it publishes of the month."""
+        if self.source is None:
+            return False, None
+        if self.state and self.state.was_not_published(dataset_month.month):
+            return True, None
+        with _request_slots:
+            if self.source_problem or not self._seconds_left():
+                return False, None
+            if self.state and not self.state.take_question():
+                self.over_limit.append(dataset_month.month)
+                return False, None
+            try:
+                published = self.source.stat(dataset_month)
+            except (SourceUnavailable, SourceRefused) as error:
+                self.source_problem = self.source_problem or error
+                return False, None
+        if published is None and self.state:
+            self.state.note_not_published(dataset_month.month)
+        return True, published
+
+    def _with_table(self, state: MonthState) -> MonthState:
+        """The state with what the table holds of the month, where that can be known without waiting."""
+        if state.clean is None:
+            return state
+        if self.warehouse_problem is None:
+            try:
+                return replace(state, loaded=self._loaded_month(state.dataset_month))
+            except WarehouseLocked as error:
+                self.warehouse_problem = error
+        return replace(state, table_was_read=False)
+
+    def _check_table(self) -> None:
+        """Raise what the warehouse raises also where no month needed it."""
+        if self._table and self.warehouse_problem is None:
+            try:
+                self._loaded_months()
+            except WarehouseLocked as error:
+                self.warehouse_problem = error
 
     def _loaded_month(self, dataset_month: DatasetMonth) -> StoredRows | None:
-        if self._loaded is not None:
-            return self._loaded.get(str(dataset_month.month))
-        return self.warehouse.loaded_month(self._table, dataset_month)
+        if self._table is None:
+            return self.warehouse.loaded_month(trips_table(self.dataset).name, dataset_month)
+        return self._loaded_months().get(str(dataset_month.month))
 
-    def _ask(self, dataset_month: DatasetMonth) -> Publication | None:
-        if self.source is None:
-            return None
-        try:
-            return self.source.stat(dataset_month)
-        except (SourceUnavailable, SourceRefused) as error:
-            self.source, self.problem = None, error
-            return None
-
-
-def months_to_ingest(states: Iterable[MonthState], limit: int) -> list[MonthState]:
-    """The months that need work, newest first, at most `limit` of them."""
-    due = [state for state in states if state.reason]
-    return sorted(due, key=lambda state: state.dataset_month.month, reverse=True)[:limit]
+    def _loaded_months(self) -> dict[str, StoredRows]:
+        assert self._table is not None
+        done, _ = wait([self._table], self._timeout())
+        if not done:
+            raise WarehouseLocked(f"{self.warehouse.url} did not answer within {self.seconds:.0f} s.")
+        return self._table.result()
 
 
 def months_in_lake(lake: Lake, dataset: Dataset) -> list[Month]:
-    """The months of which a raw file was ever kept, oldest first; one listing."""
+    """The months that ever had a raw file, oldest first; one listing."""
     names = {key.split("/")[2] for key in lake.list(f"raw/{dataset}/")}
     months = [Month.parse(name) for name in names if MONTH.fullmatch(name)]  # a person may have put a note there
     return sorted(month for month in months if month >= dataset.first_month)
@@ -142,12 +309,5 @@ def expected_on(month: Month) -> date:
 
 
 def newest_due(today: date) -> Month:
-    """The newest month whose publication is overdue if it is not there."""
+    """The newest month whose publication is overdue if it is missing."""
     return Month.of(today - LONGEST_LAG).plus(-1)
-
-
-def newest_loaded(warehouse: Warehouse, dataset: Dataset, newest: Month, depth: int = 24) -> Month | None:
-    """The newest month that the table holds, looked for from `newest` down: each step reads one partition, not all."""
-    table = trips_table(dataset).name
-    months = (newest.plus(-back) for back in range(depth))
-    return next((month for month in months if warehouse.loaded_month(table, DatasetMonth(dataset, month))), None)

@@ -8,7 +8,7 @@ from typing import Any
 
 import dagster as dg
 
-from taxi_platform.assets.names import PARTITION_TAG, RANGE_END_TAG, RANGE_START_TAG
+from taxi_platform.assets.names import FRESHNESS_CHECK, PARTITION_TAG, RANGE_END_TAG, RANGE_START_TAG
 from taxi_platform.notifications.channels import Message
 from taxi_platform.runs.history import INTERRUPTIONS, datasets_of
 
@@ -90,7 +90,8 @@ def _failed_checks(events: Sequence[dg.DagsterEvent]) -> list[str]:
         for event in events
         if event.event_type == dg.DagsterEventType.ASSET_CHECK_EVALUATION
     ]
-    return [_line(f"{check.check_name}: {check.description or 'failed'}") for check in checks if not check.passed]
+    failed = [check for check in checks if not check.passed and check.check_name != FRESHNESS_CHECK]
+    return [_line(f"{check.check_name}: {check.description or 'failed'}") for check in failed]
 
 
 def _failure(events: Sequence[dg.DagsterEvent], checks: Sequence[str]) -> tuple[str, str]:

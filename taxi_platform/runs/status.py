@@ -1,50 +1,39 @@
-"""`taxi status`: what is known of every month of every dataset, as values; the command line draws them."""
+"""`taxi status`: the status of every month of every dataset, as values; the command line draws them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
-from enum import StrEnum
 from itertools import groupby
 from typing import Any
 
 import tenacity
 
-from taxi_platform.ingestion.survey import MonthState, Reason, months_in_lake
+from taxi_platform.ingestion.comparing import COMPARE_EVERY
+from taxi_platform.ingestion.survey import MONTHS_AT_ONCE, MonthState, Stage, Survey, ask_always, ask_never
 from taxi_platform.lake import open_lake
-from taxi_platform.lake.base import Lake
 from taxi_platform.lake.months import LakeMonth
 from taxi_platform.settings import Settings
 from taxi_platform.sources import open_source
-from taxi_platform.sources.base import Source
-from taxi_platform.trips.contract import contract_of
-from taxi_platform.trips.errors import Conflict, LakeBusy, LakeError, SourceRefused, SourceUnavailable
-from taxi_platform.trips.months import Dataset, DatasetMonth, Month
-from taxi_platform.trips.publication import Publication
+from taxi_platform.trips.errors import (
+    Conflict,
+    LakeBusy,
+    LakeError,
+    SourceRefused,
+    SourceUnavailable,
+    WarehouseLocked,
+)
+from taxi_platform.trips.months import DatasetMonth, Month
 from taxi_platform.warehouse import open_warehouse
-from taxi_platform.warehouse.base import StoredRows, rejected_table, trips_table
+from taxi_platform.warehouse.base import StoredRows, rejected_table
+
+__all__ = ["COMPARE_EVERY", "MonthStatus", "Stage", "Status", "by_year", "failed_months", "status"]
 
 ASKED = 3
-"""Of the newest months the source is asked; of the others the manifest tells what was published."""
+"""The source is asked about so many of the newest months; for the others the manifest tells what was published."""
 RUNS = 2000
-"""So many of the latest runs are looked through for failures."""
-THREADS = 8
-"""Months looked at together. A month costs seven requests to a bucket; Google's client keeps ten connections."""
-
-
-class Stage(StrEnum):
-    """How far a month has come."""
-
-    LOADED = "loaded"
-    NOT_LOADED = "not loaded"
-    RAW = "raw"
-    OUTDATED = "outdated"
-    REPUBLISHED = "republished"
-    FAILED = "failed"
-    PUBLISHED = "published"
-    NOT_PUBLISHED = "not published"
-    UNKNOWN = "unknown"
+"""So many of the latest runs are searched for failures."""
 
 
 @dataclass(frozen=True)
@@ -70,119 +59,105 @@ class MonthStatus:
 
 @dataclass
 class Status:
-    """All months, and why the source could not be asked further, if it could not."""
+    """All months, and why source or tables could not be looked at further, where they could not.
 
-    months: list[MonthStatus] = field(default_factory=list)
-    source_problem: SourceUnavailable | SourceRefused | None = None
-
-
-@dataclass(frozen=True)
-class _Known:
-    """What is asked once for all months of a dataset; the lake is then looked at month by month.
-
-    `answers` are the source's, for the months it was asked about: None for not published.
+    `weak` are the months whose server sends neither ETag nor Last-Modified, see `comparing`.
     """
 
-    lake: Lake
-    reject: tuple[str, ...]
-    kept: Sequence[Month]
-    answers: Mapping[Month, Publication | None]
-    loaded: Mapping[str, StoredRows]
-    rejected: Mapping[str, StoredRows]
-    failures: Mapping[DatasetMonth, str]
-
-    def look(self, dataset_month: DatasetMonth) -> MonthStatus:
-        try:
-            return self._look(dataset_month)
-        except LakeBusy:
-            raise
-        except LakeError as error:
-            return MonthStatus(dataset_month.dataset.value, str(dataset_month.month), Stage.FAILED, problem=str(error))
-
-    # Three times, because a run may replace a file between its being found and its being read.
-    @tenacity.retry(retry=tenacity.retry_if_exception_type(Conflict), stop=tenacity.stop_after_attempt(3), reraise=True)
-    def _look(self, dataset_month: DatasetMonth) -> MonthStatus:
-        dataset, month = dataset_month.dataset.value, str(dataset_month.month)
-        kept = LakeMonth(self.lake, dataset_month)
-        versions = kept.versions()[0] if dataset_month.month in self.kept else []
-        raw, clean = (versions[-1], kept.footer()) if versions else (None, None)
-        published = self.answers.get(dataset_month.month)
-        state = MonthState(dataset_month, published, raw, clean, self.loaded.get(month), self.reject)
-        stage, failure = self._stage(state)
-        size = sum({version.key: version.size for version in versions}.values())  # going back lists a file twice
-        if clean is None:
-            return MonthStatus(dataset, month, stage, bytes=size, raw_versions=len(versions), problem=failure)
-        version = clean.file_version
-        side_files = (kept.rejected_key(version), kept.report_key(version))
-        size += clean.size + sum(found.size for key in side_files if (found := self.lake.stat(key)))
-        rejected = self._rows_rejected(kept, version)
-        return MonthStatus(dataset, month, stage, clean.rows, rejected, size, len(versions), version, failure)
-
-    def _stage(self, state: MonthState) -> tuple[Stage, str | None]:
-        """How far the month has come, and why its last run failed if it still needs work."""
-        stage = _stage(state, state.dataset_month.month in self.answers)
-        failure = self.failures.get(state.dataset_month)
-        if failure and stage not in (Stage.LOADED, Stage.NOT_PUBLISHED):
-            return Stage.FAILED, failure
-        return stage, None
-
-    def _rows_rejected(self, kept: LakeMonth, file_version: str) -> int | None:
-        """The table's count where it holds this version, else the report's."""
-        month = str(kept.dataset_month.month)
-        if month in self.loaded and self.loaded[month].file_versions == (file_version,):
-            return self.rejected[month].rows if month in self.rejected else 0
-        report = kept.report(file_version)
-        return report.rows_rejected if report else None
+    months: list[MonthStatus] = field(default_factory=list)
+    weak: list[DatasetMonth] = field(default_factory=list)
+    source_problem: SourceUnavailable | SourceRefused | None = None
+    warehouse_problem: WarehouseLocked | None = None
 
 
 def status(settings: Settings, newest: Month, failures: Mapping[DatasetMonth, str], ask_all: bool = False) -> Status:
-    """Look at every month there can be; makes nothing, neither a lake nor a database.
+    """Look at every month there can be; makes nothing, neither a lake nor a database, and waits for no lock.
 
     `failures` tells why the last run of a month failed. Raises what lake and warehouse raise.
     """
-    # Somebody waits for the picture: the source is tried once, and after a failure asked about no dataset any more.
-    source, found = open_source(settings.source_url, settings.datasets).for_polling(lambda: None), Status()
-    lake, warehouse = open_lake(settings.lake_url), open_warehouse(settings.warehouse_url)
-    with ThreadPoolExecutor(THREADS) as pool:
-        for dataset in settings.datasets:
-            kept = months_in_lake(lake, dataset)
-            months = list(dataset.first_month.until(max([newest, *kept])))  # a sample month may be newer
-            asked = [month for month in months if ask_all or newest.plus(-ASKED) < month <= newest]
-            loaded = warehouse.loaded_months(trips_table(dataset).name) if kept else {}
-            rejected = warehouse.loaded_months(rejected_table(dataset).name) if loaded else {}
-            answers = _ask(source, dataset, asked, found)
-            reject = contract_of(dataset).check_rules(settings.reject)
-            known = _Known(lake, reject, kept, answers, loaded, rejected, failures)
-            found.months += pool.map(known.look, [DatasetMonth(dataset, month) for month in months])
-    return found
+    # Somebody waits for the picture: the source is tried once, and after a failure asked about no further dataset.
+    source = open_source(settings.source_url, settings.datasets).for_polling(lambda: None)
+    lake, warehouse = open_lake(settings.lake_url), open_warehouse(settings.warehouse_url).for_polling()
+    overview = Status()
+    for dataset in settings.datasets:
+        survey = Survey(None if overview.source_problem else source, lake, warehouse, dataset, settings.reject)
+        states = _states(survey, newest, ask_all)
+        overview.source_problem = overview.source_problem or survey.source_problem
+        rejected: dict[str, StoredRows] = {}
+        if any(state.loaded for state in states):
+            try:
+                rejected = warehouse.loaded_months(rejected_table(dataset).name)
+            except WarehouseLocked as error:
+                survey.warehouse_problem = error
+        overview.warehouse_problem = overview.warehouse_problem or survey.warehouse_problem
+        rows = _Rows(survey, rejected, failures)
+        with ThreadPoolExecutor(MONTHS_AT_ONCE) as pool:
+            overview.months += pool.map(rows.of, states)
+        overview.weak += [state.dataset_month for state in states if state.raw and state.raw.publication.is_weak]
+    return overview
 
 
-def _ask(source: Source, dataset: Dataset, months: Sequence[Month], found: Status) -> dict[Month, Publication | None]:
-    """What the source says of these months, newest first, until it fails; notes that, and is then not asked again."""
-    answers: dict[Month, Publication | None] = {}
-    for month in reversed(months):
-        if found.source_problem:
-            break
+def _states(survey: Survey, newest: Month, ask_all: bool) -> list[MonthState]:
+    """All months of the survey's dataset, oldest first; a sample month may be newer than `newest`."""
+    months = list(survey.dataset.first_month.until(max([newest, *survey.months_in_lake])))
+    asked = [month for month in reversed(months) if ask_all or newest.plus(-ASKED) < month <= newest]
+    others = [month for month in months if month not in asked]
+    states = list(survey.look(others, ask_never))
+    # Few questions go one by one, so that a source that is down is asked once.
+    states += survey.look(asked, ask_always, MONTHS_AT_ONCE if ask_all else 1)
+    return sorted(states, key=lambda state: state.dataset_month)
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Turns the states of a dataset's months into rows of the status, with what only a person wants to know."""
+
+    survey: Survey
+    rejected: Mapping[str, StoredRows]
+    failures: Mapping[DatasetMonth, str]
+
+    def of(self, state: MonthState) -> MonthStatus:
         try:
-            answers[month] = source.stat(DatasetMonth(dataset, month))
-        except (SourceUnavailable, SourceRefused) as error:
-            found.source_problem = error
-    return answers
+            return self._of(state)
+        except LakeBusy:
+            raise
+        except LakeError as error:
+            dataset_month = state.dataset_month
+            return MonthStatus(dataset_month.dataset.value, str(dataset_month.month), Stage.FAILED, problem=str(error))
 
+    # Three times, because a run may replace a file between being listed and being read.
+    @tenacity.retry(retry=tenacity.retry_if_exception_type(Conflict), stop=tenacity.stop_after_attempt(3), reraise=True)
+    def _of(self, state: MonthState) -> MonthStatus:
+        dataset, month = state.dataset_month.dataset.value, str(state.dataset_month.month)
+        lake_month, lake = LakeMonth(self.survey.lake, state.dataset_month), self.survey.lake
+        stage, problem = self._stage(state)
+        # A restored file is listed twice and stored once.
+        size = sum({version.key: version.size for version in state.versions}.values())
+        clean = lake_month.footer() if state.clean else None
+        if clean is None:
+            return MonthStatus(dataset, month, stage, bytes=size, raw_versions=len(state.versions), problem=problem)
+        version = clean.file_version
+        side_files = [lake.stat(key) for key in (lake_month.rejected_key(version), lake_month.report_key(version))]
+        size += clean.size + sum(side_file.size for side_file in side_files if side_file)
+        rejected = self._rows_rejected(state, lake_month, version)
+        return MonthStatus(dataset, month, stage, clean.rows, rejected, size, len(state.versions), version, problem)
 
-def _stage(state: MonthState, asked: bool) -> Stage:
-    if state.raw is None and state.published is None:
-        return Stage.NOT_PUBLISHED if asked else Stage.UNKNOWN
-    if state.reason == Reason.OUTDATED and state.clean is None:
-        return Stage.RAW
-    stages = {
-        None: Stage.LOADED,
-        Reason.MISSING: Stage.PUBLISHED,
-        Reason.REPUBLISHED: Stage.REPUBLISHED,
-        Reason.OUTDATED: Stage.OUTDATED,
-        Reason.NOT_LOADED: Stage.NOT_LOADED,
-    }
-    return stages[state.reason]
+    def _stage(self, state: MonthState) -> tuple[Stage, str | None]:
+        """The month's stage, and why its last run failed if it still needs work."""
+        if state.problem:
+            return Stage.FAILED, str(state.problem)
+        failure = self.failures.get(state.dataset_month)
+        if failure and state.stage not in (Stage.LOADED, Stage.NOT_PUBLISHED):
+            return Stage.FAILED, failure
+        return state.stage, None
+
+    def _rows_rejected(self, state: MonthState, lake_month: LakeMonth, file_version: str) -> int | None:
+        """The table's count where it holds this version, else the report's."""
+        month = str(state.dataset_month.month)
+        if state.loaded and state.loaded.file_versions == (file_version,) and not self.survey.warehouse_problem:
+            return self.rejected[month].rows if month in self.rejected else 0
+        report = lake_month.report(file_version)
+        return report.rows_rejected if report else None
 
 
 def failed_months(settings: Settings) -> dict[DatasetMonth, str]:
@@ -201,7 +176,8 @@ def by_year(months: Sequence[MonthStatus]) -> list[tuple[str, list[MonthStatus]]
     lines: list[tuple[str, list[MonthStatus]]] = []
     for year, group in groupby(months, key=lambda month: month.month[:4]):
         of_year = list(group)
-        known = of_year if any(month.stage != Stage.UNKNOWN for month in of_year) else []
+        is_known = any(month.stage != Stage.UNKNOWN or month.raw_versions for month in of_year)
+        known = of_year if is_known else []
         if lines and not known and not lines[-1][1]:
             lines[-1] = (f"{lines[-1][0][:4]}–{year}", [])
         else:

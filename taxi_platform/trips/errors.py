@@ -71,5 +71,9 @@ class WarehouseBusy(WarehouseError, TransientError):
     """The warehouse does not respond, or another process holds a lock on it."""
 
 
+class WarehouseLocked(WarehouseBusy):
+    """Another program or load holds the warehouse's file, and this caller does not wait for long."""
+
+
 class Conflict(TransientError):
     """Another run published the same month first. Starting over sees the new state."""

@@ -28,6 +28,12 @@ class Publication:
         return f"{self.url} {self.version}"
 
     @property
+    def is_weak(self) -> bool:
+        """Whether the server tells nothing but the length, so that only the bytes show whether the file changed."""
+        is_web = self.url.startswith(("http://", "https://"))
+        return is_web and self.etag is None and self.last_modified is None
+
+    @property
     def is_synthetic(self) -> bool:
         """Whether it is a generated sample month."""
         return self.url.startswith(SYNTHETIC)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from taxi_platform.trips.contract import Column
-from taxi_platform.trips.errors import Conflict, IntegrityError, WarehouseBusy, WarehouseError
+from taxi_platform.trips.errors import Conflict, IntegrityError, WarehouseError, WarehouseLocked
 from taxi_platform.trips.months import DatasetMonth
 from taxi_platform.trips.plan import Change
 from taxi_platform.warehouse.fingerprint import (
@@ -91,6 +91,10 @@ class Warehouse(ABC):
 
         Raises `MissingTable` to `read` where there is no database yet.
         """
+
+    def for_polling(self) -> Warehouse:
+        """The same warehouse for a caller who never waits: raises `WarehouseLocked` where another holds it."""
+        return self
 
     @abstractmethod
     def example_query(self, table: str) -> str:
@@ -217,9 +221,9 @@ def check_arrived(table: Table, expected: Fingerprint, arrived: Fingerprint) -> 
         )
 
 
-def busy_with_other_run(what: str) -> WarehouseBusy:
-    """The error for a lock that another run of ours has held for `OTHER_RUN_WAIT_SECONDS`."""
-    return WarehouseBusy(f"Another run has held {what} for half an hour.", "Stop that run if it is stuck.")
+def busy_with_other_run(what: str, seconds: float = OTHER_RUN_WAIT_SECONDS) -> WarehouseLocked:
+    """The error for a lock that another run of ours has held for `seconds`."""
+    return WarehouseLocked(f"Another run has held {what} for more than {seconds:g} s.", "Stop that run if it is stuck.")
 
 
 def _fingerprint(session: Session, table: Table, relation: str) -> Fingerprint:

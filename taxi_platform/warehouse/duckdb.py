@@ -20,7 +20,7 @@ from tenacity import Retrying, retry_if_exception_message, stop_after_delay, wai
 
 from taxi_platform.trips.casting import identifier, literal
 from taxi_platform.trips.contract import Column
-from taxi_platform.trips.errors import WarehouseBusy, WarehouseError
+from taxi_platform.trips.errors import WarehouseError, WarehouseLocked
 from taxi_platform.trips.faults import fault_point
 from taxi_platform.trips.months import DatasetMonth
 from taxi_platform.warehouse.base import OTHER_RUN_WAIT_SECONDS, Action, Warehouse, busy_with_other_run
@@ -29,6 +29,9 @@ from taxi_platform.warehouse.tables import Table, TableFile
 
 OTHER_PROGRAM_WAIT_SECONDS = 20.0
 """Other programs may hold the file for as long as somebody looks at it."""
+
+POLLING_SECONDS = 0.5
+"""For a caller who does not wait: long enough for another short read to end, not for a load."""
 
 OWN_FILE = "Set TAXI_WAREHOUSE_URL to a file that you own."
 
@@ -99,12 +102,17 @@ class DuckDBWarehouse(Warehouse):
         memory_limit: str = "512MB",
         threads: int = 2,
         wait_seconds: float = OTHER_PROGRAM_WAIT_SECONDS,
+        other_run_wait_seconds: float = OTHER_RUN_WAIT_SECONDS,
     ) -> None:
         self.path = path.absolute()
         self.url = f"duckdb://{self.path}"
         self.memory_limit = memory_limit
         self.threads = threads
         self.wait_seconds = wait_seconds
+        self.other_run_wait_seconds = other_run_wait_seconds
+
+    def for_polling(self) -> DuckDBWarehouse:
+        return DuckDBWarehouse(self.path, self.memory_limit, self.threads, POLLING_SECONDS, POLLING_SECONDS)
 
     def example_query(self, table: str) -> str:
         query = f"SELECT file_month, count(*) AS trips FROM {table} GROUP BY 1 ORDER BY 1"
@@ -119,14 +127,14 @@ class DuckDBWarehouse(Warehouse):
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             lock = FileLock(self.path.with_name(self.path.name + ".lock"))
-            with lock.acquire(timeout=OTHER_RUN_WAIT_SECONDS):
+            with lock.acquire(timeout=self.other_run_wait_seconds):
                 connection = self._open(read_only=action == "read")
                 try:
                     yield DuckDBSession(connection)
                 finally:
                     connection.close()
         except Timeout:
-            raise busy_with_other_run(str(self.path)) from None
+            raise busy_with_other_run(str(self.path), self.other_run_wait_seconds) from None
         except PermissionError as error:
             raise WarehouseError(f"Cannot write {self.path}: {error.strerror}.", OWN_FILE) from error
         except (duckdb.Error, OSError) as error:
@@ -162,7 +170,7 @@ class DuckDBWarehouse(Warehouse):
                 raise
             holder = re.search(r"held in (.+?\(PID \d+\))", str(error))
             name = f" ({holder[1]})" if holder else ""
-            raise WarehouseBusy(
+            raise WarehouseLocked(
                 f"Another program holds {self.path} open{name}.",
                 "Close it there, or let that program open the file read-only, and run again.",
             ) from error

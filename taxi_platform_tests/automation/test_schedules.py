@@ -1,9 +1,34 @@
-"""What TAXI_SCHEDULE takes."""
+"""What schedules ask for: the limit, the months that are left out, the day's requests, locked tables; TAXI_SCHEDULE."""
 
+import re
+from collections import Counter
+from dataclasses import dataclass
+from datetime import datetime
+from zoneinfo import ZoneInfo
+
+import dagster as dg
 import pytest
+from dagster._core.test_utils import create_run_for_test, freeze_time
 
-from taxi_platform.automation.publication import check_schedule
+from taxi_platform.automation import ticks
+from taxi_platform.automation.busy_months import RANGE_TAGS, dataset_months_of
+from taxi_platform.automation.schedules import CATCH_UP, check_schedule
+from taxi_platform.definitions import build_definitions
+from taxi_platform.ingestion import steps, survey_state
+from taxi_platform.lake import open_lake
+from taxi_platform.settings import load_settings
+from taxi_platform.sources.sample.source import SampleSource
+from taxi_platform.trips.cleaning import Engine
 from taxi_platform.trips.errors import SettingError
+from taxi_platform.trips.months import DatasetMonth, Month
+from taxi_platform.warehouse import open_warehouse
+from taxi_platform_tests.ingestion.test_survey import held
+from taxi_platform_tests.support.web import S3_DENIED, Page, serving
+
+NOW = datetime(2026, 11, 25, 6, 14, tzinfo=ZoneInfo("America/New_York"))
+TODAY = {"taxi/asked_on": "2026-11-25"}
+NEWEST = Month(2026, 9)
+FAILED, WAITING, STARTED = (dg.DagsterRunStatus[name] for name in ("FAILURE", "NOT_STARTED", "STARTED"))
 
 
 @pytest.mark.parametrize("cron", ["every morning", "61 6 * * *"])
@@ -15,3 +40,180 @@ def test_a_wrong_cron_line_is_named_with_an_example(cron):
 @pytest.mark.parametrize("cron", [None, "30 22 * * 1-5"])
 def test_a_cron_line_and_none_pass(cron):
     check_schedule(cron)
+
+
+@dataclass
+class Daemon:
+    """The daemon's part: evaluates ticks over an instance whose runs the test makes."""
+
+    web: object
+    instance: dg.DagsterInstance
+    definitions: dg.Definitions
+
+    def tick(self, now=NOW, name="green_schedule"):
+        """The months that a tick of the schedule requests, and its message where it requests none."""
+        repository, resources = self.definitions.get_repository_def(), self.definitions.resources
+        built = dg.build_schedule_context(self.instance, now, resources=resources, repository_def=repository)
+        with freeze_time(now), built as context:
+            result = repository.get_schedule_def(name).evaluate_tick(context)
+        return [Month.parse(request.partition_key) for request in result.run_requests], result.skip_message
+
+    def sensor(self):
+        repository, resources = self.definitions.get_repository_def(), self.definitions.resources
+        built = dg.build_sensor_context(self.instance, definitions=self.definitions, resources=resources)
+        with freeze_time(NOW), built as context:
+            result = repository.get_sensor_def("green_publication").evaluate_tick(context)
+        return [Month.parse(request.partition_key) for request in result.run_requests], result.skip_message
+
+    def runs(self, status, months, **tags):
+        for month in months:
+            run_tags = {"dagster/partition": str(month), **TODAY, **tags}
+            create_run_for_test(self.instance, job_name="green_ingest", status=status, tags=run_tags)
+
+    def publish(self, *months):
+        for month in months:
+            self.web.pages[f"/green_{month}.csv.gz"] = Page(b"a file", etag=f'"{month}"')
+
+    def asked(self):
+        return Counter(path.removeprefix("/green_")[:7] for _, path, _ in self.web.requests)
+
+
+@pytest.fixture
+def daemon(monkeypatch, tmp_path):
+    """Green since 2013-08, 158 months, of which none is published yet."""
+    with serving() as web:
+        monkeypatch.setenv("TAXI_SOURCE_URL", web.url + "/{dataset}_{month}.csv.gz")
+        monkeypatch.setenv("TAXI_DATASETS", "green")
+        monkeypatch.setenv("TAXI_SINCE", "2009-01")
+        monkeypatch.setattr(ticks, "PAUSE_SECONDS", 0.0)
+        for month in Month(2013, 8).until(NEWEST):
+            web.pages[f"/green_{month}.csv.gz"] = Page(S3_DENIED, 403)
+        (tmp_path / "dagster").mkdir()
+        with dg.DagsterInstance.local_temp(str(tmp_path / "dagster")) as instance:
+            yield Daemon(web, instance, build_definitions(load_settings()))
+
+
+def back(first, count):
+    return [NEWEST.plus(-n) for n in range(first, first + count)]
+
+
+def test_a_tick_asks_for_the_newest_months_up_to_the_limit_and_about_few_others(daemon):
+    daemon.publish(*back(0, 158))
+    months, _ = daemon.tick()
+    assert months == back(0, CATCH_UP)
+    assert len(daemon.asked()) < CATCH_UP + 10
+
+
+def test_the_next_tick_leaves_out_what_waits_and_asks_for_so_many_that_the_limit_is_kept(daemon):
+    daemon.publish(*back(0, 158))
+    daemon.tick()
+    daemon.runs(WAITING, back(0, 6))
+    daemon.web.requests.clear()
+    months, _ = daemon.tick()
+    assert months == back(CATCH_UP, CATCH_UP - 6)  # the others ended meanwhile, and come again in their turn
+    assert not set(map(str, back(0, 6))) & set(daemon.asked())
+
+
+def test_a_full_queue_is_left_alone_but_for_the_newest_months(daemon):
+    daemon.publish(*back(0, 158))
+    daemon.runs(STARTED, back(1, CATCH_UP))
+    months, _ = daemon.tick()
+    assert months == [NEWEST]
+    daemon.runs(STARTED, [NEWEST])
+    months, message = daemon.tick()
+    assert months == []
+    assert "37 months: a run is under way or waiting." in message
+    assert "121 months (2013-08 to 2023-08) will be looked at when fewer runs wait." in message
+
+
+def test_months_that_failed_today_do_not_starve_the_others_and_are_called_failed(daemon):
+    daemon.publish(*back(0, 60))
+    daemon.runs(FAILED, back(0, CATCH_UP))
+    months, _ = daemon.tick()
+    assert months == back(CATCH_UP, 60 - CATCH_UP)
+    daemon.runs(FAILED, back(CATCH_UP, 60 - CATCH_UP))
+    months, message = daemon.tick()
+    assert months == []
+    assert "60 months (2021-10 to 2026-09) failed today and will be tried again tomorrow." in message
+    assert "under way" not in message
+    months, _ = daemon.tick(NOW.replace(day=26))
+    assert months == back(0, CATCH_UP)
+
+
+def test_a_range_of_an_older_version_counts_for_each_of_its_months(daemon):
+    daemon.publish(*back(0, 8))
+    first, last = RANGE_TAGS
+    tags = {first: "2026-03", last: "2026-07", **TODAY}
+    run = create_run_for_test(daemon.instance, job_name="green_ingest", status=STARTED, tags=tags)
+    assert dataset_months_of(run) == [DatasetMonth.parse("green", f"2026-0{n}") for n in range(3, 8)]
+    months, _ = daemon.tick()
+    assert [str(month) for month in months] == ["2026-09", "2026-08", "2026-02"]
+
+
+def test_a_run_of_another_dataset_or_asset_is_none_of_its_months(daemon):
+    daemon.publish(NEWEST)
+    for tags in ({"dagster/partition": "2026-09"}, {"dagster/partition": "customers"}, {}):
+        create_run_for_test(daemon.instance, job_name="yellow_ingest", status=STARTED, tags=tags)
+    months, _ = daemon.tick()
+    assert months == [NEWEST]
+
+
+def test_what_a_tick_does_not_reach_is_named_and_the_next_one_continues_there(daemon, monkeypatch):
+    oldest = Month(2013, 8)
+    daemon.publish(oldest)
+    monkeypatch.setattr(survey_state, "ASK_AGAIN", survey_state.ASK_NEWEST_AGAIN)
+    monkeypatch.setattr(ticks, "LOOK_SECONDS", 0.0)
+    months, message = daemon.tick()
+    assert (months, daemon.asked()) == ([], Counter())
+    assert message == "158 months (2013-08 to 2026-09) not reached in this tick; the next one continues there."
+    monkeypatch.setattr(ticks, "LOOK_SECONDS", 60.0)
+    months, _ = daemon.tick()
+    assert months == [oldest]
+
+
+def test_no_number_of_ticks_exceeds_the_days_requests(daemon, monkeypatch):
+    monkeypatch.setattr(survey_state, "REQUESTS_A_DAY", 100)
+    monkeypatch.setattr(ticks, "REQUESTS_A_DAY", 100)
+    for _ in range(4):
+        _, message = daemon.tick()
+        daemon.sensor()
+    assert "the source's 100 requests for today are used up" in message
+    assert sum(daemon.asked().values()) == 100
+    # What was not asked about today comes first tomorrow.
+    daemon.web.requests.clear()
+    daemon.tick(NOW.replace(day=26))
+    assert len(daemon.asked()) == 50
+    assert str(NEWEST.plus(-60)) in daemon.asked()
+
+
+def test_a_table_that_a_load_holds_lets_ticks_judge_by_the_lake(daemon):
+    settings = load_settings()
+    lake, warehouse = open_lake(settings.lake_url), open_warehouse(settings.warehouse_url)
+    for month in back(1, 2):
+        dataset_month = DatasetMonth.parse("green", str(month))
+        steps.fetch(SampleSource(50), lake, dataset_month, settings.home)
+        steps.clean(lake, dataset_month, settings.home, Engine(threads=1))
+    steps.load(lake, warehouse, DatasetMonth.parse("green", str(NEWEST.plus(-1))), settings.home)
+    with held(settings.home / "warehouse.duckdb.lock"):
+        months, message = daemon.tick()
+    assert months == []
+    assert "warehouse.duckdb" in message
+    assert "Months that are clean in the lake count as loaded this time." in message
+    months, _ = daemon.tick()
+    assert months == [NEWEST.plus(-2)]
+
+
+def test_a_source_that_is_down_is_said_and_the_lake_is_judged_without_it(daemon):
+    for page in daemon.web.pages.values():
+        page.status, page.body = 503, b"busy"
+    months, message = daemon.tick()
+    assert months == []
+    assert re.search(r"The source does not answer: http\S+ answered 503 Service Unavailable\.", message)
+    assert len(daemon.web.requests) <= 4
+
+
+def test_a_sensor_leaves_out_a_month_that_is_under_way(daemon):
+    daemon.publish(*back(0, 3))
+    daemon.runs(WAITING, [NEWEST])
+    months, _ = daemon.sensor()
+    assert months == [NEWEST.plus(-1)]

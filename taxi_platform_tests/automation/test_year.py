@@ -9,7 +9,7 @@ import dagster as dg
 import pytest
 from dagster._core.test_utils import freeze_time
 
-from taxi_platform.automation import publication
+from taxi_platform.automation import sensors, ticks
 from taxi_platform.definitions import build_definitions
 from taxi_platform.ingestion.survey import Survey
 from taxi_platform.lake import open_lake
@@ -50,10 +50,10 @@ def year(monkeypatch, tmp_path):
         monkeypatch.setenv("TAXI_NOTIFY_URLS", f"json://{hook.address}/hook")
         monkeypatch.setenv("TAXI_SOURCE_URL", web.url + "/{dataset}_tripdata_{month}.csv.gz")
         monkeypatch.setenv("TAXI_SINCE", "2025-10")
-        monkeypatch.setattr(publication, "PAUSE_SECONDS", 0.0)
+        monkeypatch.setattr(ticks, "PAUSE_SECONDS", 0.0)
         # One look a day instead of four, always at noon: the year takes a minute.
-        monkeypatch.setattr(publication, "LOOK_EVERY", timedelta(hours=20))
-        monkeypatch.setattr(publication, "JITTER", 0.0)
+        monkeypatch.setattr(sensors, "LOOK_EVERY", timedelta(hours=20))
+        monkeypatch.setattr(sensors, "JITTER", 0.0)
         (tmp_path / "dagster").mkdir()
         with dg.DagsterInstance.local_temp(str(tmp_path / "dagster")) as instance:
             yield Year(web, instance, build_definitions(load_settings()), Cdn(web, tmp_path), hook)

@@ -17,6 +17,7 @@ from taxi_platform.sources.sample.writing import write_sample
 from taxi_platform.trips.cleaning import Engine
 from taxi_platform.trips.months import Dataset, DatasetMonth, Month
 from taxi_platform.warehouse import open_warehouse
+from taxi_platform_tests.ingestion.test_survey import held
 from taxi_platform_tests.support.shared import TAXI
 from taxi_platform_tests.support.web import S3_DENIED, Page, serving
 
@@ -192,6 +193,36 @@ def test_a_month_that_failed_is_shown_with_the_reason_and_the_command(web, tmp_p
     months = {month["month"]: month for month in json.loads(run("status", "--json").stdout)}
     assert (months["2020-04"]["stage"], months["2020-05"]["stage"]) == ("loaded", "failed")
     assert months["2020-04"]["rows"] + months["2020-04"]["rows_rejected"] == 300
+
+
+def test_a_table_that_a_load_holds_is_not_waited_for(web):
+    bring("2020-01", "fetch", "clean", "load")
+    bring("2020-02", "fetch", "clean")
+    bring("2020-03", "fetch")
+    with held(load_settings().home / "warehouse.duckdb.lock"):
+        found = status(load_settings(), NEWEST, {})
+        told = run("status")  # ends, where it once waited for half an hour
+    assert stages(found) == {
+        "2020-03": Stage.RAW,
+        "2020-06": Stage.PUBLISHED,
+        "2020-07": Stage.PUBLISHED,
+        "2020-08": Stage.NOT_PUBLISHED,
+    }
+    by_month = {month.month: month for month in found.months}
+    assert by_month["2020-01"].rows + by_month["2020-01"].rows_rejected == 300
+    assert told.returncode == 0
+    assert "Months that are clean in the lake are shown as unknown." in told.stderr
+    assert "  2020  · · ○ ·" in told.stdout
+
+
+def test_files_that_only_their_bytes_tell_apart_are_counted(web):
+    web.pages["/green_2020-02.csv.gz"].etag = None
+    bring("2020-01", "fetch")
+    bring("2020-02", "fetch")
+    assert [str(each) for each in status(load_settings(), NEWEST, {}).weak] == ["green 2020-02"]
+    told = run("status").stdout
+    assert "1 of the files came without ETag and Last-Modified" in told
+    assert "30 days after the last comparison" in told
 
 
 def test_what_people_put_beside_the_months_of_a_lake_is_left_alone(tmp_path):

@@ -24,6 +24,8 @@ class Page:
     """Body bytes after which the connection breaks, for one GET after the other; then no more."""
     drip: float = 0
     """Seconds between single bytes."""
+    delay: float = 0
+    """Seconds before any answer."""
     ranges: bool = True
     length: int | None = None
     """A wrong Content-Length; -1 for none at all."""
@@ -65,6 +67,7 @@ def serving() -> Iterator[Web]:
             page = web.pages.get(path, Page(b"Not Found", 404))
             if page.first:
                 page = page.first.pop(0)
+            time.sleep(page.delay)
             status = page.status if with_body or not page.no_head else page.no_head
             body, start = page.body, 0
             headers = {"ETag": page.etag, "Last-Modified": page.modified, **page.headers}

@@ -1,0 +1,95 @@
+"""A sensor per dataset that watches the source for months that are new, republished or outdated.
+
+It is off until somebody switches it on, and may run beside the schedule: a month with a run under way is left alone.
+
+Dagster reads the annotations of these functions when it decorates them, so they are not postponed here.
+"""
+
+import json
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+import dagster as dg
+
+from taxi_platform.assets.names import job_name
+from taxi_platform.assets.resources import LakeResource, SourceResource, WarehouseResource
+from taxi_platform.automation.ticks import NEWEST, PRIORITY, Tick, run_request
+from taxi_platform.ingestion.survey import ask_always
+from taxi_platform.runs.dagster_internals import get_current_datetime
+from taxi_platform.trips.months import Dataset, Month, newest_month
+
+LOOK_EVERY = timedelta(hours=6)
+LOOK_AGAIN = timedelta(hours=1)
+"""After the source did not answer."""
+JITTER = 0.2
+OLDER = 2
+"""Months of the lake that are asked about at every look, in turn, beside the `NEWEST`: 16 questions a day in all."""
+TICK_SECONDS = 60
+
+
+@dataclass(frozen=True)
+class Cursor:
+    """What a sensor keeps: when to look next (UTC), and the older month that was asked about last."""
+
+    look_at: datetime = datetime(2009, 1, 1, tzinfo=UTC)
+    last_older: str = ""
+
+    @classmethod
+    def parse(cls, text: str | None) -> "Cursor":
+        try:
+            fields = json.loads(text or "{}")
+            return cls(datetime.fromisoformat(fields["look_at"]), str(fields["last_older"]))
+        except (ValueError, KeyError, TypeError):
+            return cls()
+
+    def __str__(self) -> str:
+        return json.dumps({"look_at": self.look_at.isoformat(timespec="seconds"), "last_older": self.last_older})
+
+
+def publication_sensor(dataset: Dataset, reject: Sequence[str]) -> dg.SensorDefinition:
+    """`yellow_publication` and its likes: a run for every month that is new, republished or outdated."""
+
+    @dg.sensor(
+        name=f"{dataset}_publication",
+        job_name=job_name(dataset),
+        minimum_interval_seconds=TICK_SECONDS,
+        description=(
+            f"Asks the source about the {NEWEST} newest months of {dataset} every {LOOK_EVERY.seconds // 3600} hours "
+            "(the tick of each minute only sees whether it is time) and about "
+            f"{OLDER} older ones in the lake, in turn, and starts a run for each that is new, republished or cleaned "
+            "under another contract or other reject rules. Months that were never fetched are the schedule's."
+        ),
+    )
+    def publication(
+        context: dg.SensorEvaluationContext, source: SourceResource, lake: LakeResource, warehouse: WarehouseResource
+    ) -> dg.SensorResult | dg.SkipReason:
+        now, cursor = get_current_datetime(), Cursor.parse(context.cursor)
+        if now < cursor.look_at:
+            return dg.SkipReason(f"The next look at the source is at {cursor.look_at:%Y-%m-%d %H:%M} UTC.")
+        tick = Tick(context.instance, dataset, now, reject, source, lake, warehouse)
+        newest = [newest_month(now.date()).plus(-back) for back in range(NEWEST)]
+        older = _next_in_turn(
+            [month for month in sorted(tick.survey.months_in_lake) if month < newest[-1]], cursor.last_older
+        )
+        due = tick.look([*newest, *older], ask_always, NEWEST + OLDER)
+        tick.state.save_answers()
+        was_answered = not (tick.survey.source_problem or tick.survey.not_reached or tick.survey.over_limit)
+        wait = LOOK_EVERY if was_answered else LOOK_AGAIN
+        look_at = now + wait * random.uniform(1 - JITTER, 1 + JITTER)
+        last_older = str(older[-1]) if older and was_answered else cursor.last_older
+        message = f"{tick.message()} The next look is at {look_at:%Y-%m-%d %H:%M} UTC."
+        if not due:
+            return dg.SensorResult(skip_reason=message, cursor=str(Cursor(look_at, last_older)))
+        context.log.info(message)
+        requests = [run_request(state, now, PRIORITY) for state in due]
+        return dg.SensorResult(run_requests=requests, cursor=str(Cursor(look_at, last_older)))
+
+    return publication
+
+
+def _next_in_turn(months: Sequence[Month], last: str) -> list[Month]:
+    """The next `OLDER` months after the last one that was asked about; after the newest comes the oldest."""
+    later = [month for month in months if str(month) > last]
+    return [*later, *months][: min(OLDER, len(months))]

@@ -1,0 +1,168 @@
+"""What the ticks of schedules and sensors share: one look at the months that no run is busy with, and its message."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import time
+from collections.abc import Collection, Sequence
+from contextlib import closing
+from datetime import UTC, datetime
+
+import dagster as dg
+
+from taxi_platform.assets.names import ASKED_TAG, PRIORITY_TAG, REASON_TAG
+from taxi_platform.assets.resources import LakeResource, SourceResource, WarehouseResource
+from taxi_platform.automation.busy_months import busy_months, day_of
+from taxi_platform.ingestion.survey import MonthState, Question, Stage, Survey, expected_on
+from taxi_platform.ingestion.survey_state import REQUESTS_A_DAY, SurveyState
+from taxi_platform.trips.months import Dataset, Month
+
+LOOK_SECONDS = 20.0
+"""For one tick's look: Dagster ends a tick after 60 s, and one request may take 30 s to be given up."""
+PAUSE_SECONDS = 0.2
+"""Before a request to the source, at most. With four at once and answers of 100 ms it gets 20 requests a second."""
+NEWEST = 2
+"""Months that are looked at in every tick, and whose runs pass the others in the queue."""
+PRIORITY, NO_PRIORITY = "10", "0"
+
+
+class Tick:
+    """One evaluation of a schedule or sensor of a dataset."""
+
+    def __init__(
+        self,
+        instance: dg.DagsterInstance,
+        dataset: Dataset,
+        now: datetime,
+        reject: Sequence[str],
+        source: SourceResource,
+        lake: LakeResource,
+        warehouse: WarehouseResource,
+    ) -> None:
+        self.dataset = dataset
+        self.busy = busy_months(instance, dataset, now)
+        # The URL may hold a password; its hash tells sources apart as well.
+        source_name = hashlib.sha256(source.url.encode()).hexdigest()[:12]
+        self.state = SurveyState(lake.work_home, dataset, source_name, now.astimezone(UTC))
+        self.survey = Survey(
+            source.open().for_polling(_pause),
+            lake.open(),
+            warehouse.open().for_polling(),
+            dataset,
+            reject,
+            self.state,
+            LOOK_SECONDS,
+        )
+        self.states: list[MonthState] = []
+        self.unfinished: list[Month] = []
+        self.failed_today: list[Month] = []
+        self.without_room: list[Month] = []
+
+    def look(
+        self, months: Sequence[Month], ask: Question, enough: int, without_room: Collection[Month] = ()
+    ) -> list[MonthState]:
+        """The months that need a run, in order, at most `enough`.
+
+        Months that a run is busy with and those that failed today are left out before anything is asked, and so are
+        those for which the queue is too long already.
+        """
+        self.unfinished = [month for month in months if month in self.busy.unfinished]
+        self.failed_today = sorted(self.busy.failed_today.intersection(months) - self.busy.unfinished)
+        idle = [month for month in months if month not in self.busy]
+        self.without_room = [month for month in idle if month in without_room]
+        due: list[MonthState] = []
+        with closing(self.survey.look([month for month in idle if month not in without_room], ask)) as states:
+            for state in states:
+                self.states.append(state)
+                if state.reason:
+                    due.append(state)
+                if len(due) >= enough:
+                    break
+        return due
+
+    def save_stop(self, in_order: Sequence[Month]) -> None:
+        """Remember the last of these months that was looked at, unless all were."""
+        if self.without_room:
+            self.state.save_answers()
+            return
+        seen = {state.dataset_month.month for state in self.states} - {*self.survey.over_limit}
+        looked_at = [month for month in in_order if month in seen]
+        is_complete = not (self.survey.not_reached or self.survey.over_limit or self.survey.source_problem)
+        if looked_at and not self.survey.source_problem:
+            self.state.save(None if is_complete else looked_at[-1])
+        elif is_complete:
+            self.state.save(None)
+        else:
+            self.state.save_answers()
+
+    def message(self) -> str:
+        """What a person reads beside the tick: what was found, and what was not looked at and why."""
+        sentences = [*self._problems(), *self._left_out()]
+        missing = [state.dataset_month for state in self.states if state.stage == Stage.NOT_PUBLISHED]
+        if missing:
+            last = max(missing)
+            sentences.append(f"{last} is not published yet; expected about {expected_on(last.month):%Y-%m-%d}.")
+        requested = sum(state.reason is not None for state in self.states)
+        if requested:
+            sentences.insert(0, f"Runs are requested for {_count(requested)}.")
+        return " ".join(sentences) or "Every month that was looked at is loaded in its last version."
+
+    def _problems(self) -> list[str]:
+        sentences = []
+        if self.survey.source_problem:
+            sentences.append(f"The source does not answer: {self.survey.source_problem.problem}")
+        if self.survey.warehouse_problem:
+            sentences.append(
+                f"{self.survey.warehouse_problem.problem} Months that are clean in the lake count as loaded this time."
+            )
+        damaged = [state for state in self.states if state.problem]
+        if damaged:
+            more = f" (and {len(damaged) - 1} more)" if len(damaged) > 1 else ""
+            sentences.append(f"{damaged[0].dataset_month} cannot be judged{more}. {damaged[0].problem}")
+        return sentences
+
+    def _left_out(self) -> list[str]:
+        sentences = []
+        if self.unfinished:
+            sentences.append(f"{_count(len(self.unfinished))}: a run is under way or waiting.")
+        if self.failed_today:
+            sentences.append(f"{_span(self.failed_today)} failed today and will be tried again tomorrow.")
+        if self.without_room:
+            sentences.append(f"{_span(self.without_room)} will be looked at when fewer runs wait.")
+        if self.survey.over_limit:
+            sentences.append(
+                f"{_span(self.survey.over_limit)} will be asked about tomorrow: "
+                f"the source's {REQUESTS_A_DAY} requests for today are used up."
+            )
+        not_reached = self.survey.not_reached
+        if not_reached and not self.survey.source_problem:
+            sentences.append(f"{_span(not_reached)} not reached in this tick; the next one continues there.")
+        return sentences
+
+
+def run_request(state: MonthState, now: datetime, priority: str) -> dg.RunRequest:
+    """The run that a month needs. `now` is the tick's time."""
+    version = state.published.version if state.published else "kept"
+    today = day_of(now)
+    return dg.RunRequest(
+        # Dagster honours a key only once: with the day in it, a month that failed gets another chance the next day.
+        run_key=f"{state.dataset_month} {version} {state.file_version or 'new'} {today}",
+        partition_key=str(state.dataset_month.month),
+        tags={PRIORITY_TAG: priority, REASON_TAG: str(state.reason), ASKED_TAG: today},
+    )
+
+
+def _pause() -> None:
+    time.sleep(random.uniform(0, PAUSE_SECONDS))
+
+
+def _count(months: int) -> str:
+    return "1 month" if months == 1 else f"{months} months"
+
+
+def _span(months: Collection[Month]) -> str:
+    """`2020-04`, or `36 months (2019-01 to 2021-12)`."""
+    if len(months) == 1:
+        return str(min(months))
+    return f"{len(months)} months ({min(months)} to {max(months)})"

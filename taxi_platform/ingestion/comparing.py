@@ -1,0 +1,31 @@
+"""Published files whose headers do not tell whether they have changed: they are fetched and compared by sha256.
+
+A server that sends neither ETag nor Last-Modified leaves only the length, which a corrected file may share.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from taxi_platform.lake.months import RawVersion
+from taxi_platform.trips.publication import Publication
+
+COMPARE_EVERY = timedelta(days=30)
+"""How long a comparison holds. The TLC corrected files on ten days in four years, and the largest have 500 MB."""
+
+
+def must_compare(raw: RawVersion, offered: Publication, now: datetime) -> bool:
+    """Whether the offered file has to be fetched to see whether it still is `raw`.
+
+    `raw.time` is renewed by each comparison. A restored file is left alone: the source would bring back at once the
+    very file that it replaces. `now` has a time zone.
+    """
+    if not offered.is_weak or raw.instead_of or not raw.is_of(offered):
+        return False
+    try:
+        fetched = datetime.fromisoformat(raw.time)
+    except ValueError:
+        return True
+    if fetched.tzinfo is None:
+        fetched = fetched.replace(tzinfo=UTC)
+    return now - fetched > COMPARE_EVERY

@@ -1,0 +1,140 @@
+"""What one tick of a dataset leaves for the next: where it stopped, what was not published, and the day's requests.
+
+Schedules have no cursor, so this is a small file under `$TAXI_HOME/survey/`. Losing it costs time only.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from taxi_platform.trips.errors import LakeBusy, LakeError
+from taxi_platform.trips.months import Dataset, Month, newest_month
+
+REQUESTS_A_DAY = 750
+"""To the source, per dataset and day (UTC). All 213 months of yellow once are 426 requests, the newest three every hour
+144 and the sensor 32: 602."""
+
+REQUESTS_A_QUESTION = 2
+"""A HEAD, and a GET of one byte where it is forbidden: S3 answers so for every month that is not published."""
+
+NEWEST = 3
+"""Months that are likely to be published any day."""
+ASK_NEWEST_AGAIN = timedelta(hours=1)
+ASK_AGAIN = timedelta(hours=20)
+"""After "not published". Other months are asked about once a day; less than 24 hours, because ticks may come early."""
+
+LOCK_SECONDS = 5
+"""The file is locked for a millisecond at a time."""
+
+
+@dataclass
+class _Content:
+    source: str
+    day: str
+    requests: int = 0
+    stopped_at: str | None = None
+    not_published: dict[str, str] = field(default_factory=dict)
+    """Month → when the source said so, as ISO time."""
+
+
+class SurveyState:
+    """The file of one dataset. `source` names the source (no secret); `now` is the tick's time in UTC.
+
+    Safe for several threads and processes. Raises `LakeError` where the folder cannot be written.
+    """
+
+    def __init__(self, home: Path, dataset: Dataset, source: str, now: datetime) -> None:
+        self.path = home / "survey" / f"{dataset}.json"
+        self.source, self.now = source, now
+        self._threads = threading.Lock()
+        self._content = self._read()
+        self._noted: dict[str, str] = {}
+
+    def newest_first_from_last_stop(self, months: Sequence[Month]) -> list[Month]:
+        """The months, which are given newest first, beginning with those that the last tick did not reach."""
+        stopped_at = self._content.stopped_at
+        later = [month for month in months if stopped_at and str(month) < stopped_at]
+        return [*later, *(month for month in months if month not in later)]
+
+    def was_not_published(self, month: Month) -> bool:
+        """Whether the source said so recently enough."""
+        asked = self._content.not_published.get(str(month))
+        if asked is None:
+            return False
+        is_new = month > newest_month(self.now.date()).plus(-NEWEST)
+        age = self.now - datetime.fromisoformat(asked)
+        return timedelta(0) <= age < (ASK_NEWEST_AGAIN if is_new else ASK_AGAIN)
+
+    def note_not_published(self, month: Month) -> None:
+        self._noted[str(month)] = self.now.isoformat(timespec="seconds")
+
+    def take_question(self) -> bool:
+        """Count one question to the source; False where the day's requests are used up."""
+        with self._changing() as content:
+            if content.requests + REQUESTS_A_QUESTION > REQUESTS_A_DAY:
+                return False
+            content.requests += REQUESTS_A_QUESTION
+        return True
+
+    def save(self, stopped_at: Month | None) -> None:
+        """Keep what was learned; `stopped_at` is the last month that was looked at, None where all were."""
+        with self._changing() as content:
+            content.stopped_at = str(stopped_at) if stopped_at else None
+            content.not_published.update(self._noted)
+
+    def save_answers(self) -> None:
+        """Keep what was learned, for a caller that did not follow the order of the last stop."""
+        with self._changing() as content:
+            content.not_published.update(self._noted)
+
+    @contextmanager
+    def _changing(self) -> Iterator[_Content]:
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self._threads, FileLock(self.path.with_suffix(".lock"), timeout=LOCK_SECONDS, poll_interval=0.01):
+                content = self._read()
+                yield content
+                part = self.path.with_suffix(".part")
+                part.write_text(json.dumps(asdict(content), indent=1), encoding="utf-8")
+                part.replace(self.path)
+        except Timeout:
+            raise LakeBusy(f"{self.path} is locked.", "Run again.") from None
+        except OSError as error:
+            raise LakeError(
+                f"Cannot write {self.path}: {error.strerror}.", "Set TAXI_HOME to a folder that you own."
+            ) from error
+
+    def _read(self) -> _Content:
+        """The file's content; a new one where there is none, where it is damaged, or where the source is another."""
+        today = f"{self.now:%Y-%m-%d}"
+        try:
+            content = _checked(json.loads(self.path.read_text("utf-8")))
+        except (OSError, ValueError, TypeError):
+            return _Content(self.source, today)
+        if content.source != self.source:
+            return _Content(self.source, today)
+        if content.day != today:
+            content.day, content.requests = today, 0
+        return content
+
+
+def _checked(fields: object) -> _Content:
+    """The fields as content; raises `ValueError` or `TypeError` for any that does not hold what it should."""
+    if not isinstance(fields, dict):
+        raise TypeError("not an object")
+    content = _Content(**fields)
+    if type(content.requests) is not int or content.requests < 0 or not isinstance(content.not_published, dict):
+        raise TypeError("wrong types")
+    if not isinstance(content.stopped_at, str | None):
+        raise TypeError("wrong types")
+    if any(datetime.fromisoformat(time).tzinfo is None for time in content.not_published.values()):
+        raise ValueError("a time without a zone")
+    return content
