@@ -82,19 +82,15 @@ class Tick:
         return due
 
     def save_stop(self, in_order: Sequence[Month]) -> None:
-        """Remember the last of these months that was looked at, unless all were."""
-        if self.without_room:
-            self.state.save_answers()
-            return
-        seen = {state.dataset_month.month for state in self.states} - {*self.survey.over_limit}
+        """Remember the last of these months that was looked at, unless all were; without an answer keep the place."""
+        survey = self.survey
+        was_cut_short = bool(survey.not_reached or survey.over_limit)
+        seen = {state.dataset_month.month for state in self.states}.difference(survey.over_limit)
         looked_at = [month for month in in_order if month in seen]
-        is_complete = not (self.survey.not_reached or self.survey.over_limit or self.survey.source_problem)
-        if looked_at and not self.survey.source_problem:
-            self.state.save(None if is_complete else looked_at[-1])
-        elif is_complete:
-            self.state.save(None)
-        else:
+        if self.without_room or survey.source_problem or (was_cut_short and not looked_at):
             self.state.save_answers()
+        else:
+            self.state.save(looked_at[-1] if was_cut_short else None)
 
     def message(self) -> str:
         """What a person reads beside the tick: what was found, and what was not looked at and why."""

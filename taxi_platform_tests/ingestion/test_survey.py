@@ -32,7 +32,7 @@ NOW = datetime(2021, 3, 1, 12, 0, tzinfo=UTC)
 
 
 @dataclass
-class House:
+class Place:
     """A lake, a warehouse and their home."""
 
     home: Path
@@ -60,7 +60,7 @@ class House:
 
 @pytest.fixture
 def house(tmp_path):
-    return House(tmp_path / "home")
+    return Place(tmp_path / "home")
 
 
 @dataclass
@@ -102,7 +102,7 @@ def test_months_come_in_the_order_asked_for_and_several_questions_are_under_way_
     assert {state.stage for state in states} == {Stage.PUBLISHED, Stage.NOT_PUBLISHED}
 
 
-def test_whoever_has_enough_stops_and_the_rest_is_not_asked_about(house):
+def test_a_caller_that_has_enough_stops_and_the_rest_is_not_asked_about(house):
     source = Answers(tuple(MONTHS))
     survey = house.survey(source)
     look = survey.look(MONTHS)
