@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
     from taxi_platform.runs.ingest import IngestOptions
 
-DEMO_MONTHS = 3
+DEMO_MONTHS = {Dataset.YELLOW: 12, Dataset.GREEN: 3, Dataset.FHV: 3, Dataset.FHVHV: 3}
+"""A year of one dataset, so that a trend shows; few of the others, so that it takes less than half a minute."""
 DEFAULT_JOBS = 2
 STEPS = ("raw_file", "cleaning", "rows_accounted_for", "trips", "table_matches_clean_trips")
 """The steps of a run, for the progress bar."""
@@ -32,13 +33,13 @@ STEPS = ("raw_file", "cleaning", "rows_accounted_for", "trips", "table_matches_c
 
 @click.command()
 def demo() -> None:
-    """Run three recent months of every dataset, end to end."""
+    """Run recent months of every dataset, end to end: twelve of yellow, three of the others."""
     settings = checked_settings()
     newest = newest_month(today())
     dataset_months = [
         DatasetMonth(dataset, newest.plus(-back))
         for dataset in settings.datasets
-        for back in reversed(range(DEMO_MONTHS))
+        for back in reversed(range(DEMO_MONTHS[dataset]))
     ]
     results = _ingest(settings, dataset_months)
     print_table(results)
@@ -199,7 +200,19 @@ def _ingest(
     options = IngestOptions(force, tuple(reject), use_lake_copy, patient)
     jobs = min(jobs or min(DEFAULT_JOBS, os.cpu_count() or 1), len(dataset_months))
     results = {result.dataset_month: result for result in _run_months(settings, dataset_months, options, jobs, quiet)}
+    _deliver_notifications(settings)
     return [results.get(month) or MonthResult(month, IngestStatus.NOT_BEGUN) for month in dataset_months]
+
+
+def _deliver_notifications(settings: Settings) -> None:
+    """Deliver messages about these runs now, as no daemon may be running to do so; problems fail no month."""
+    if not settings.notify_urls:
+        return
+    from taxi_platform.notifications.delivery import deliver_notifications
+    from taxi_platform.runs.instance import open_instance
+
+    with open_instance(settings) as instance:
+        deliver_notifications(instance, settings, lambda message: errors.print(message, soft_wrap=True))
 
 
 def _run_months(

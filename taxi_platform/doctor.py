@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
+from taxi_platform.ingestion.load import load_zones, zones_are_loaded
+from taxi_platform.ingestion.views import views_path
 from taxi_platform.lake import open_lake
 from taxi_platform.settings import NAMES, Settings, open_warehouses, unknown_names
 from taxi_platform.sources import open_source
@@ -40,6 +42,8 @@ def plan(settings: Settings) -> Iterator[Change]:
     yield from open_lake(settings.lake_url).plan()
     for _, warehouse in open_warehouses(settings):
         yield from warehouse.plan(tables_of(settings))
+        missing = not zones_are_loaded(warehouse)
+        yield Change(f"taxi zones in {warehouse.url}", missing, partial(load_zones, warehouse))
 
 
 def examine(settings: Settings, newest: Month) -> Iterator[Finding]:
@@ -48,6 +52,7 @@ def examine(settings: Settings, newest: Month) -> Iterator[Finding]:
     yield _check("home", partial(_home, settings))
     yield _check("source", partial(_source, settings, newest))
     yield _check("lake", partial(_lake, settings))
+    yield _check("views", partial(_views, settings))
     for name in ("warehouse", "serving") if settings.serving_url else ("warehouse",):
         yield _check(name, partial(_warehouse, settings, name))
     if settings.notify_urls:
@@ -105,10 +110,17 @@ def _notifications(settings: Settings) -> str:
     return f"{len(settings.notify_urls)} channels; taxi notify test sends each a message"
 
 
+def _views(settings: Settings) -> str:
+    path = views_path(settings.home)
+    return f"{path} shows the lake to people and notebooks" if path.exists() else f"the first run creates {path}"
+
+
 def _warehouse(settings: Settings, resource: str) -> str:
     # Stops at the one asked for: a wrong TAXI_SERVING_URL is a finding of its own.
     warehouse = next(warehouse for name, warehouse in open_warehouses(settings) if name == resource)
     changes = list(warehouse.plan(tables_of(settings)))
     missing = sum(change.needed for change in changes)
+    if not missing and not zones_are_loaded(warehouse):
+        raise TaxiError(f"taxi_zones in {warehouse.url} does not hold all zones.", "Run taxi bootstrap.")
     message = f"{warehouse.url} answers; {len(changes) - missing} of {len(changes)} tables and other objects exist"
     return f"{message}; taxi bootstrap or the first run creates the others" if missing else message

@@ -178,9 +178,13 @@ def _spans(dataset_months: Sequence[DatasetMonth]) -> list[str]:
 
 def print_places(settings: Settings) -> None:
     """Where the lake, the warehouse and the UI are, and a first query."""
+    from taxi_platform.ingestion.views import views_path
     from taxi_platform.lake import open_lake
     from taxi_platform.warehouse import open_warehouse
+    from taxi_platform.warehouse.duckdb import DuckDBWarehouse
 
     lake, warehouse = open_lake(settings.lake_url), open_warehouse(settings.warehouse_url)
     out.print(f"\nLake       {lake.url}\nWarehouse  {warehouse.url}\nUI         make dev, then http://127.0.0.1:3000")
-    out.print(f"\nTry a query:\n  {warehouse.example_query(f'{settings.datasets[0]}_trips')}", soft_wrap=True)
+    path, table = views_path(settings.home), f"{settings.datasets[0]}_trips"
+    query = DuckDBWarehouse(path).example_query(table) if path.exists() else warehouse.example_query(table)
+    out.print(f"\nTry a query:\n  {query}", soft_wrap=True)

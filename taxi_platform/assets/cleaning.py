@@ -16,9 +16,10 @@ from taxi_platform.assets.metadata import clean_metadata, rejected_metadata
 from taxi_platform.assets.names import cleaning_op
 from taxi_platform.assets.partitions import dataset_month, monthly_partitions
 from taxi_platform.assets.resources import LakeResource
-from taxi_platform.ingestion import steps
+from taxi_platform.ingestion import steps, views
 from taxi_platform.settings import Settings
 from taxi_platform.trips.contract import contract_of
+from taxi_platform.trips.errors import LakeError
 from taxi_platform.trips.months import Dataset
 
 
@@ -62,6 +63,7 @@ def cleaning_asset(dataset: Dataset, settings: Settings) -> dg.AssetsDefinition:
                 force=config.force,
                 say=context.log.info,
             )
+            refresh_views(context, lake)
             metadata_of_clean = clean_metadata(cleaned, time.monotonic() - started)
             metadata_of_rejected = rejected_metadata(cleaned)
         version = dg.DataVersion(cleaned.footer.file_version)
@@ -75,6 +77,14 @@ def cleaning_asset(dataset: Dataset, settings: Settings) -> dg.AssetsDefinition:
         )
 
     return cleaning
+
+
+def refresh_views(context: dg.AssetExecutionContext, lake: LakeResource) -> None:
+    """Keep `trips.duckdb` current. The month is published without it, so its problems fail no run."""
+    try:
+        views.refresh_views(lake.open(), lake.work_home)
+    except LakeError as error:
+        context.log.info(f"{views.FILE_NAME} was not refreshed. {error}")
 
 
 def _spec(dataset: Dataset, settings: Settings, name: str, description: str) -> dg.AssetSpec:

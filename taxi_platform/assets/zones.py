@@ -6,6 +6,7 @@ from taxi_platform.assets.attributes import OWNER, table_kinds
 from taxi_platform.assets.failures import errors_as_failures
 from taxi_platform.assets.metadata import column_schema
 from taxi_platform.assets.resources import WarehouseResource
+from taxi_platform.ingestion.load import load_zones
 from taxi_platform.settings import Settings
 from taxi_platform.trips.known import taxi_zones
 from taxi_platform.warehouse.base import zones_table
@@ -23,14 +24,14 @@ def taxi_zones_asset(settings: Settings) -> dg.AssetsDefinition:
         pool="warehouse",
     )
     def taxi_zones_table(context: dg.AssetExecutionContext, warehouse: WarehouseResource) -> dg.MaterializeResult:
-        table, zones = zones_table(), taxi_zones()
+        table = zones_table()
         with errors_as_failures(context):
             opened = warehouse.open()
-            opened.replace_reference(table, zones)
+            load_zones(opened)
         return dg.MaterializeResult(
             metadata={
-                "rows": len(zones),
-                "dagster/row_count": len(zones),
+                "rows": len(taxi_zones()),
+                "dagster/row_count": len(taxi_zones()),
                 "dagster/table_name": table.name,
                 "dagster/uri": opened.uri(table.name),
                 "dagster/column_schema": column_schema(table.columns),

@@ -9,8 +9,9 @@ from taxi_platform.ingestion.common import Say, no_message, open_clean_month, re
 from taxi_platform.ingestion.work_folder import work_folder
 from taxi_platform.lake.base import Lake
 from taxi_platform.lake.months import LakeMonth
+from taxi_platform.trips.known import taxi_zones
 from taxi_platform.trips.months import DatasetMonth
-from taxi_platform.warehouse.base import CleanFiles, LoadResult, Warehouse, trips_table
+from taxi_platform.warehouse.base import CleanFiles, LoadResult, Warehouse, trips_table, zones_table
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,8 @@ def load(
 ) -> Loaded:
     """Make the warehouse's month the one that the lake's clean file and rejected rows hold.
 
-    Raises `LakeError` if the month is not clean, or what the warehouse raises.
+    Loads the taxi zones too, where the warehouse does not have them. Raises `LakeError` if the month is not clean, or
+    what the warehouse raises.
     """
     trips = trips_table(dataset_month.dataset)
     with open_clean_month(lake, dataset_month) as (month, footer, report):
@@ -45,11 +47,23 @@ def load(
             result = LoadResult(footer.rows, report.rows_rejected, fingerprint, warehouse.links(trips.name))
         else:
             result = _replace_month(warehouse, month, version, home)
+    if not zones_are_loaded(warehouse):
+        load_zones(warehouse)
     if unchanged:
         say(f"{dataset_month}: {trips.name} already holds version {version}.")
     else:
         say(f"{dataset_month}: {result.rows:,} rows in {trips.name}, {result.rejected_rows:,} in the rejected table.")
     return Loaded(result, version, warehouse.uri(trips.name), unchanged)
+
+
+def zones_are_loaded(warehouse: Warehouse) -> bool:
+    """Whether the warehouse has all taxi zones, judged by their number."""
+    return warehouse.row_count(zones_table()) == len(taxi_zones())
+
+
+def load_zones(warehouse: Warehouse) -> None:
+    """Replace the warehouse's taxi zones by those shipped in the package."""
+    warehouse.replace_reference(zones_table(), taxi_zones())
 
 
 def _replace_month(warehouse: Warehouse, month: LakeMonth, version: str, home: Path) -> LoadResult:

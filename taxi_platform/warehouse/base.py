@@ -155,6 +155,15 @@ class Warehouse(ABC):
             self._ensure(session, table)
             session.replace_rows(table, rows)
 
+    def row_count(self, table: Table) -> int:
+        """The rows of a table; 0 where there is no such table."""
+        try:
+            with self.session("read") as session:
+                ((rows,),) = session.execute(f"SELECT count(*) FROM {session.name(table.name)}")
+        except MissingTable:
+            return 0
+        return int(rows)
+
     def loaded_months(self, table: str) -> dict[str, StoredRows]:
         """Month (2021-01) → what the table holds of it; empty where there is no such table."""
         return self._stored_rows(table, "file_month IS NOT NULL")

@@ -172,7 +172,7 @@ class DuckDBWarehouse(Warehouse):
             name = f" ({holder[1]})" if holder else ""
             raise WarehouseLocked(
                 f"Another program holds {self.path} open{name}.",
-                "Close it there, or let that program open the file read-only, and run again.",
+                "Close it there and run again. To read beside loads, open trips.duckdb in TAXI_HOME instead.",
             ) from error
         if not read_only:  # nobody else has the file open now, so spilled files beside it are those of a killed load
             shutil.rmtree(self.path.with_name(f"{self.path.name}.tmp"), ignore_errors=True)
