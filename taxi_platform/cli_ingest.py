@@ -33,7 +33,10 @@ STEPS = ("raw_file", "cleaning", "rows_accounted_for", "trips", "table_matches_c
 
 @click.command()
 def demo() -> None:
-    """Run recent months of every dataset, end to end: twelve of yellow, three of the others."""
+    """Run a year of yellow and three months of the others.
+
+    End to end, with the default source and on this machine alone unless variables say otherwise.
+    """
     settings = checked_settings()
     newest = newest_month(today())
     dataset_months = [

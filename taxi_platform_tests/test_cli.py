@@ -126,7 +126,7 @@ def test_bad_data_is_status_one_with_what_to_do(tmp_path):
     arguments = ("ingest", "green", "2020-04", "--force", "--reject", "zero_passengers,zero_distance")
     status, _, err = taxi(*arguments, TAXI_SOURCE_URL=f"file://{tmp_path}/{{dataset}}_{{month}}.csv")
     assert status == 1
-    assert "HTML or XML page, not trips. Look at it" in err
+    assert "HTML or XML page, not trips. Open the page" in err
     assert "ingest green 2020-04 --force --reject zero_distance,zero_passengers\n" in err
 
 

@@ -32,6 +32,7 @@ def test_the_plan_is_empty_once_it_was_applied(tmp_path):
         "table taxi_zones",
         "table green_trips",
         "table green_rejected_trips",
+        "taxi zones",
     ]
     assert all(change.needed for change in changes)
     for change in changes:
@@ -88,8 +89,8 @@ def test_a_serving_warehouse_that_is_the_warehouse_itself_is_wrong(tmp_path):
 def test_bootstrap_says_what_it_would_create_creates_it_and_then_finds_it(tmp_path):
     status, out, _ = taxi("bootstrap", "--dry-run", TAXI_DATASETS="green")
     assert status == 0
-    assert out.count("would create") == 4
+    assert out.count("would create") == 5
     assert not (tmp_path / "home" / "lake").exists()
-    assert taxi("bootstrap", TAXI_DATASETS="green")[1].count("created ") == 4
-    assert taxi("bootstrap", TAXI_DATASETS="green")[1].count("exists ") == 4
+    assert taxi("bootstrap", TAXI_DATASETS="green")[1].count("created ") == 5
+    assert taxi("bootstrap", TAXI_DATASETS="green")[1].count("exists ") == 5
     assert taxi("doctor", TAXI_DATASETS="green")[0] == 0

@@ -10,12 +10,13 @@ import dagster as dg
 import pytest
 from dagster._core.test_utils import create_run_for_test, freeze_time
 
+from taxi_platform.assets.names import RANGE_END_TAG, RANGE_START_TAG
 from taxi_platform.automation import ticks
-from taxi_platform.automation.busy_months import RANGE_TAGS, dataset_months_of
 from taxi_platform.automation.schedules import CATCH_UP, check_schedule
 from taxi_platform.definitions import build_definitions
 from taxi_platform.ingestion import steps, survey_state
 from taxi_platform.lake import open_lake
+from taxi_platform.runs.history import dataset_months_of
 from taxi_platform.settings import load_settings
 from taxi_platform.sources.sample.source import SampleSource
 from taxi_platform.trips.cleaning import Engine
@@ -142,7 +143,7 @@ def test_months_that_failed_today_do_not_starve_the_others_and_are_called_failed
 
 def test_a_range_of_an_older_version_counts_for_each_of_its_months(daemon):
     daemon.publish(*back(0, 8))
-    first, last = RANGE_TAGS
+    first, last = RANGE_START_TAG, RANGE_END_TAG
     tags = {first: "2026-03", last: "2026-07", **TODAY}
     run = create_run_for_test(daemon.instance, job_name="green_ingest", status=STARTED, tags=tags)
     assert dataset_months_of(run) == [DatasetMonth.parse("green", f"2026-0{n}") for n in range(3, 8)]

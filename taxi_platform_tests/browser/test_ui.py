@@ -6,7 +6,7 @@ from datetime import date
 import pytest
 from playwright.sync_api import expect
 
-from taxi_platform.automation.freshness import NAME as freshness_check_name
+from taxi_platform.assets.names import FRESHNESS_CHECK
 from taxi_platform.trips.months import Month, newest_month
 from taxi_platform_tests.support.shared import DEADLINE, wait_for
 
@@ -107,7 +107,7 @@ def test_a_range_of_months_becomes_a_run_each_with_every_check_evaluated(page, p
     assert sorted(run["tags"].get("dagster/partition", "none") for run in runs) == sorted(months)
     assert {run["status"] for run in runs} == {"SUCCESS"}
     latest = platform.latest_checks("fhvhv")
-    freshness = f"fhvhv/trips:{freshness_check_name}"  # rightly fails: these are not the newest months
+    freshness = f"fhvhv/trips:{FRESHNESS_CHECK}"  # rightly fails: these are not the newest months
     for run in runs:
         evaluated = platform.run_checks(run["runId"])
         assert set(evaluated) == set(latest), run["tags"]
