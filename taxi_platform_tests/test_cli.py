@@ -20,8 +20,8 @@ from filelock import FileLock
 
 from taxi_platform import __version__
 from taxi_platform.assets.names import HURRIED_TAG, PROCESS_TAG
-from taxi_platform_tests.support.shared import TAXI, free_port, wait_for
-from taxi_platform_tests.support.web import Page, serving
+from taxi_platform_tests.support.system import TAXI, free_port, wait_for
+from taxi_platform_tests.support.web_server import Page, serving
 
 
 def taxi(*arguments, **environment):

@@ -9,8 +9,8 @@ from dagster._core.scheduler.instigation import TickStatus
 from taxi_platform.runs.instance import open_instance
 from taxi_platform.settings import load_settings
 from taxi_platform_tests.support.archive import archive_environment, daemon, publish_archive, ticks_of
-from taxi_platform_tests.support.shared import wait_for
-from taxi_platform_tests.support.web import serving
+from taxi_platform_tests.support.system import wait_for
+from taxi_platform_tests.support.web_server import serving
 
 TICKS = 2
 """Of each schedule, a minute apart: the second one sees the runs of the first."""

@@ -24,7 +24,7 @@ from taxi_platform.trips.errors import SettingError
 from taxi_platform.trips.months import DatasetMonth, Month
 from taxi_platform.warehouse import open_warehouse
 from taxi_platform_tests.ingestion.test_survey import held
-from taxi_platform_tests.support.web import S3_DENIED, Page, serving
+from taxi_platform_tests.support.web_server import S3_DENIED, Page, serving
 
 NOW = datetime(2026, 11, 25, 6, 14, tzinfo=ZoneInfo("America/New_York"))
 TODAY = {"taxi/asked_on": "2026-11-25"}

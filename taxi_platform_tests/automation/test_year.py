@@ -21,8 +21,8 @@ from taxi_platform.sources.sample.writing import write_sample
 from taxi_platform.trips.files import verify
 from taxi_platform.trips.months import Dataset, DatasetMonth, Month
 from taxi_platform.warehouse import open_warehouse
-from taxi_platform_tests.support.receivers import Hook, web_hook
-from taxi_platform_tests.support.web import S3_DENIED, Page, Web, serving
+from taxi_platform_tests.support.notification_receivers import Hook, web_hook
+from taxi_platform_tests.support.web_server import S3_DENIED, Page, Web, serving
 
 PUBLISHED = {
     "2025-10": [date(2025, 12, 20)],

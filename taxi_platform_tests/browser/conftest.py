@@ -2,7 +2,7 @@
 
 import pytest
 
-from taxi_platform_tests.support.shared import DEADLINE, chromium
+from taxi_platform_tests.support.system import DEADLINE, chromium
 from taxi_platform_tests.support.taxi_dev import taxi_dev
 
 

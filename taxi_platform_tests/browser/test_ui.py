@@ -8,7 +8,7 @@ from playwright.sync_api import expect
 
 from taxi_platform.assets.names import FRESHNESS_CHECK
 from taxi_platform.trips.months import Month, newest_month
-from taxi_platform_tests.support.shared import DEADLINE, wait_for
+from taxi_platform_tests.support.system import DEADLINE, wait_for
 
 pytestmark = pytest.mark.browser
 expect.set_options(timeout=DEADLINE * 1000)

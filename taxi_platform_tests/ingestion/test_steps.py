@@ -17,8 +17,8 @@ from taxi_platform.trips.cleaning import Engine
 from taxi_platform.trips.errors import ContractError, LakeError, NotData, NotPublished, SourceRefused, TooManyRejected
 from taxi_platform.trips.months import Dataset, DatasetMonth
 from taxi_platform.warehouse import open_warehouse
-from taxi_platform_tests.support.shared import shared_file, small_file_system
-from taxi_platform_tests.support.web import Page, serving
+from taxi_platform_tests.support.system import shared_file, small_file_system
+from taxi_platform_tests.support.web_server import Page, serving
 
 GREEN = DatasetMonth.parse("green", "2020-04")
 HEADER = "VendorID,lpep_pickup_datetime,lpep_dropoff_datetime,passenger_count,trip_distance,fare_amount"

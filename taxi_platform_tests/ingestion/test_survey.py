@@ -24,7 +24,7 @@ from taxi_platform.trips.errors import LakeError
 from taxi_platform.trips.months import Dataset, DatasetMonth, Month
 from taxi_platform.trips.publication import Publication
 from taxi_platform.warehouse import open_warehouse
-from taxi_platform_tests.support.web import Page, serving
+from taxi_platform_tests.support.web_server import Page, serving
 
 GREEN = DatasetMonth.parse("green", "2020-04")
 MONTHS = sorted(Month(2019, 1).until(Month(2020, 12)), reverse=True)

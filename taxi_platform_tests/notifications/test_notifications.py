@@ -25,7 +25,7 @@ from taxi_platform.runs.instance import open_instance
 from taxi_platform.settings import load_settings
 from taxi_platform.trips.errors import SettingError
 from taxi_platform.trips.months import DatasetMonth
-from taxi_platform_tests.support.receivers import mail_box, web_hook
+from taxi_platform_tests.support.notification_receivers import mail_box, web_hook
 
 pytestmark = pytest.mark.slow
 GREEN = DatasetMonth.parse("green", "2020-04")

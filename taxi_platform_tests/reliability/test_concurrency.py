@@ -8,10 +8,10 @@ import pytest
 
 from taxi_platform.ingestion import steps
 from taxi_platform.trips.months import DatasetMonth, Month
-from taxi_platform_tests.reliability.conftest import OpenPlace, Undisturbed
+from taxi_platform_tests.reliability.conftest import OpenInstallation, Undisturbed
 from taxi_platform_tests.reliability.test_kills import NEW, OLD
-from taxi_platform_tests.support.places import TABLES, Place, Version
-from taxi_platform_tests.support.warm import DONE, REFUSED, Ending, Order, Warm
+from taxi_platform_tests.support.installations import TABLES, Installation, Version
+from taxi_platform_tests.support.worker_process import DONE, REFUSED, Ending, Order, WorkerServer
 
 PROCESSES = 8
 pytestmark = pytest.mark.slow
@@ -22,16 +22,16 @@ EVERYWHERE = pytest.mark.parametrize(
 )
 
 
-def at_once(place: Place, month: str, rows: int, number: int) -> Order:
+def at_once(installation: Installation, month: str, rows: int, number: int) -> Order:
     """One of many orders. Over a bucket each process is a machine of its own, with its own work folder."""
-    home = place.home / f"machine{number}" if place.lake_url.startswith("gs:") else place.home
-    return place.order(rows, month=month, home=home)
+    home = installation.home / f"machine{number}" if installation.lake_url.startswith("gs:") else installation.home
+    return installation.order(rows, month=month, home=home)
 
 
-def make_tables(place: Place) -> None:
+def make_tables(installation: Installation) -> None:
     """Beforehand in BigQuery, whose emulator shows others a table that it has only half made."""
-    if place.warehouse_url.startswith("bigquery:"):
-        for change in place.warehouse.plan(TABLES):
+    if installation.warehouse_url.startswith("bigquery:"):
+        for change in installation.warehouse.plan(TABLES):
             change.apply()
 
 
@@ -46,54 +46,61 @@ def check_told(endings: list[Ending], locked: bool) -> None:
 @pytest.mark.fault(34, 35)
 @EVERYWHERE
 def test_of_eight_runs_of_a_month_from_two_versions_of_its_source_one_version_stays(
-    open_place: OpenPlace, warm: Warm, undisturbed: Undisturbed, lake, warehouse
+    open_installation: OpenInstallation, workers: WorkerServer, undisturbed: Undisturbed, lake, warehouse
 ):
-    place = open_place(lake, warehouse)
-    make_tables(place)
+    installation = open_installation(lake, warehouse)
+    make_tables(installation)
     possible: dict[str, Version] = {undisturbed(rows).raw: undisturbed(rows) for rows in (OLD, NEW)}
     sources = Random(f"{lake} {warehouse}").sample([OLD, NEW] * (PROCESSES // 2), PROCESSES)
-    endings = warm.run(*(at_once(place, "2020-04", rows, number) for number, rows in enumerate(sources)))
+    endings = workers.run(*(at_once(installation, "2020-04", rows, number) for number, rows in enumerate(sources)))
     check_told(endings, locked=lake == "local")
-    stayed = place.raw_files()[-1]
-    assert place.version() == possible[stayed]
+    stayed = installation.raw_files()[-1]
+    assert installation.version() == possible[stayed]
     if any(ending.status == REFUSED for ending in endings):  # may have left something that the next run sweeps
-        warm.run(place.order(OLD if possible[stayed] == undisturbed(OLD) else NEW))
-    assert place.litter() == []
+        workers.run(installation.order(OLD if possible[stayed] == undisturbed(OLD) else NEW))
+    assert installation.litter() == []
 
 
 @pytest.mark.fault(35)
 def test_a_month_that_is_cleaned_again_just_when_it_is_loaded_is_loaded_as_it_is_then(
-    open_place: OpenPlace, warm: Warm, undisturbed: Undisturbed, monkeypatch
+    open_installation: OpenInstallation, workers: WorkerServer, undisturbed: Undisturbed, monkeypatch
 ):
-    place = open_place("gcs", "duckdb")
-    (ending,) = warm.run(place.order(OLD))
+    installation = open_installation("gcs", "duckdb")
+    (ending,) = workers.run(installation.order(OLD))
     assert ending.status == DONE, ending.told
     # Between a load's look at the clean file and its look at the report, another run replaces and sweeps both.
-    others = [lambda: warm.run(at_once(place, "2020-04", NEW, 1))]
-    read = place.lake.read
-    monkeypatch.setattr(place.lake, "read", lambda key: (others and others.pop()(), read(key))[1])
-    loaded = steps.load(place.lake, place.warehouse, DatasetMonth.parse("green", "2020-04"), place.home)
+    others = [lambda: workers.run(at_once(installation, "2020-04", NEW, 1))]
+    read = installation.lake.read
+    monkeypatch.setattr(installation.lake, "read", lambda key: (others and others.pop()(), read(key))[1])
+    loaded = steps.load(
+        installation.lake, installation.warehouse, DatasetMonth.parse("green", "2020-04"), installation.home
+    )
     assert not others
     assert (loaded.result.rows, loaded.file_version) == (NEW - 1, undisturbed(NEW).tables[0].file_versions[0])
-    assert place.version() == undisturbed(NEW)
+    assert installation.version() == undisturbed(NEW)
 
 
 @pytest.mark.fault(35)
 @EVERYWHERE
-def test_eight_months_at_once_do_not_touch_each_other(open_place: OpenPlace, warm: Warm, lake, warehouse):
-    place = open_place(lake, warehouse)
-    make_tables(place)
+def test_eight_months_at_once_do_not_touch_each_other(
+    open_installation: OpenInstallation, workers: WorkerServer, lake, warehouse
+):
+    installation = open_installation(lake, warehouse)
+    make_tables(installation)
     for rows in (OLD, NEW):
-        orders = [at_once(place, month, rows + number, number) for number, month in enumerate(MONTHS)]
-        assert [ending.told for ending in warm.run(*orders)] == ["done done done"] * PROCESSES
-    loaded = place.warehouse.loaded_months("green_trips")
+        orders = [at_once(installation, month, rows + number, number) for number, month in enumerate(MONTHS)]
+        assert [ending.told for ending in workers.run(*orders)] == ["done done done"] * PROCESSES
+    loaded = installation.warehouse.loaded_months("green_trips")
     assert {month: found.rows for month, found in loaded.items()} == {
         month: NEW + number - 1 for number, month in enumerate(MONTHS)
     }
     for number, month in enumerate(MONTHS):
         dataset_month = DatasetMonth.parse("green", month)
-        footer, _ = steps.published(place.lake, dataset_month)
+        footer, _ = steps.published(installation.lake, dataset_month)
         assert loaded[month].file_versions == (footer.file_version,)
-        assert steps.check_accounted_for(place.lake, dataset_month) == (NEW + number, NEW + number - 1, 1)
-        assert len(set(steps.check_table(place.lake, place.warehouse, dataset_month, place.home))) == 1
-    assert place.litter() == []
+        assert steps.check_accounted_for(installation.lake, dataset_month) == (NEW + number, NEW + number - 1, 1)
+        assert (
+            len(set(steps.check_table(installation.lake, installation.warehouse, dataset_month, installation.home)))
+            == 1
+        )
+    assert installation.litter() == []

@@ -14,7 +14,7 @@ import pytest
 from taxi_platform.notifications.outbox import Outbox
 from taxi_platform.runs.instance import open_instance
 from taxi_platform.settings import load_settings
-from taxi_platform_tests.support.shared import TAXI
+from taxi_platform_tests.support.system import TAXI
 
 ARCHIVE = Path(__file__).parents[1] / "kept" / "home.tar.gz"
 ROWS = {"2020-01": (299, 1), "2020-02": (299, 1), "2020-04": (299, 1), "2020-05": (284, 16), "2020-06": (199, 1)}

@@ -15,10 +15,10 @@ import pytest
 
 import taxi_platform
 from taxi_platform.trips.faults import FAULT_POINTS
-from taxi_platform_tests.reliability.conftest import OpenPlace, Undisturbed
-from taxi_platform_tests.support.places import MONTH, PUBLISHED, Place, Version
-from taxi_platform_tests.support.shared import TAXI
-from taxi_platform_tests.support.warm import DONE, Warm
+from taxi_platform_tests.reliability.conftest import OpenInstallation, Undisturbed
+from taxi_platform_tests.support.installations import MONTH, PUBLISHED, Installation, Version
+from taxi_platform_tests.support.system import TAXI
+from taxi_platform_tests.support.worker_process import DONE, WorkerServer
 
 OLD, NEW = 600, 500
 """Rows of the two samples that runs publish over one another."""
@@ -59,73 +59,83 @@ RUN_SECONDS = 0.6
 pytestmark = pytest.mark.slow
 
 
-def check_readable(place: Place, *possible: Version | None) -> None:
+def check_readable(installation: Installation, *possible: Version | None) -> None:
     """What readers find is whole and of one of these versions, None for no month yet, in the lake and in the tables."""
-    assert place.clean() in [version.objects if version else {} for version in possible]
+    assert installation.clean() in [version.objects if version else {} for version in possible]
     tables = [version.tables if version else (None, None) for version in possible]
-    if "bigquery" in place.warehouse_url:  # has no transaction over two tables
-        assert all(found in expected for found, expected in zip(place.loaded(), zip(*tables, strict=True), strict=True))
+    if "bigquery" in installation.warehouse_url:  # has no transaction over two tables
+        assert all(
+            found in expected for found, expected in zip(installation.loaded(), zip(*tables, strict=True), strict=True)
+        )
     else:
-        assert place.loaded() in tables
+        assert installation.loaded() in tables
 
 
-def run_again(warm: Warm, place: Place, rows: int, expected: Version) -> None:
+def run_again(workers: WorkerServer, installation: Installation, rows: int, expected: Version) -> None:
     """An undisturbed run repairs everything."""
-    (ending,) = warm.run(place.order(rows))
+    (ending,) = workers.run(installation.order(rows))
     assert ending.status == DONE, ending.told
-    assert place.version() == expected
-    assert place.litter() == []
+    assert installation.version() == expected
+    assert installation.litter() == []
 
 
 @pytest.mark.fault(33)
 @pytest.mark.parametrize(("lake", "warehouse", "fault"), OF_A_NEW_MONTH)
 def test_a_run_killed_over_a_new_month_is_made_good_by_the_next(
-    open_place: OpenPlace, warm: Warm, undisturbed: Undisturbed, lake, warehouse, fault
+    open_installation: OpenInstallation, workers: WorkerServer, undisturbed: Undisturbed, lake, warehouse, fault
 ):
-    place = open_place(lake, warehouse)
-    (ending,) = warm.run(place.order(NEW, fault=fault))
+    installation = open_installation(lake, warehouse)
+    (ending,) = workers.run(installation.order(NEW, fault=fault))
     assert ending.killed, ending.told
-    check_readable(place, None, undisturbed(NEW))
-    run_again(warm, place, NEW, undisturbed(NEW))
-    assert place.raw_files() == [undisturbed(NEW).raw]
+    check_readable(installation, None, undisturbed(NEW))
+    run_again(workers, installation, NEW, undisturbed(NEW))
+    assert installation.raw_files() == [undisturbed(NEW).raw]
 
 
 @pytest.mark.fault(33)
 @pytest.mark.parametrize(("lake", "warehouse", "fault"), OF_A_KNOWN_MONTH)
 def test_a_run_killed_while_it_replaces_a_month_is_made_good_by_the_next(
-    open_place: OpenPlace, warm: Warm, undisturbed: Undisturbed, survivors, lake, warehouse, fault
+    open_installation: OpenInstallation,
+    workers: WorkerServer,
+    undisturbed: Undisturbed,
+    survivors,
+    lake,
+    warehouse,
+    fault,
 ):
-    place = survivors.pop((lake, warehouse), None)
-    if place is None:
-        place = open_place(lake, warehouse)
-        run_again(warm, place, OLD, undisturbed(OLD))
-    history = place.raw_files()
+    installation = survivors.pop((lake, warehouse), None)
+    if installation is None:
+        installation = open_installation(lake, warehouse)
+        run_again(workers, installation, OLD, undisturbed(OLD))
+    history = installation.raw_files()
     old, new = (OLD, NEW) if history[-1] == undisturbed(OLD).raw else (NEW, OLD)
-    (ending,) = warm.run(place.order(new, fault=fault))
+    (ending,) = workers.run(installation.order(new, fault=fault))
     assert ending.killed, ending.told
-    check_readable(place, undisturbed(old), undisturbed(new))
-    run_again(warm, place, new, undisturbed(new))
-    assert place.raw_files() == [*history, undisturbed(new).raw]
-    survivors[lake, warehouse] = place
+    check_readable(installation, undisturbed(old), undisturbed(new))
+    run_again(workers, installation, new, undisturbed(new))
+    assert installation.raw_files() == [*history, undisturbed(new).raw]
+    survivors[lake, warehouse] = installation
 
 
 @pytest.mark.fault(33)
 @pytest.mark.parametrize("warehouse", ["duckdb", "postgres"])
 @pytest.mark.parametrize("lake", ["local", "gcs"])
-def test_kills_at_any_moment_never_show(open_place: OpenPlace, warm: Warm, undisturbed: Undisturbed, lake, warehouse):
+def test_kills_at_any_moment_never_show(
+    open_installation: OpenInstallation, workers: WorkerServer, undisturbed: Undisturbed, lake, warehouse
+):
     random = Random(f"{lake} {warehouse}")
-    place = open_place(lake, warehouse)
+    installation = open_installation(lake, warehouse)
     possible = [undisturbed(OLD), undisturbed(NEW)]
-    run_again(warm, place, OLD, possible[0])
+    run_again(workers, installation, OLD, possible[0])
     for number in range(RANDOM_KILLS):
-        orders = place.order(*random.sample((OLD, NEW), 2), endless=True, checks=False)
-        (ending,) = warm.run(orders, kill_after=random.uniform(0, RUN_SECONDS))
+        orders = installation.order(*random.sample((OLD, NEW), 2), endless=True, checks=False)
+        (ending,) = workers.run(orders, kill_after=random.uniform(0, RUN_SECONDS))
         assert ending.killed, ending.told
-        check_readable(place, *possible)
+        check_readable(installation, *possible)
         if number % 6 == 5:
             rows = random.choice((OLD, NEW))
-            run_again(warm, place, rows, undisturbed(rows))
-            history = place.raw_files()
+            run_again(workers, installation, rows, undisturbed(rows))
+            history = installation.raw_files()
             assert all(former != latter for former, latter in pairwise(history))
             assert set(history) <= {version.raw for version in possible}
 
@@ -139,59 +149,70 @@ con.execute("CREATE TABLE t AS SELECT hash(range) AS a, 'x' || hash(range + 1) A
 
 @pytest.mark.fault(33, 42)
 def test_what_a_killed_process_spilled_beside_the_database_is_gone_after_the_next_load(
-    open_place: OpenPlace, warm: Warm, undisturbed: Undisturbed
+    open_installation: OpenInstallation, workers: WorkerServer, undisturbed: Undisturbed
 ):
-    place = open_place("local", "duckdb")
-    run_again(warm, place, OLD, undisturbed(OLD))
-    spilled = place.home / "warehouse.duckdb.tmp"
-    with subprocess.Popen([sys.executable, "-c", SPILL, str(place.home / "warehouse.duckdb")]) as child:
+    installation = open_installation("local", "duckdb")
+    run_again(workers, installation, OLD, undisturbed(OLD))
+    spilled = installation.home / "warehouse.duckdb.tmp"
+    with subprocess.Popen([sys.executable, "-c", SPILL, str(installation.home / "warehouse.duckdb")]) as child:
         while not any(spilled.glob("*")):
             assert child.poll() is None, "it has not spilled"
             time.sleep(0.01)
         child.kill()
-    assert place.litter() == [str(spilled)]
-    run_again(warm, place, NEW, undisturbed(NEW))
+    assert installation.litter() == [str(spilled)]
+    run_again(workers, installation, NEW, undisturbed(NEW))
 
 
 @pytest.mark.fault(33)
 @pytest.mark.parametrize(("lake", "warehouse", "faults"), OF_A_COMMAND)
 def test_a_command_killed_again_and_again_is_made_good_by_the_next(
-    open_place: OpenPlace, warm_command: Warm, undisturbed: Undisturbed, lake, warehouse, faults
+    open_installation: OpenInstallation,
+    command_workers: WorkerServer,
+    undisturbed: Undisturbed,
+    lake,
+    warehouse,
+    faults,
 ):
-    place = open_place(lake, warehouse)
+    installation = open_installation(lake, warehouse)
     possible = undisturbed(OLD), undisturbed(NEW)
     ingest = ("ingest", "green", MONTH)
     for number, fault in enumerate(faults):
         # The other version each time, and by force, so that every start does everything that it comes to.
         rows = (OLD, NEW)[number % 2]
-        (ending,) = warm_command.run(
-            place.order(command=(*ingest, "--force"), settings=place.settings(rows), fault=fault)
+        (ending,) = command_workers.run(
+            installation.order(command=(*ingest, "--force"), settings=installation.settings(rows), fault=fault)
         )
         assert ending.killed, (fault, ending)
-        check_readable(place, *possible, None)
-    environment = {**os.environ, **place.settings(NEW)}
+        check_readable(installation, *possible, None)
+    environment = {**os.environ, **installation.settings(NEW)}
     done = subprocess.run([TAXI, *ingest], env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    assert place.version() == undisturbed(NEW)
-    assert place.litter() == []
+    assert installation.version() == undisturbed(NEW)
+    assert installation.litter() == []
 
 
 @pytest.mark.fault(47)
 @pytest.mark.parametrize(("lake", "warehouse", "faults"), OF_A_COMMAND)
 def test_a_command_that_is_stopped_at_any_stage_says_so_and_leaves_nothing_temporary(
-    open_place: OpenPlace, warm: Warm, warm_command: Warm, undisturbed: Undisturbed, lake, warehouse, faults
+    open_installation: OpenInstallation,
+    workers: WorkerServer,
+    command_workers: WorkerServer,
+    undisturbed: Undisturbed,
+    lake,
+    warehouse,
+    faults,
 ):
-    place = open_place(lake, warehouse)
-    run_again(warm, place, OLD, undisturbed(OLD))
+    installation = open_installation(lake, warehouse)
+    run_again(workers, installation, OLD, undisturbed(OLD))
     for number, fault in enumerate(faults):
-        order = {"fault": fault, "ends_by": ("SIGTERM", "SIGINT")[number % 2], "settings": place.settings(NEW)}
-        (ending,) = warm_command.run(place.order(command=("ingest", "green", MONTH, "--force"), **order))
+        order = {"fault": fault, "ends_by": ("SIGTERM", "SIGINT")[number % 2], "settings": installation.settings(NEW)}
+        (ending,) = command_workers.run(installation.order(command=("ingest", "green", MONTH, "--force"), **order))
         assert (ending.status, "green 2020-04: interrupted" in ending.told) == (130, True), (fault, ending)
-        check_readable(place, undisturbed(OLD), undisturbed(NEW))
+        check_readable(installation, undisturbed(OLD), undisturbed(NEW))
         # Objects that no month follows yet or any more may stay, for the next run to take or to sweep.
-        assert [left for left in place.litter() if not left.startswith(("raw/", *PUBLISHED))] == []
-    run_again(warm, place, OLD, undisturbed(OLD))
-    run_again(warm, place, NEW, undisturbed(NEW))
+        assert [left for left in installation.litter() if not left.startswith(("raw/", *PUBLISHED))] == []
+    run_again(workers, installation, OLD, undisturbed(OLD))
+    run_again(workers, installation, NEW, undisturbed(NEW))
 
 
 def test_every_fault_point_is_in_the_package_and_runs_are_killed_at_it():

@@ -25,7 +25,7 @@ from taxi_platform.trips.months import DatasetMonth
 from taxi_platform.warehouse import bigquery_jobs, open_warehouse
 from taxi_platform.warehouse.base import Warehouse
 from taxi_platform.warehouse.bigquery_schema import described
-from taxi_platform_tests.reliability.conftest import OpenPlace, Undisturbed
+from taxi_platform_tests.reliability.conftest import OpenInstallation, Undisturbed
 from taxi_platform_tests.reliability.test_kills import NEW, OLD, check_readable, run_again
 from taxi_platform_tests.support.emulators.fault_proxy import (
     FAULTS,
@@ -36,9 +36,9 @@ from taxi_platform_tests.support.emulators.fault_proxy import (
     scripted,
     seeded,
 )
-from taxi_platform_tests.support.places import MONTH, TABLES, Place
-from taxi_platform_tests.support.warm import Warm, ingest_by
-from taxi_platform_tests.support.web import Page, Web, serving
+from taxi_platform_tests.support.installations import MONTH, TABLES, Installation
+from taxi_platform_tests.support.web_server import Page, Web, serving
+from taxi_platform_tests.support.worker_process import WorkerServer, ingest_by
 
 pytestmark = pytest.mark.slow
 PARTS = {"source": ("local", "duckdb"), "storage": ("gcs", "duckdb"), "bigquery": ("gcs", "bigquery")}
@@ -103,8 +103,8 @@ def open_way(web: Web, monkeypatch) -> OpenWay:
     """
 
     @contextmanager
-    def make(place: Place, rows: int, plan: Plan, *parts: str, patience: float = 1) -> Iterator[Way]:
-        assert place.lake and place.warehouse  # opened here, they go straight there
+    def make(installation: Installation, rows: int, plan: Plan, *parts: str, patience: float = 1) -> Iterator[Way]:
+        assert installation.lake and installation.warehouse  # opened here, they go straight there
         web.pages[PATH] = web.samples[rows]
         with ExitStack() as stack, monkeypatch.context() as patch:
             proxies = []
@@ -117,7 +117,7 @@ def open_way(web: Web, monkeypatch) -> OpenWay:
 
             for part, name in (("storage", "STORAGE_EMULATOR_HOST"), ("bigquery", "BIGQUERY_EMULATOR_HOST")):
                 if part in parts:
-                    patch.setenv(name, through(part, place.environment[name]))
+                    patch.setenv(name, through(part, installation.environment[name]))
             quick = [
                 retry.with_delay(initial=0.01).with_timeout(patience)
                 for retry in (storage.retry.DEFAULT_RETRY, DEFAULT_RETRY, DEFAULT_JOB_RETRY)
@@ -127,10 +127,10 @@ def open_way(web: Web, monkeypatch) -> OpenWay:
             patch.setattr(bigquery_jobs, "BACK_OFF_SECONDS", 0.01)
             source = open_source(through("source", web.url) + PATH_TEMPLATE)
             source = replace(source, backoff=0.01, max_wait=0.05, read_timeout=0.5)
-            lake = open_lake(place.lake_url)
+            lake = open_lake(installation.lake_url)
             if isinstance(lake, GCSLake):
                 lake._options = {"timeout": (10, 0.3), "retry": quick[0]}
-            yield Way(source, lake, open_warehouse(place.warehouse_url), place.home, proxies)
+            yield Way(source, lake, open_warehouse(installation.warehouse_url), installation.home, proxies)
 
     return make
 
@@ -139,16 +139,16 @@ def open_way(web: Web, monkeypatch) -> OpenWay:
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize("part", PARTS)
 def test_runs_get_through_when_every_request_fails_at_first(
-    open_place: OpenPlace, open_way: OpenWay, undisturbed: Undisturbed, part, fault
+    open_installation: OpenInstallation, open_way: OpenWay, undisturbed: Undisturbed, part, fault
 ):
-    place = open_place(*PARTS[part])
+    installation = open_installation(*PARTS[part])
     for rows in (OLD, NEW):
-        with open_way(place, rows, every_other(fault), part, patience=60) as way:
+        with open_way(installation, rows, every_other(fault), part, patience=60) as way:
             assert way.ingest() == "done done done"
         assert way.injected.keys() == {fault}
-        assert place.version() == undisturbed(rows)
-    assert place.raw_files() == [undisturbed(OLD).raw, undisturbed(NEW).raw]
-    assert place.litter() == []
+        assert installation.version() == undisturbed(rows)
+    assert installation.raw_files() == [undisturbed(OLD).raw, undisturbed(NEW).raw]
+    assert installation.litter() == []
 
 
 @pytest.mark.fault(36, 38)
@@ -157,92 +157,111 @@ def test_runs_get_through_when_every_request_fails_at_first(
     "requests", [pytest.param(name, marks=[pytest.mark.bigquery] * (UNDONE[name][0] == "bigquery")) for name in UNDONE]
 )
 def test_a_run_that_cannot_get_through_says_so_and_the_next_one_ends_as_if_it_had_not_been(
-    open_place: OpenPlace, open_way: OpenWay, warm: Warm, undisturbed: Undisturbed, requests, fault
+    open_installation: OpenInstallation,
+    open_way: OpenWay,
+    workers: WorkerServer,
+    undisturbed: Undisturbed,
+    requests,
+    fault,
 ):
     part, matching, error = UNDONE[requests]
-    place = open_place(*PARTS[part])
-    run_again(warm, place, OLD, undisturbed(OLD))
+    installation = open_installation(*PARTS[part])
+    run_again(workers, installation, OLD, undisturbed(OLD))
     plan = scripted(repeat(fault), lambda asked: matching in f"{asked.method} {asked.path} ".encode() + asked.body)
-    with open_way(place, NEW, plan, part) as way, pytest.raises(error, match="Try again later") as caught:
+    with open_way(installation, NEW, plan, part) as way, pytest.raises(error, match="Try again later") as caught:
         way.ingest()
     assert isinstance(caught.value, TransientError)
     assert way.injected[fault] > 1
-    check_readable(place, undisturbed(OLD), undisturbed(NEW))
-    run_again(warm, place, NEW, undisturbed(NEW))
-    assert place.raw_files() == [undisturbed(OLD).raw, undisturbed(NEW).raw]
+    check_readable(installation, undisturbed(OLD), undisturbed(NEW))
+    run_again(workers, installation, NEW, undisturbed(NEW))
+    assert installation.raw_files() == [undisturbed(OLD).raw, undisturbed(NEW).raw]
 
 
 @pytest.mark.fault(24, 25, 26)
 @pytest.mark.parametrize("fault", ["reset", "429", "lost", "silent", "cut"])
 def test_a_source_out_of_reach_makes_no_new_month_and_leaves_a_kept_one_as_it_is(
-    open_place: OpenPlace, open_way: OpenWay, warm: Warm, undisturbed: Undisturbed, fault
+    open_installation: OpenInstallation, open_way: OpenWay, workers: WorkerServer, undisturbed: Undisturbed, fault
 ):
-    place = open_place("local", "duckdb")
+    installation = open_installation("local", "duckdb")
     gets = scripted(repeat(fault), lambda asked: asked.method == "GET")
-    with open_way(place, NEW, gets, "source") as way, pytest.raises(SourceUnavailable, match="Try again later"):
+    with open_way(installation, NEW, gets, "source") as way, pytest.raises(SourceUnavailable, match="Try again later"):
         way.ingest()
     assert way.injected == {fault: 5}
-    assert (place.clean(), place.loaded(), place.litter()) == ({}, (None, None), [])
-    run_again(warm, place, OLD, undisturbed(OLD))
-    with open_way(place, NEW, scripted(repeat(fault), lambda asked: asked.method == "GET"), "source") as way:
+    assert (installation.clean(), installation.loaded(), installation.litter()) == ({}, (None, None), [])
+    run_again(workers, installation, OLD, undisturbed(OLD))
+    with open_way(installation, NEW, scripted(repeat(fault), lambda asked: asked.method == "GET"), "source") as way:
         assert way.ingest() == "unchanged unchanged unchanged"
     assert way.injected == {fault: 5}
-    run_again(warm, place, OLD, undisturbed(OLD))
-    assert place.raw_files() == [undisturbed(OLD).raw]
+    run_again(workers, installation, OLD, undisturbed(OLD))
+    assert installation.raw_files() == [undisturbed(OLD).raw]
 
 
 @pytest.mark.fault(36, 38)
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("part", ["storage", "bigquery"])
 def test_faults_at_random_everywhere_never_show(
-    web: Web, open_place: OpenPlace, open_way: OpenWay, warm: Warm, undisturbed: Undisturbed, part, seed
+    web: Web,
+    open_installation: OpenInstallation,
+    open_way: OpenWay,
+    workers: WorkerServer,
+    undisturbed: Undisturbed,
+    part,
+    seed,
 ):
-    place = open_place(*PARTS[part])
+    installation = open_installation(*PARTS[part])
     parts = list(PARTS)[: list(PARTS).index(part) + 1]
     plan = seeded(f"{part} {seed}", share=0.3)
-    run_again(warm, place, OLD, undisturbed(OLD))
+    run_again(workers, installation, OLD, undisturbed(OLD))
     for rows in (NEW, OLD, NEW):
-        with open_way(place, rows, plan, *parts) as way, suppress(TransientError):
+        with open_way(installation, rows, plan, *parts) as way, suppress(TransientError):
             way.ingest()
         assert way.injected
-        check_readable(place, undisturbed(OLD), undisturbed(NEW))
+        check_readable(installation, undisturbed(OLD), undisturbed(NEW))
     for rows in (OLD, NEW):  # both, because the first leaves a raw file of the other that no manifest may list yet
         web.pages[PATH] = web.samples[rows]
-        ingest_by(open_source(f"{web.url}{PATH_TEMPLATE}"), place.lake, place.warehouse, MONTH, place.home)
-        assert place.version() == undisturbed(rows)
-    assert place.litter() == []
-    assert all(former != latter for former, latter in pairwise(place.raw_files()))
+        ingest_by(
+            open_source(f"{web.url}{PATH_TEMPLATE}"),
+            installation.lake,
+            installation.warehouse,
+            MONTH,
+            installation.home,
+        )
+        assert installation.version() == undisturbed(rows)
+    assert installation.litter() == []
+    assert all(former != latter for former, latter in pairwise(installation.raw_files()))
 
 
 # Not "lost": what the service has already, it passes over when it comes again, and its emulator refuses.
 @pytest.mark.fault(36)
 @pytest.mark.parametrize("fault", ["reset", "429", "503"])
-def test_an_upload_in_chunks_survives_what_befalls_each_of_its_chunks(open_place: OpenPlace, open_way: OpenWay, fault):
-    place, data = open_place("gcs", "duckdb"), random.Random(fault).randbytes(2 * CHUNK_BYTES + 5)
-    with open_way(place, NEW, every_other(fault), "storage", patience=60) as way:
+def test_an_upload_in_chunks_survives_what_befalls_each_of_its_chunks(
+    open_installation: OpenInstallation, open_way: OpenWay, fault
+):
+    installation, data = open_installation("gcs", "duckdb"), random.Random(fault).randbytes(2 * CHUNK_BYTES + 5)
+    with open_way(installation, NEW, every_other(fault), "storage", patience=60) as way:
         stored = way.lake.write("key", data, "")
-    assert place.lake.read("key") == (data, stored)
+    assert installation.lake.read("key") == (data, stored)
     assert [met for asked, met in way.proxies[0].log if asked.method == "PUT"] == [fault, None] * 3
 
 
 @pytest.mark.fault(38)
 @pytest.mark.bigquery
 def test_a_column_that_is_added_twice_because_the_answer_was_lost_is_worth_another_try(
-    open_place: OpenPlace, open_way: OpenWay
+    open_installation: OpenInstallation, open_way: OpenWay
 ):
-    place = open_place("gcs", "bigquery")
-    for change in place.warehouse.plan(TABLES):
+    installation = open_installation("gcs", "bigquery")
+    for change in installation.warehouse.plan(TABLES):
         change.apply()
-    client, name = place.warehouse.client, place.warehouse.dataset.table("green_trips")
+    client, name = installation.warehouse.client, installation.warehouse.dataset.table("green_trips")
     whole = client.get_table(name)
     client.delete_table(name)
-    lacking = described(TABLES[0], place.warehouse.dataset)
+    lacking = described(TABLES[0], installation.warehouse.dataset)
     lacking.schema = [field for field in lacking.schema if field.name != "trip_type"]
     client.create_table(lacking)
-    with open_way(place, NEW, scripted(["lost"], lambda asked: asked.method == "PATCH"), "bigquery") as way:
+    with open_way(installation, NEW, scripted(["lost"], lambda asked: asked.method == "PATCH"), "bigquery") as way:
         change = list(way.warehouse.plan(TABLES))[1]
         with pytest.raises(WarehouseBusy, match="Try again later"):
             change.apply()
     assert way.injected == {"lost": 1}
     assert {field.name for field in client.get_table(name).schema} == {field.name for field in whole.schema}
-    assert [change.needed for change in place.warehouse.plan(TABLES)] == [False, False, False]
+    assert [change.needed for change in installation.warehouse.plan(TABLES)] == [False, False, False]

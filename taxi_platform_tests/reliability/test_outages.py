@@ -23,18 +23,20 @@ from taxi_platform.trips.cleaning import Engine
 from taxi_platform.trips.errors import IntegrityError, LakeError, WarehouseBusy
 from taxi_platform.trips.months import DatasetMonth
 from taxi_platform.warehouse import postgres
-from taxi_platform_tests.reliability.conftest import OpenPlace, Undisturbed
+from taxi_platform_tests.reliability.conftest import OpenInstallation, Undisturbed
 from taxi_platform_tests.reliability.test_kills import NEW, OLD, check_readable, run_again
-from taxi_platform_tests.support.places import MONTH, Place, new_place
-from taxi_platform_tests.support.shared import crash, small_file_system
-from taxi_platform_tests.support.warm import DONE, REFUSED, Warm, ingest_by
+from taxi_platform_tests.support.installations import MONTH, Installation, new_installation
+from taxi_platform_tests.support.system import crash, small_file_system
+from taxi_platform_tests.support.worker_process import DONE, REFUSED, WorkerServer, ingest_by
 
 pytestmark = pytest.mark.slow
 GREEN = DatasetMonth.parse("green", MONTH)
 
 
-def ingest(place: Place, rows: int) -> str:
-    return ingest_by(open_source(f"sample://?rows={rows}"), place.lake, place.warehouse, MONTH, place.home)
+def ingest(installation: Installation, rows: int) -> str:
+    return ingest_by(
+        open_source(f"sample://?rows={rows}"), installation.lake, installation.warehouse, MONTH, installation.home
+    )
 
 
 @dataclass(frozen=True)
@@ -101,52 +103,52 @@ ENDS = {
 )
 @pytest.mark.parametrize("end", ENDS)
 def test_a_load_whose_server_ends_it_is_rolled_back_and_made_good_by_the_next(
-    database: Database, at, warm: Warm, undisturbed: Undisturbed, tmp_path, end, point, count
+    database: Database, at, workers: WorkerServer, undisturbed: Undisturbed, tmp_path, end, point, count
 ):
-    place = new_place(tmp_path, "local", database.uri, {})
-    run_again(warm, place, OLD, undisturbed(OLD))
+    installation = new_installation(tmp_path, "local", database.uri, {})
+    run_again(workers, installation, OLD, undisturbed(OLD))
     at(point, count, lambda: ENDS[end](database))
     with pytest.raises(WarehouseBusy, match=r"has closed the connection.* Run again when the server is up"):
-        ingest(place, NEW)
-    assert place.loaded() == undisturbed(OLD).tables
-    assert place.litter() == []
-    run_again(warm, place, NEW, undisturbed(NEW))
+        ingest(installation, NEW)
+    assert installation.loaded() == undisturbed(OLD).tables
+    assert installation.litter() == []
+    run_again(workers, installation, NEW, undisturbed(NEW))
 
 
 @pytest.mark.fault(40)
 def test_a_load_that_the_server_finds_idle_for_too_long_is_rolled_back(
-    database: Database, at, warm: Warm, undisturbed: Undisturbed, tmp_path
+    database: Database, at, workers: WorkerServer, undisturbed: Undisturbed, tmp_path
 ):
     options = quote("-c idle_in_transaction_session_timeout=100")
-    place = new_place(tmp_path, "local", f"{database.uri}&options={options}", {})
-    run_again(warm, place, OLD, undisturbed(OLD))
+    installation = new_installation(tmp_path, "local", f"{database.uri}&options={options}", {})
+    run_again(workers, installation, OLD, undisturbed(OLD))
     at("postgres_built", 1, lambda: until(lambda: not database.ours()))
     with pytest.raises(WarehouseBusy, match="idle-in-transaction timeout"):
-        ingest(place, NEW)
-    assert place.loaded() == undisturbed(OLD).tables
-    run_again(warm, place, NEW, undisturbed(NEW))
+        ingest(installation, NEW)
+    assert installation.loaded() == undisturbed(OLD).tables
+    run_again(workers, installation, NEW, undisturbed(NEW))
 
 
 @pytest.mark.fault(40)
 def test_a_deadlock_with_a_reader_is_won_by_the_reader_and_the_load_tries_again(
-    database: Database, warm: Warm, undisturbed: Undisturbed, tmp_path, monkeypatch
+    database: Database, workers: WorkerServer, undisturbed: Undisturbed, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(postgres, "LOCK_TIMEOUT", "60s")  # longer than it takes the server to see a deadlock
     options = quote("-c deadlock_timeout=2s")
-    place = new_place(tmp_path, "local", f"{database.uri}&options={options}", {})
-    run_again(warm, place, OLD, undisturbed(OLD))
-    schema, before = place.warehouse.schema.name, database.log.read_text().count("deadlock detected")
+    installation = new_installation(tmp_path, "local", f"{database.uri}&options={options}", {})
+    run_again(workers, installation, OLD, undisturbed(OLD))
+    schema, before = installation.warehouse.schema.name, database.log.read_text().count("deadlock detected")
     with psycopg.connect(database.uri) as reader:
         reader.execute("SET deadlock_timeout = '60s'")
         reader.execute(f"SELECT count(*) FROM {schema}.green_trips")
-        load = threading.Thread(target=ingest, args=[place, NEW])
+        load = threading.Thread(target=ingest, args=[installation, NEW])
         load.start()
         until(lambda: ("Lock",) in database.ours())  # it has the rejected rows, and waits for the reader's table
         assert reader.execute(f"SELECT count(*) FROM {schema}.green_rejected_trips").fetchone() == (1,)
     load.join(60)
     assert database.log.read_text().count("deadlock detected") == before + 1
-    assert place.version() == undisturbed(NEW)
-    assert place.litter() == []
+    assert installation.version() == undisturbed(NEW)
+    assert installation.litter() == []
 
 
 @pytest.fixture
@@ -166,20 +168,20 @@ FULL = {
 @pytest.mark.fault(32)
 @pytest.mark.parametrize(("full", "kilobytes"), [("work", 4), ("lake", 8), ("warehouse", 60)])
 def test_a_disk_that_fills_up_at_any_moment_is_told_and_hurts_no_month(
-    small_disk: Path, warm: Warm, undisturbed: Undisturbed, tmp_path, full, kilobytes
+    small_disk: Path, workers: WorkerServer, undisturbed: Undisturbed, tmp_path, full, kilobytes
 ):
     work, lake, warehouse = (small_disk if part == full else tmp_path for part in ("work", "lake", "warehouse"))
     (work / "home").mkdir()
-    place = Place(work / "home", (lake / "lake").as_uri(), f"duckdb://{warehouse}/warehouse.duckdb")
-    run_again(warm, place, OLD, undisturbed(OLD))
+    installation = Installation(work / "home", (lake / "lake").as_uri(), f"duckdb://{warehouse}/warehouse.duckdb")
+    run_again(workers, installation, OLD, undisturbed(OLD))
     told, filler = [], small_disk / "filler"
     for number in range(100):
         rows, room = OLD + number, number * kilobytes * 1024
         filler.write_bytes(bytes(shutil.disk_usage(small_disk).free - room))
-        (ending,) = warm.run(place.order(rows + 1))
-        check_readable(place, undisturbed(rows), undisturbed(rows + 1))
+        (ending,) = workers.run(installation.order(rows + 1))
+        check_readable(installation, undisturbed(rows), undisturbed(rows + 1))
         filler.unlink()
-        run_again(warm, place, rows + 1, undisturbed(rows + 1))
+        run_again(workers, installation, rows + 1, undisturbed(rows + 1))
         if ending.status == DONE:
             break
         assert ending.status == REFUSED, ending.told
@@ -190,27 +192,29 @@ def test_a_disk_that_fills_up_at_any_moment_is_told_and_hurts_no_month(
 
 @pytest.mark.fault(32)
 def test_a_command_on_a_full_disk_fails_and_the_next_one_works(
-    small_disk: Path, warm_command: Warm, warm: Warm, undisturbed: Undisturbed, tmp_path
+    small_disk: Path, command_workers: WorkerServer, workers: WorkerServer, undisturbed: Undisturbed, tmp_path
 ):
     (small_disk / "home").mkdir()
-    place = Place(small_disk / "home", (tmp_path / "lake").as_uri(), f"duckdb://{tmp_path}/warehouse.duckdb")
-    run_again(warm, place, OLD, undisturbed(OLD))
+    installation = Installation(
+        small_disk / "home", (tmp_path / "lake").as_uri(), f"duckdb://{tmp_path}/warehouse.duckdb"
+    )
+    run_again(workers, installation, OLD, undisturbed(OLD))
     told = []
     for kilobytes in range(0, 4000, 50):
         filler = small_disk / "filler"
         filler.write_bytes(bytes(shutil.disk_usage(small_disk).free - kilobytes * 1024))
-        (ending,) = warm_command.run(
-            place.order(command=("ingest", "green", MONTH, "--no-patient"), settings=place.settings(NEW))
+        (ending,) = command_workers.run(
+            installation.order(command=("ingest", "green", MONTH, "--no-patient"), settings=installation.settings(NEW))
         )
         filler.unlink()
-        check_readable(place, undisturbed(OLD), undisturbed(NEW))
+        check_readable(installation, undisturbed(OLD), undisturbed(NEW))
         if ending.status == 0:
             break
         told.append(ending.told)
     assert len(told) >= 1
     assert all(re.search("No space left|(?i:disk is full|the disk full)", line) for line in told)
     assert "Traceback" not in "".join(told)
-    assert place.version() == undisturbed(NEW)
+    assert installation.version() == undisturbed(NEW)
 
 
 def damage(lake: Lake, key: str) -> None:
@@ -245,21 +249,28 @@ NO_CLEAN = r"no clean file of green 2020-04\. Materialize its clean_trips first"
     ],
 )
 def test_an_object_lost_between_two_steps_is_named_with_what_makes_it_again(
-    open_place: OpenPlace, warm: Warm, undisturbed: Undisturbed, lake, prefix, happen, error, says
+    open_installation: OpenInstallation,
+    workers: WorkerServer,
+    undisturbed: Undisturbed,
+    lake,
+    prefix,
+    happen,
+    error,
+    says,
 ):
-    place = open_place(lake, "duckdb")
-    run_again(warm, place, OLD, undisturbed(OLD))
-    raw = steps.fetch(open_source(f"sample://?rows={NEW}"), place.lake, GREEN, place.home).raw
-    following = partial(steps.clean, place.lake, GREEN, place.home, Engine(threads=1))
+    installation = open_installation(lake, "duckdb")
+    run_again(workers, installation, OLD, undisturbed(OLD))
+    raw = steps.fetch(open_source(f"sample://?rows={NEW}"), installation.lake, GREEN, installation.home).raw
+    following = partial(steps.clean, installation.lake, GREEN, installation.home, Engine(threads=1))
     if prefix != "raw/":
         following()
-        following = partial(steps.load, place.lake, place.warehouse, GREEN, place.home)
-    (key,) = [key for key in place.lake.list(prefix) if key == raw.key or prefix != "raw/"]
-    happen(place.lake, key)
+        following = partial(steps.load, installation.lake, installation.warehouse, GREEN, installation.home)
+    (key,) = [key for key in installation.lake.list(prefix) if key == raw.key or prefix != "raw/"]
+    happen(installation.lake, key)
     with pytest.raises(error, match=says) as caught:
         following()
-    assert place.loaded() == undisturbed(OLD).tables
+    assert installation.loaded() == undisturbed(OLD).tables
     if "Remove it" in caught.value.remedy:
-        place.lake.delete(key)
-    run_again(warm, place, NEW, undisturbed(NEW))
-    assert place.raw_files() == [undisturbed(OLD).raw, undisturbed(NEW).raw]
+        installation.lake.delete(key)
+    run_again(workers, installation, NEW, undisturbed(NEW))
+    assert installation.raw_files() == [undisturbed(OLD).raw, undisturbed(NEW).raw]

@@ -17,8 +17,8 @@ from taxi_platform.runs.dagster_internals import remote_job_origin
 from taxi_platform.settings import load_settings
 from taxi_platform.sources.sample.writing import write_sample
 from taxi_platform.trips.months import DatasetMonth
-from taxi_platform_tests.support.shared import TAXI, free_port, wait_for
-from taxi_platform_tests.support.web import Page, serving
+from taxi_platform_tests.support.system import TAXI, free_port, wait_for
+from taxi_platform_tests.support.web_server import Page, serving
 from taxi_platform_tests.test_cli import taxi
 
 GREEN = DatasetMonth.parse("green", "2020-04")

@@ -10,9 +10,9 @@ import requests
 
 from taxi_platform.sources.sample.writing import write_sample
 from taxi_platform.trips.months import DatasetMonth
-from taxi_platform_tests.support.receivers import web_hook
-from taxi_platform_tests.support.shared import TAXI, free_port, wait_for
-from taxi_platform_tests.support.web import S3_DENIED, Page, serving
+from taxi_platform_tests.support.notification_receivers import web_hook
+from taxi_platform_tests.support.system import TAXI, free_port, wait_for
+from taxi_platform_tests.support.web_server import S3_DENIED, Page, serving
 
 CANARY = "canary7f3a"
 QUERIES = [

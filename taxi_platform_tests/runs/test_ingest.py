@@ -18,8 +18,8 @@ from taxi_platform.runs.result import IngestStatus
 from taxi_platform.settings import load_settings
 from taxi_platform.sources.sample.writing import write_sample
 from taxi_platform.trips.months import DatasetMonth
-from taxi_platform_tests.support.shared import wait_for
-from taxi_platform_tests.support.web import Page, serving
+from taxi_platform_tests.support.system import wait_for
+from taxi_platform_tests.support.web_server import Page, serving
 
 GREEN = DatasetMonth.parse("green", "2020-04")
 

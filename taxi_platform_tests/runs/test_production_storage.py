@@ -17,7 +17,7 @@ from taxi_platform.runs.ingest import ingest_month
 from taxi_platform.runs.instance import open_instance
 from taxi_platform.settings import load_settings
 from taxi_platform.trips.months import DatasetMonth
-from taxi_platform_tests.support.shared import crash, free_port
+from taxi_platform_tests.support.system import crash, free_port
 
 PRODUCTION = Path(__file__).parents[2] / "deploy" / "dagster.yaml"
 MARK = "c4naryWord"

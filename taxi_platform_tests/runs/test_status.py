@@ -18,8 +18,8 @@ from taxi_platform.trips.cleaning import Engine
 from taxi_platform.trips.months import Dataset, DatasetMonth, Month
 from taxi_platform.warehouse import open_warehouse
 from taxi_platform_tests.ingestion.test_survey import held
-from taxi_platform_tests.support.shared import TAXI
-from taxi_platform_tests.support.web import S3_DENIED, Page, serving
+from taxi_platform_tests.support.system import TAXI
+from taxi_platform_tests.support.web_server import S3_DENIED, Page, serving
 
 NEWEST = Month(2020, 8)
 

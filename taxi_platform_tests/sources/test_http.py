@@ -18,7 +18,7 @@ from taxi_platform.sources.addresses import file_name, network_kinds, next_hop, 
 from taxi_platform.sources.http import HttpSource
 from taxi_platform.trips.errors import NotData, NotPublished, SourceRefused, SourceUnavailable
 from taxi_platform.trips.months import DatasetMonth
-from taxi_platform_tests.support.web import S3_DENIED, Page, answering, serving
+from taxi_platform_tests.support.web_server import S3_DENIED, Page, answering, serving
 
 MONTH = DatasetMonth.parse("green", "2020-04")
 PATH = "/green/green_tripdata_2020-04.csv.gz"

@@ -14,7 +14,7 @@ import dagster as dg
 from dagster._core.scheduler.instigation import InstigatorTick
 
 from taxi_platform.trips.months import Dataset, newest_month
-from taxi_platform_tests.support.web import Page, Web
+from taxi_platform_tests.support.web_server import Page, Web
 
 ROOT = Path(__file__).parents[2]
 PICKUP = {Dataset.YELLOW: "tpep_pickup_datetime", Dataset.GREEN: "lpep_pickup_datetime"}

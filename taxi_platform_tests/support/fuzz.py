@@ -27,11 +27,11 @@ from pathlib import Path
 from random import Random
 
 from taxi_platform.trips.errors import TaxiError
-from taxi_platform_tests.support.fuzzed import check_told
-from taxi_platform_tests.support.fuzzed.answers import answers_round
-from taxi_platform_tests.support.fuzzed.csv import csv_round
-from taxi_platform_tests.support.fuzzed.parquet import parquet_round
-from taxi_platform_tests.support.fuzzed.settings import settings_round
+from taxi_platform_tests.support.fuzz_targets import check_told
+from taxi_platform_tests.support.fuzz_targets.answers import answers_round
+from taxi_platform_tests.support.fuzz_targets.csv import csv_round
+from taxi_platform_tests.support.fuzz_targets.parquet import parquet_round
+from taxi_platform_tests.support.fuzz_targets.settings import settings_round
 
 Round = Callable[[Random, Path], str]
 """Makes an input, keeps it as `input` in the folder, tries it, and tells what came of it."""

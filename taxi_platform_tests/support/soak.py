@@ -38,8 +38,8 @@ from taxi_platform_tests.reliability.test_kills import (
 )
 from taxi_platform_tests.support.emulators.bigquery import bigquery_emulator
 from taxi_platform_tests.support.emulators.gcs import gcs_emulator
-from taxi_platform_tests.support.places import Place, Version, new_place
-from taxi_platform_tests.support.warm import DONE, REFUSED, Warm, warm_process
+from taxi_platform_tests.support.installations import Installation, Version, new_installation
+from taxi_platform_tests.support.worker_process import DONE, REFUSED, WorkerServer, worker_server
 
 FAULTS = {"local": LOCAL, "gcs": BUCKET, "duckdb": DUCKDB, "postgres": POSTGRES, "bigquery": BIGQUERY}
 PAIRS = [(lake, warehouse) for lake in ("local", "gcs") for warehouse in ("duckdb", "postgres")]
@@ -72,46 +72,50 @@ class Figures:
 
 
 class Soak:
-    def __init__(self, warm: Warm, folder: Path, servers: dict[str, str], hosts: dict[str, str], seed: str) -> None:
-        self.warm, self.folder, self.servers, self.hosts = warm, folder, servers, hosts
+    def __init__(
+        self, workers: WorkerServer, folder: Path, servers: dict[str, str], hosts: dict[str, str], seed: str
+    ) -> None:
+        self.workers, self.folder, self.servers, self.hosts = workers, folder, servers, hosts
         self.random = Random(seed)
         self.figures = Figures()
-        self.places: dict[tuple[str, str], tuple[Place, int, int]] = {}
+        self.places: dict[tuple[str, str], tuple[Installation, int, int]] = {}
         """The place, the rounds it has seen, and the rows of its month."""
         self.versions = {rows: self._undisturbed(rows) for rows in (OLD, NEW)}
 
     def _undisturbed(self, rows: int) -> Version:
-        place = new_place(self.folder, "local", "duckdb", {})
-        (ending,) = self.warm.run(place.order(rows))
+        installation = new_installation(self.folder, "local", "duckdb", {})
+        (ending,) = self.workers.run(installation.order(rows))
         assert ending.status == DONE, ending.told
-        return place.version()
+        return installation.version()
 
     def round(self, lake: str, warehouse: str) -> None:
-        place, rounds, rows = self.places.pop((lake, warehouse), (None, 0, OLD))
-        place = place or new_place(self.folder, lake, self.servers.get(warehouse, warehouse), self.hosts)
+        installation, rounds, rows = self.places.pop((lake, warehouse), (None, 0, OLD))
+        installation = installation or new_installation(
+            self.folder, lake, self.servers.get(warehouse, warehouse), self.hosts
+        )
         how = "?"
         try:
-            how = self._kill(place, lake, warehouse, NEW if rows == OLD else OLD)
-            check_readable(place, *self.versions.values(), *([] if rounds else [None]))
+            how = self._kill(installation, lake, warehouse, NEW if rows == OLD else OLD)
+            check_readable(installation, *self.versions.values(), *([] if rounds else [None]))
             # Both versions, because the first one leaves a raw file of the other alone that no manifest lists yet.
             first, last = self.random.sample((OLD, NEW), 2)
-            (ending,) = self.warm.run(place.order(first))
+            (ending,) = self.workers.run(installation.order(first))
             assert ending.status == DONE, ending.told
-            assert place.version() == self.versions[first]
-            run_again(self.warm, place, last, self.versions[last])
+            assert installation.version() == self.versions[first]
+            run_again(self.workers, installation, last, self.versions[last])
         except Exception:
-            where = f"{lake} {warehouse}, round {rounds} of {place.home}, {how}"
+            where = f"{lake} {warehouse}, round {rounds} of {installation.home}, {how}"
             self.figures.failures.append(where)
-            print(f"{where}: {traceback.format_exc()}", self._seen(place), flush=True)
+            print(f"{where}: {traceback.format_exc()}", self._seen(installation), flush=True)
             return
         self.figures.rounds[f"{lake} {warehouse}"] += 1
         if rounds + 1 < ROUNDS_OF_A_PLACE:
-            self.places[lake, warehouse] = place, rounds + 1, last
+            self.places[lake, warehouse] = installation, rounds + 1, last
         else:
-            shutil.rmtree(place.home)
+            shutil.rmtree(installation.home)
 
-    def _seen(self, place: Place) -> str:
-        looks = (place.version, place.raw_files, place.litter)
+    def _seen(self, installation: Installation) -> str:
+        looks = (installation.version, installation.raw_files, installation.litter)
         found = []
         for look in looks:
             try:
@@ -120,18 +124,20 @@ class Soak:
                 found.append(repr(error))
         return "\n".join(found)
 
-    def _kill(self, place: Place, lake: str, warehouse: str, rows: int) -> str:
+    def _kill(self, installation: Installation, lake: str, warehouse: str, rows: int) -> str:
         """Kill one run at a fault point, or up to four at any moment; tells which. `rows` is the version to come."""
         if self.random.random() < 0.5:
             everywhere = {*FIRST, *IN_LAKE, "swept:1", "swept:2"}
             fault = self.random.choice(sorted({*everywhere, *FAULTS[lake], *FAULTS[warehouse]}))
-            (ending,) = self.warm.run(place.order(rows, fault=fault, checks=False))
+            (ending,) = self.workers.run(installation.order(rows, fault=fault, checks=False))
             assert ending.killed or ending.status == DONE, ending.told
             (self.figures.kills if ending.killed else self.figures.unreached)[fault.partition(":")[0]] += 1
             return fault
         crowd = self.random.choice((1, 1, 2, 4))
-        orders = [place.order(*self.random.sample((OLD, NEW), 2), endless=True, checks=False) for _ in range(crowd)]
-        endings = self.warm.run(
+        orders = [
+            installation.order(*self.random.sample((OLD, NEW), 2), endless=True, checks=False) for _ in range(crowd)
+        ]
+        endings = self.workers.run(
             *orders, kill_after=self.random.uniform(0, RUN_SECONDS * crowd * SLOW.get(warehouse, 1))
         )
         for ending in endings:
@@ -165,8 +171,8 @@ def main() -> int:
     folder = Path(tempfile.mkdtemp(prefix="soak-"))
     print(f"seed {options.seed}, {folder}", flush=True)
     started = time.monotonic()
-    with servers(folder, pairs) as (addresses, hosts), warm_process() as warm:
-        soak = Soak(warm, folder, addresses, hosts, options.seed)
+    with servers(folder, pairs) as (addresses, hosts), worker_server() as workers:
+        soak = Soak(workers, folder, addresses, hosts, options.seed)
         try:
             while time.monotonic() - started < options.hours * 3600:
                 for pair in pairs:

@@ -13,7 +13,7 @@ from typing import Any
 
 import requests
 
-from taxi_platform_tests.support.shared import TAXI, free_port
+from taxi_platform_tests.support.system import TAXI, free_port
 
 ASSETS = ("raw_file", "clean_trips", "rejected_trips", "trips")
 """Of every dataset, in the order of its lineage."""

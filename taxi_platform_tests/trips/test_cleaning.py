@@ -20,8 +20,8 @@ from taxi_platform.trips.contract import REJECTED_COLUMNS, contract_of
 from taxi_platform.trips.errors import ContractError, IntegrityError, NotData, TooManyRejected
 from taxi_platform.trips.months import Dataset
 from taxi_platform.trips.report import Report
-from taxi_platform_tests.support.cleaned import GREEN, HEADS, TRIP, clean, green, parquet
-from taxi_platform_tests.support.shared import shared_file
+from taxi_platform_tests.support.cleaning_cases import GREEN, HEADS, TRIP, clean, green, parquet
+from taxi_platform_tests.support.system import shared_file
 
 BOTH = pytest.mark.parametrize("careful", [False, True], ids=["fast", "careful"])
 CODES = {
@@ -572,7 +572,7 @@ def test_neither_the_machine_s_time_zone_nor_its_clock_has_a_say(tmp_path):
     )
     (tmp_path / "raw").write_bytes(parquet(table))
     script = (
-        "import sys, pathlib; from taxi_platform_tests.support.cleaned import clean, green; "
+        "import sys, pathlib; from taxi_platform_tests.support.cleaning_cases import clean, green; "
         "made = [clean(pathlib.Path(sys.argv[1]), 'green 2024-03'), "
         "clean(green('lpep_pickup_datetime=2024-03-10 02:30:00', 'trip_distance=x'), 'green 2024-03')]; "
         "print([(m.trips, m.rejected, m.report) for m in made])"

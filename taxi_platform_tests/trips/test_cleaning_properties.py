@@ -17,7 +17,7 @@ from taxi_platform.sources.sample.writing import write_sample
 from taxi_platform.trips.contract import Contract, contract_of
 from taxi_platform.trips.errors import TaxiError
 from taxi_platform.trips.months import Dataset, DatasetMonth
-from taxi_platform_tests.support.cleaned import GREEN, HEADS, TRIP, clean, green, parquet
+from taxi_platform_tests.support.cleaning_cases import GREEN, HEADS, TRIP, clean, green, parquet
 
 EXAMPLES = {"ci": 20, "long": 4000}[os.environ.get("HYPOTHESIS_PROFILE", "ci")]
 searching = settings(

@@ -7,7 +7,7 @@ import pytest
 from taxi_platform.trips.contract import all_rules, contract_of, parse_contract
 from taxi_platform.trips.errors import ContractError, UserError
 from taxi_platform.trips.months import Dataset
-from taxi_platform_tests.support.cleaned import HEADS
+from taxi_platform_tests.support.cleaning_cases import HEADS
 
 GREEN = contract_of(Dataset.GREEN)
 

@@ -14,7 +14,7 @@ import pytest
 from taxi_platform.trips import csv_reading
 from taxi_platform.trips.errors import ContractError, NotData, TaxiError
 from taxi_platform.trips.records import MAX_LINE_BYTES
-from taxi_platform_tests.support.cleaned import GREEN, HEADS, TRIP, clean, green, parquet
+from taxi_platform_tests.support.cleaning_cases import GREEN, HEADS, TRIP, clean, green, parquet
 
 BAD = TRIP.replace("1.68", "far")
 TABLE = pa.table({"lpep_pickup_datetime": [datetime(2020, 4, 7)] * 3, "total_amount": [1.0, 2.0, 3.0]})

@@ -10,7 +10,7 @@ from taxi_platform.sources import open_source
 from taxi_platform.trips.cleaning import Engine
 from taxi_platform.trips.months import DatasetMonth
 from taxi_platform.warehouse import open_warehouse
-from taxi_platform_tests.support.shared import shared_file
+from taxi_platform_tests.support.system import shared_file
 
 ENGINE = Engine(threads=1)
 

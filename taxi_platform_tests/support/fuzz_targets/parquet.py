@@ -17,9 +17,9 @@ import pyarrow.parquet as pq
 
 from taxi_platform.trips.contract import contract_of
 from taxi_platform.trips.months import Dataset, DatasetMonth
-from taxi_platform_tests.support.cleaned import parquet
+from taxi_platform_tests.support.cleaning_cases import parquet
 from taxi_platform_tests.support.eras import Era, eras, write_era
-from taxi_platform_tests.support.fuzzed import HOSTILE, check_fetched, cleaned, mutated
+from taxi_platform_tests.support.fuzz_targets import HOSTILE, check_fetched, cleaned, mutated
 from taxi_platform_tests.trips.test_cleaning_properties import NAMES, VALUES, Refusal
 
 ERAS = [era for era in eras() if era.format == "parquet"]

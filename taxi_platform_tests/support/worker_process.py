@@ -68,7 +68,7 @@ class Ending:
         return self.status == -signal.SIGKILL
 
 
-class Warm:
+class WorkerServer:
     """The server, seen from whoever gives orders."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
@@ -86,13 +86,13 @@ class Warm:
 
 
 @contextmanager
-def warm_process(*libraries: str) -> Iterator[Warm]:
+def worker_server(*libraries: str) -> Iterator[WorkerServer]:
     """A server that has the steps and these libraries in memory."""
-    command = [sys.executable, "-m", "taxi_platform_tests.support.warm", *libraries]
+    command = [sys.executable, "-m", "taxi_platform_tests.support.worker_process", *libraries]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     with subprocess.Popen(command, text=True, cwd=Path(__file__).parents[2], **pipes) as process:
         try:
-            yield Warm(process)
+            yield WorkerServer(process)
         finally:
             process.communicate()
 

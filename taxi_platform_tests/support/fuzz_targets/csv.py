@@ -11,9 +11,9 @@ from random import Random
 
 from taxi_platform.trips.months import DatasetMonth
 from taxi_platform.trips.records import MAX_LINE_BYTES, MAX_RECORD_LINES
-from taxi_platform_tests.support.cleaned import HEADS
+from taxi_platform_tests.support.cleaning_cases import HEADS
 from taxi_platform_tests.support.eras import Era, eras, write_era
-from taxi_platform_tests.support.fuzzed import HOSTILE, check_fetched, cleaned, mutated
+from taxi_platform_tests.support.fuzz_targets import HOSTILE, check_fetched, cleaned, mutated
 from taxi_platform_tests.trips.test_cleaning_properties import BYTES, NAMES, VALUES, Refusal
 from taxi_platform_tests.trips.test_files import reference
 

@@ -15,7 +15,7 @@ from typing import Any
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import AuthResult
 
-from taxi_platform_tests.support.shared import free_port
+from taxi_platform_tests.support.system import free_port
 
 
 @dataclass

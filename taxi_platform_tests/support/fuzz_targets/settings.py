@@ -27,7 +27,7 @@ from taxi_platform.trips.months import Dataset, DatasetMonth, Month
 from taxi_platform.ui.access import load_access
 from taxi_platform.warehouse import open_warehouse
 from taxi_platform.warehouse.duckdb import DuckDBWarehouse
-from taxi_platform_tests.support.fuzzed import SECRET
+from taxi_platform_tests.support.fuzz_targets import SECRET
 
 ODD = [
     "",

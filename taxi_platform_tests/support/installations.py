@@ -16,7 +16,7 @@ from taxi_platform.lake.months import LakeMonth
 from taxi_platform.trips.months import Dataset, DatasetMonth
 from taxi_platform.warehouse import open_warehouse
 from taxi_platform.warehouse.base import StoredRows, Warehouse, rejected_table, trips_table
-from taxi_platform_tests.support.warm import Order
+from taxi_platform_tests.support.worker_process import Order
 
 MONTH = "2020-04"
 TABLES = (trips_table(Dataset.GREEN), rejected_table(Dataset.GREEN))
@@ -37,7 +37,7 @@ class Version:
 
 
 @dataclass(frozen=True)
-class Place:
+class Installation:
     """An installation: its work folder, lake and warehouse, and the variables that its processes need to reach them."""
 
     home: Path
@@ -146,7 +146,7 @@ def _stray_tables(url: str) -> list[str]:
         return [name for (name,) in con.execute(query, [schema, [table.name for table in TABLES]]).fetchall()]
 
 
-def new_place(folder: Path, lake: str, warehouse: str, hosts: dict[str, str]) -> Place:
+def new_installation(folder: Path, lake: str, warehouse: str, hosts: dict[str, str]) -> Installation:
     """An empty place. `lake` is `local` or `gcs`; `warehouse` is `duckdb`, `bigquery` or a PostgreSQL server's URI.
 
     `hosts` are the variables that name the emulators, which must be set in this process as well.
@@ -164,4 +164,6 @@ def new_place(folder: Path, lake: str, warehouse: str, hosts: dict[str, str]) ->
         from google.cloud import storage
 
         storage.Client(project=None).create_bucket(name, project="taxi-test")
-    return Place(home, f"gs://{name}/some/prefix" if lake == "gcs" else (home / "lake").as_uri(), warehouse, hosts)
+    return Installation(
+        home, f"gs://{name}/some/prefix" if lake == "gcs" else (home / "lake").as_uri(), warehouse, hosts
+    )

@@ -17,9 +17,9 @@ from taxi_platform.sources.http import HttpSource
 from taxi_platform.trips.cleaning import Engine
 from taxi_platform.trips.errors import TaxiError
 from taxi_platform.trips.months import DatasetMonth
-from taxi_platform_tests.support.cleaned import TRIP, green
-from taxi_platform_tests.support.fuzzed import SECRET, check_harmless, mutated
-from taxi_platform_tests.support.web import S3_DENIED, Answer, answering
+from taxi_platform_tests.support.cleaning_cases import TRIP, green
+from taxi_platform_tests.support.fuzz_targets import SECRET, check_harmless, mutated
+from taxi_platform_tests.support.web_server import S3_DENIED, Answer, answering
 from taxi_platform_tests.trips.test_cleaning_properties import TABLE, parquet
 
 MONTH = DatasetMonth.parse("green", "2020-04")
