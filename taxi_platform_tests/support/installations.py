@@ -15,11 +15,12 @@ from taxi_platform.lake.base import Lake
 from taxi_platform.lake.months import LakeMonth
 from taxi_platform.trips.months import Dataset, DatasetMonth
 from taxi_platform.warehouse import open_warehouse
-from taxi_platform.warehouse.base import StoredRows, Warehouse, rejected_table, trips_table
+from taxi_platform.warehouse.base import StoredRows, Warehouse, rejected_table, trips_table, zones_table
 from taxi_platform_tests.support.worker_process import Order
 
 MONTH = "2020-04"
 TABLES = (trips_table(Dataset.GREEN), rejected_table(Dataset.GREEN))
+TABLE_NAMES = [table.name for table in (*TABLES, zones_table())]
 PUBLISHED = ("clean/", "rejected/", "reports/")
 
 
@@ -126,7 +127,7 @@ class Installation:
             return _stray_tables(self.warehouse_url)
         if self.warehouse_url.startswith("bigquery"):
             found = {table.table_id for table in self.warehouse.client.list_tables(self.warehouse.dataset)}
-            return sorted(found - {table.name for table in TABLES})
+            return sorted(found - set(TABLE_NAMES))
         path = self.warehouse.path
         # The log is no litter but committed rows: the next writer merges it, readers read it.
         own = {path.name + ending for ending in ("", ".lock", ".wal")}
@@ -143,7 +144,7 @@ def _stray_tables(url: str) -> list[str]:
         "AND NOT relispartition AND relname <> ALL (%s)"
     )
     with psycopg.connect(address, autocommit=True) as con:
-        return [name for (name,) in con.execute(query, [schema, [table.name for table in TABLES]]).fetchall()]
+        return [name for (name,) in con.execute(query, [schema, TABLE_NAMES]).fetchall()]
 
 
 def new_installation(folder: Path, lake: str, warehouse: str, hosts: dict[str, str]) -> Installation:
