@@ -270,7 +270,7 @@ def test_an_object_lost_between_two_steps_is_named_with_what_makes_it_again(
     with pytest.raises(error, match=says) as caught:
         following()
     assert installation.loaded() == undisturbed(OLD).tables
-    if "Remove it" in caught.value.remedy:
+    if "Delete it" in caught.value.remedy:
         installation.lake.delete(key)
     run_again(workers, installation, NEW, undisturbed(NEW))
     assert installation.raw_files() == [undisturbed(OLD).raw, undisturbed(NEW).raw]
