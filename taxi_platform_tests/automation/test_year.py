@@ -189,7 +189,7 @@ def test_a_year_passes_and_every_month_is_loaded_once_in_its_last_version(year):
     messages = [message.splitlines()[0] for message in year.hook.messages()]
     ends = {True: "was loaded.", False: "failed."}
     assert messages == [f"green {month} {ends[success]}" for _, month, _, success in year.runs]
-    assert sum("+50 against the file before" in message for message in year.hook.messages()) == 2
+    assert sum("+50 compared with the previous file" in message for message in year.hook.messages()) == 2
 
     told = {reason.partition(" ")[0] for _, reason in year.skips}
     limited = [reason for day, reason in year.skips if RATE_LIMITED[0] <= day <= RATE_LIMITED[1]]

@@ -212,7 +212,7 @@ def test_a_command_on_a_full_disk_fails_and_the_next_one_works(
             break
         told.append(ending.told)
     assert len(told) >= 1
-    assert all(re.search("No space left|(?i:disk is full|the disk full)", line) for line in told)
+    assert [line for line in told if not re.search("No space left|disk is (not )?full", line)] == []
     assert "Traceback" not in "".join(told)
     assert installation.version() == undisturbed(NEW)
 
@@ -241,7 +241,7 @@ NO_CLEAN = r"no clean file of green 2020-04\. Materialize its clean_trips first"
     ("prefix", "happen", "error", "says"),
     [
         ("raw/", delete, LakeError, r"csv\.gz is missing\. Materialize the month's raw_file again"),
-        ("raw/", damage, IntegrityError, r"csv\.gz is not the file that was fetched .* Remove it, .* raw_file again"),
+        ("raw/", damage, IntegrityError, r"csv\.gz is not the file that was fetched .* Delete it, .* raw_file again"),
         ("clean/", delete, LakeError, NO_CLEAN),
         ("clean/", cut, LakeError, NO_CLEAN),
         ("rejected/", delete, LakeError, r"parquet is missing\. Materialize the month's clean_trips again"),
@@ -270,7 +270,7 @@ def test_an_object_lost_between_two_steps_is_named_with_what_makes_it_again(
     with pytest.raises(error, match=says) as caught:
         following()
     assert installation.loaded() == undisturbed(OLD).tables
-    if "Remove it" in caught.value.remedy:
+    if "Delete it" in caught.value.remedy:
         installation.lake.delete(key)
     run_again(workers, installation, NEW, undisturbed(NEW))
     assert installation.raw_files() == [undisturbed(OLD).raw, undisturbed(NEW).raw]
