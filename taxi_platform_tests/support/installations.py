@@ -148,8 +148,9 @@ def _unknown_tables(url: str) -> list[str]:
 
 
 def new_installation(folder: Path, lake: str, warehouse: str, hosts: dict[str, str]) -> Installation:
-    """An empty installation. `lake` is `local` or `gcs`; `warehouse` is `duckdb`, `bigquery` or a PostgreSQL server's URI.
+    """An empty installation.
 
+    `lake` is `local` or `gcs`; `warehouse` is `duckdb`, `bigquery` or a PostgreSQL server's URI.
     `hosts` are the variables that name the emulators, which must be set in this process as well.
     """
     name = f"kill_{uuid.uuid4().hex[:8]}"
