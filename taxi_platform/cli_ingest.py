@@ -16,7 +16,7 @@ from taxi_platform.output import errors, out, print_places, print_table, print_v
 from taxi_platform.runs.result import IngestStatus, MonthResult, exit_status
 from taxi_platform.settings import Settings, check_urls, listed, load_settings
 from taxi_platform.trips.contract import all_rules, contract_of
-from taxi_platform.trips.errors import UserError
+from taxi_platform.trips.errors import TaxiError, UserError
 from taxi_platform.trips.months import Dataset, DatasetMonth, Month, newest_month
 
 if TYPE_CHECKING:
@@ -211,11 +211,19 @@ def _deliver_notifications(settings: Settings) -> None:
     """Deliver messages about these runs now, as no daemon may be running to do so; problems fail no month."""
     if not settings.notify_urls:
         return
+    import sqlite3
+
     from taxi_platform.notifications.delivery import deliver_notifications
     from taxi_platform.runs.instance import open_instance
 
-    with open_instance(settings) as instance:
-        deliver_notifications(instance, settings, lambda message: errors.print(message, soft_wrap=True))
+    def log(message: str) -> None:
+        errors.print(message, soft_wrap=True)
+
+    try:
+        with open_instance(settings) as instance:
+            deliver_notifications(instance, settings, log)
+    except (OSError, sqlite3.Error, TaxiError) as error:
+        log(f"Messages were not delivered: {error}")
 
 
 def _run_months(

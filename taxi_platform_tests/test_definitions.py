@@ -177,6 +177,7 @@ def test_the_zones_become_a_table(definitions, tmp_path):
         assert con.execute("SELECT zone FROM taxi_zones WHERE location_id = 265").fetchone() == ("Outside of NYC",)
 
 
+@pytest.mark.fault(49)
 def test_every_month_of_a_range_becomes_a_run_of_its_own(monkeypatch):
     """The daemon's own pass over a backfill, which the UI starts for a range; it queues the runs."""
     from dagster._core.execution.backfill import PartitionBackfill

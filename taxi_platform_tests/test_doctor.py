@@ -94,3 +94,31 @@ def test_bootstrap_says_what_it_would_create_creates_it_and_then_finds_it(tmp_pa
     assert taxi("bootstrap", TAXI_DATASETS="green")[1].count("created ") == 5
     assert taxi("bootstrap", TAXI_DATASETS="green")[1].count("exists ") == 5
     assert taxi("doctor", TAXI_DATASETS="green")[0] == 0
+
+
+@pytest.mark.fault(57)
+def test_zones_come_with_bootstrap_and_the_first_ingest_and_are_missed_by_doctor(tmp_path):
+    file = str(tmp_path / "home/warehouse.duckdb")
+
+    def zones():
+        with duckdb.connect(file, read_only=True) as con:
+            return con.execute("SELECT count(*) FROM taxi_zones").fetchone()[0]
+
+    def damage(statement):
+        with duckdb.connect(file) as con:
+            con.execute(statement)
+
+    assert taxi("ingest", "green", "2020-04", TAXI_DATASETS="green")[0] == 0
+    assert zones() == 265
+    damage("DELETE FROM taxi_zones WHERE location_id > 100")
+    status, out, _ = taxi("doctor", TAXI_DATASETS="green")
+    assert status == 1
+    assert "does not hold all zones. Run taxi bootstrap." in " ".join(out.split())
+    created = [line for line in taxi("bootstrap", TAXI_DATASETS="green")[1].splitlines() if "created" in line]
+    assert [line.split()[1:4] for line in created] == [["taxi", "zones", "in"]]
+    assert zones() == 265
+    damage("DROP TABLE taxi_zones")
+    status, out, _ = taxi("doctor", TAXI_DATASETS="green")
+    assert "2 of 3 tables" in out
+    assert taxi("ingest", "green", "2020-04", TAXI_DATASETS="green")[0] == 0
+    assert zones() == 265

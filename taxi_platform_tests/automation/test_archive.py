@@ -17,6 +17,7 @@ TICKS = 2
 
 
 @pytest.mark.slow
+@pytest.mark.fault(50)
 def test_with_an_empty_lake_every_tick_ends_in_time_and_months_get_loaded(monkeypatch, tmp_path):
     home = tmp_path / "home"
     monkeypatch.setenv("DAGSTER_HOME", str(home / "dagster"))

@@ -98,6 +98,7 @@ def back(first, count):
     return [NEWEST.plus(-n) for n in range(first, first + count)]
 
 
+@pytest.mark.fault(50)
 def test_a_tick_asks_for_the_newest_months_up_to_the_limit_and_about_few_others(daemon):
     daemon.publish(*back(0, 158))
     months, _ = daemon.tick()
@@ -127,6 +128,7 @@ def test_a_full_queue_is_left_alone_but_for_the_newest_months(daemon):
     assert "121 months (2013-08 to 2023-08) will be looked at when fewer runs wait." in message
 
 
+@pytest.mark.fault(52)
 def test_months_that_failed_today_do_not_starve_the_others_and_are_called_failed(daemon):
     daemon.publish(*back(0, 60))
     daemon.runs(FAILED, back(0, CATCH_UP))
@@ -141,6 +143,7 @@ def test_months_that_failed_today_do_not_starve_the_others_and_are_called_failed
     assert months == back(0, CATCH_UP)
 
 
+@pytest.mark.fault(49)
 def test_a_range_of_an_older_version_counts_for_each_of_its_months(daemon):
     daemon.publish(*back(0, 8))
     first, last = RANGE_START_TAG, RANGE_END_TAG
@@ -159,6 +162,7 @@ def test_a_run_of_another_dataset_or_asset_is_none_of_its_months(daemon):
     assert months == [NEWEST]
 
 
+@pytest.mark.fault(50)
 def test_what_a_tick_does_not_reach_is_named_and_the_next_one_continues_there(daemon, monkeypatch):
     oldest = Month(2013, 8)
     daemon.publish(oldest)
@@ -172,6 +176,7 @@ def test_what_a_tick_does_not_reach_is_named_and_the_next_one_continues_there(da
     assert months == [oldest]
 
 
+@pytest.mark.fault(53)
 def test_no_number_of_ticks_exceeds_the_days_requests(daemon, monkeypatch):
     monkeypatch.setattr(survey_state, "REQUESTS_A_DAY", 100)
     monkeypatch.setattr(ticks, "REQUESTS_A_DAY", 100)
@@ -187,6 +192,7 @@ def test_no_number_of_ticks_exceeds_the_days_requests(daemon, monkeypatch):
     assert str(NEWEST.plus(-60)) in daemon.asked()
 
 
+@pytest.mark.fault(51)
 def test_a_table_that_a_load_holds_lets_ticks_judge_by_the_lake(daemon):
     settings = load_settings()
     lake, warehouse = open_lake(settings.lake_url), open_warehouse(settings.warehouse_url)

@@ -113,6 +113,7 @@ def test_a_caller_that_has_enough_stops_and_the_rest_is_not_asked_about(house):
     assert len(source.asked) < len(MONTHS)
 
 
+@pytest.mark.fault(50)
 def test_a_source_that_hangs_ends_the_look_at_its_time_and_what_was_not_reached_is_named(house):
     release = threading.Event()
     survey = house.survey(Answers(hold=release), seconds=0.2)
@@ -123,6 +124,7 @@ def test_a_source_that_hangs_ends_the_look_at_its_time_and_what_was_not_reached_
         release.set()
 
 
+@pytest.mark.fault(51)
 def test_a_table_that_a_load_holds_is_not_waited_for_and_its_months_are_not_loaded_again(house):
     source = SampleSource(50)
     house.ingest(source)
@@ -185,6 +187,7 @@ def test_a_month_that_was_not_published_is_asked_about_again_after_an_hour_or_a_
     assert tick(NOW + timedelta(hours=23)) == [newest, older]
 
 
+@pytest.mark.fault(53)
 def test_no_number_of_looks_asks_more_than_a_days_requests(house, monkeypatch):
     monkeypatch.setattr(survey_state, "REQUESTS_A_DAY", 20)
     source = Answers(tuple(MONTHS))
@@ -243,6 +246,7 @@ def fetched_long_ago(house):
     house.lake.write(month.manifest_key, json.dumps(manifest).encode())
 
 
+@pytest.mark.fault(54)
 def test_a_file_republished_under_the_same_length_is_noticed_by_its_bytes_after_a_month_and_not_before(house, weak):
     source, page, bodies, web = weak
     house.ingest(source)

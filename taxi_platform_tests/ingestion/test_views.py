@@ -135,6 +135,7 @@ def test_a_file_that_somebody_holds_open_for_writing_is_replaced_all_the_same(la
         notebook.stdin.close()
 
 
+@pytest.mark.fault(56)
 def test_a_reader_beside_a_load_sees_the_old_month_or_the_new_one(lake, home, tmp_path):
     bring(lake, home)
     refresh_views(lake, home)

@@ -95,7 +95,7 @@ def test_no_secret_is_found_in_output_files_ui_or_messages(settings, tmp_path):
     ]
     port = free_port()
     answers = ask(environment, port)
-    wait_for(lambda: hook.got)
+    wait_for(lambda: hook.requests)
 
     assert [text for text in told if CANARY in text] == []
     assert "2020-04: loaded" in told[1] or "2020-04: failed" in told[1]
@@ -106,6 +106,6 @@ def test_no_secret_is_found_in_output_files_ui_or_messages(settings, tmp_path):
     runs = answers[1].json()["data"]["runsOrError"]["results"]
     assert len(runs) == 6
     assert "TAXI_SOURCE_URL" in answers[2].text
-    assert CANARY not in json.dumps([body for _, _, body in hook.got])
+    assert CANARY not in json.dumps([body for _, _, body in hook.requests])
     found = [path for path in (tmp_path / "home").rglob("*") if path.is_file() and CANARY.encode() in path.read_bytes()]
     assert found == []

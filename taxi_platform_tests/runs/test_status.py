@@ -195,6 +195,7 @@ def test_a_month_that_failed_is_shown_with_the_reason_and_the_command(web, tmp_p
     assert months["2020-04"]["rows"] + months["2020-04"]["rows_rejected"] == 300
 
 
+@pytest.mark.fault(51)
 def test_a_table_that_a_load_holds_is_not_waited_for(web):
     bring("2020-01", "fetch", "clean", "load")
     bring("2020-02", "fetch", "clean")
@@ -215,6 +216,7 @@ def test_a_table_that_a_load_holds_is_not_waited_for(web):
     assert "  2020  · · ○ ·" in told.stdout
 
 
+@pytest.mark.fault(54)
 def test_files_that_only_their_bytes_tell_apart_are_counted(web):
     web.pages["/green_2020-02.csv.gz"].etag = None
     bring("2020-01", "fetch")

@@ -23,20 +23,20 @@ from taxi_platform_tests.support.emulators.fixtures import (  # noqa: F401
     storage_host,
 )
 
-OTHERWISE = {
+DIFFERENT_IN_BIGQUERY = {
     "test_a_month_that_arrives_otherwise_than_its_file_is_not_kept": "a load job is compared after it replaced",
-    "test_a_column_of_another_type_is_refused_by_name": "no such ALTER here; test_bigquery has its own",
-    "test_two_versions_of_a_month_loaded_at_once_never_mix": "no lock: who meets another version starts over",
+    "test_a_column_of_another_type_is_refused_by_name": "it has no such ALTER; test_bigquery has its own test",
+    "test_two_versions_of_a_month_loaded_at_once_never_mix": "it has no lock, so such a load starts over",
 }
-"""Conformance tests that BigQuery answers in its own way, and why."""
+"""Conformance tests that BigQuery is not run on, and why."""
 
 
 @pytest.fixture
 def bigquery_backend(request, bigquery_url):  # noqa: F811
-    _skip_otherwise(request)
+    _skip_where_different(request)
     warehouse = open_warehouse(bigquery_url)
-    # Made beforehand: while a dataset or table is being made, the emulator shows others a half of it (the default
-    # location, columns without their precision); BigQuery makes it whole or not.
+    # Created beforehand: the emulator shows a dataset or table that is half created (with the default location, columns
+    # without their precision). BigQuery creates them atomically.
     at_once = "at_once" in request.node.originalname
     tables = [trips_table(Dataset.GREEN), rejected_table(Dataset.GREEN)] if at_once else []
     for change in warehouse.plan(tables):
@@ -46,7 +46,7 @@ def bigquery_backend(request, bigquery_url):  # noqa: F811
 
 @pytest.fixture
 def real_bigquery_backend(request, real_warehouse):  # noqa: F811
-    _skip_otherwise(request)
+    _skip_where_different(request)
     project = real_warehouse.dataset.project
     dataset = f"{real_warehouse.dataset.dataset_id}_{uuid.uuid4().hex}"
     warehouse = BigQueryWarehouse(real_warehouse.client, project, dataset, real_warehouse.location)
@@ -63,6 +63,6 @@ def backend_of(warehouse: BigQueryWarehouse):
     return Backend(warehouse, warehouse.url, execute, lambda table: f"`{warehouse.full_name(table)}`")
 
 
-def _skip_otherwise(request) -> None:
-    if reason := OTHERWISE.get(request.node.originalname):
+def _skip_where_different(request) -> None:
+    if reason := DIFFERENT_IN_BIGQUERY.get(request.node.originalname):
         pytest.skip(f"BigQuery: {reason}")

@@ -61,6 +61,18 @@ FAULTS: dict[int, tuple[str, str]] = {
     46: ("a notification channel that is down, slow or redirects", "No run is affected; retried for three days."),
     47: ("Ctrl-C or SIGTERM at any stage", "The run ends within seconds; nothing is half-published or left over."),
     48: ("a dataset removed while one of its runs waits", "The run fails with a clear error; loaded months remain."),
+    49: ("a range of months materialized in the UI", "Every month is a run of its own, with all its checks."),
+    50: ("a tick over the whole archive", "It ends within 20 s, says what it did not reach; the next continues there."),
+    51: ("a table locked while a tick or `taxi status` runs", "It is not waited for; months are judged by the lake."),
+    52: ("months that fail for ever", "They are tried once a day and hold up no other month."),
+    53: ("the day's requests to a source used up", "Nothing more is asked; those months come first the next day."),
+    54: ("a file republished without ETag, under the same length", "It is fetched every 30 days and compared."),
+    55: (
+        "messages where no daemon runs, or whose URLs changed places",
+        "`taxi ingest` delivers them, to the recipient they were meant for.",
+    ),
+    56: ("a reader beside a load", "`trips.duckdb` never blocks; a reader of the warehouse is waited for, then named."),
+    57: ("taxi zones that are missing or incomplete", "The next load writes them again; `taxi doctor` says so."),
 }
 """Number → the fault, and what happens then."""
 

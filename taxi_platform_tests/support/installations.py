@@ -1,4 +1,4 @@
-"""A lake and a warehouse that runs are killed over, and what can be seen in them from outside."""
+"""A lake and a warehouse whose runs are killed, and what readers see in them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PUBLISHED = ("clean/", "rejected/", "reports/")
 class Version:
     """One version of a month as an undisturbed run publishes it: every object by its hash, every table by its content.
 
-    `raw` is the raw file's key; the manifest is told apart, because it remembers the past and the time of day.
+    `raw` is the raw file's key. The manifest is left out: it holds earlier versions and times of day.
     """
 
     objects: dict[str, str]
@@ -55,13 +55,13 @@ class Installation:
         return open_warehouse(self.warehouse_url)
 
     def order(self, *rows: int, fault: str = "", **options: Any) -> Order:
-        """An order for this place, to die at the fault point if one is named."""
+        """An order to ingest here, in a process that is killed at the fault point if one is named."""
         environment = {**self.environment, **options.pop("settings", {}), "TAXI_FAULT_POINT": fault}
         home = str(options.pop("home", self.home))
         return Order(home, self.lake_url, self.warehouse_url, rows, environment=environment, **options)
 
     def settings(self, rows: int) -> dict[str, str]:
-        """The place for a whole `taxi`, as its variables."""
+        """The variables with which the command `taxi` uses this installation."""
         return {
             "TAXI_HOME": str(self.home),
             "TAXI_SOURCE_URL": f"sample://?rows={rows}",
@@ -70,7 +70,7 @@ class Installation:
         }
 
     def version(self, month: str = MONTH) -> Version:
-        """What is published now; asks for the fingerprints, so both tables must be there."""
+        """What is published now. Both tables must exist, because their fingerprints are computed."""
         dataset_month = DatasetMonth.parse("green", month)
         keys = [key for prefix in PUBLISHED for key in self.lake.list(f"{prefix}green/month={month}/")]
         raw = LakeMonth(self.lake, dataset_month).current_raw()
@@ -101,13 +101,13 @@ class Installation:
         return {key: self.sha256(key) for key in sorted(keys)}
 
     def raw_files(self, month: str = MONTH) -> list[str]:
-        """The raw files that the manifest lists, in order; each must be there as it was hashed."""
+        """The raw files that the manifest lists, in order; fails where one is missing or has another hash."""
         versions, _ = LakeMonth(self.lake, DatasetMonth.parse("green", month)).versions()
         assert all(self.sha256(key) == sha256 for key, sha256 in {(each.key, each.sha256) for each in versions})
         return [version.key for version in versions]
 
     def litter(self) -> list[str]:
-        """Everything here that belongs to no published month."""
+        """All objects, files and tables that belong to no published month."""
         objects = [key for key in self.lake.list("") if not key.startswith(".locks/")]
         known = {"manifest.json", "trips.parquet"}
         for month in {key.split("/")[-2].removeprefix("month=") for key in objects if key.startswith("clean/")}:
@@ -124,17 +124,17 @@ class Installation:
 
     def _left_in_warehouse(self) -> list[str]:
         if self.warehouse_url.startswith("postgres"):
-            return _stray_tables(self.warehouse_url)
+            return _unknown_tables(self.warehouse_url)
         if self.warehouse_url.startswith("bigquery"):
-            found = {table.table_id for table in self.warehouse.client.list_tables(self.warehouse.dataset)}
-            return sorted(found - set(TABLE_NAMES))
+            names = {table.table_id for table in self.warehouse.client.list_tables(self.warehouse.dataset)}
+            return sorted(names.difference(TABLE_NAMES))
         path = self.warehouse.path
-        # The log is no litter but committed rows: the next writer merges it, readers read it.
+        # The log holds committed rows: the next writer merges it, and readers read it.
         own = {path.name + ending for ending in ("", ".lock", ".wal")}
-        return [str(found) for found in path.parent.glob(f"{path.name}*") if found.name not in own]
+        return [str(file) for file in path.parent.glob(f"{path.name}*") if file.name not in own]
 
 
-def _stray_tables(url: str) -> list[str]:
+def _unknown_tables(url: str) -> list[str]:
     """Tables of a PostgreSQL schema that are neither ours by name nor a month of one of ours."""
     import psycopg
 
@@ -148,8 +148,9 @@ def _stray_tables(url: str) -> list[str]:
 
 
 def new_installation(folder: Path, lake: str, warehouse: str, hosts: dict[str, str]) -> Installation:
-    """An empty place. `lake` is `local` or `gcs`; `warehouse` is `duckdb`, `bigquery` or a PostgreSQL server's URI.
+    """An empty installation.
 
+    `lake` is `local` or `gcs`; `warehouse` is `duckdb`, `bigquery` or a PostgreSQL server's URI.
     `hosts` are the variables that name the emulators, which must be set in this process as well.
     """
     name = f"kill_{uuid.uuid4().hex[:8]}"

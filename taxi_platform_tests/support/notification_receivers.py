@@ -20,15 +20,19 @@ from taxi_platform_tests.support.system import free_port
 
 @dataclass
 class Hook:
-    """What arrived, as (path, headers, JSON). A path such as `/500` answers that status, `/slow` takes its time."""
+    """A web hook and its requests, as (path, headers, JSON).
+
+    The path `/500` answers that status, and so on; `/slow` waits for 3 s before it answers, any other for `seconds`.
+    While the hook is `broken` it answers 503 to all.
+    """
 
     address: str
-    got: list[tuple[str, dict[str, str], dict[str, Any]]] = field(default_factory=list)
+    requests: list[tuple[str, dict[str, str], dict[str, Any]]] = field(default_factory=list)
     seconds: float = 0
     broken: bool = False
 
     def messages(self, path: str = "/hook") -> list[str]:
-        return [body["message"] for at, _, body in self.got if at == path]
+        return [body["message"] for requested, _, body in self.requests if requested == path]
 
 
 @contextmanager
@@ -42,7 +46,7 @@ def web_hook() -> Iterator[Hook]:
         def do_POST(self):
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             path = self.path.partition("?")[0]
-            hook.got.append((path, dict(self.headers), body))
+            hook.requests.append((path, dict(self.headers), body))
             time.sleep(hook.seconds or (3 if path == "/slow" else 0))
             name = path.rpartition("/")[2]
             self.send_response(503 if hook.broken else int(name) if name.isdecimal() else 200)
@@ -66,11 +70,11 @@ def web_hook() -> Iterator[Hook]:
 
 @dataclass
 class MailBox:
-    """The mails that arrived. Its server wants the user `taxi` with `password`."""
+    """The mails that arrived. Its server requires the user `taxi` with `password`."""
 
     address: str
     password: str
-    got: list[Message] = field(default_factory=list)
+    mails: list[Message] = field(default_factory=list)
 
     @property
     def url(self) -> str:
@@ -83,12 +87,12 @@ def mail_box(password: str) -> Iterator[MailBox]:
 
     class Handler:
         async def handle_DATA(self, server, session, envelope):
-            box.got.append(email.message_from_bytes(envelope.content, policy=default))
+            box.mails.append(email.message_from_bytes(envelope.content, policy=default))
             return "250 OK"
 
-    def login(server, session, envelope, mechanism, given):
-        known = (given.login, given.password) == (b"taxi", password.encode())
-        return AuthResult(success=known, handled=False)  # "handled" would mean that the answer was sent here
+    def login(server, session, envelope, mechanism, credentials):
+        is_taxi = (credentials.login, credentials.password) == (b"taxi", password.encode())
+        return AuthResult(success=is_taxi, handled=False)  # "handled" would mean that the answer was sent here
 
     port = free_port()
     box = MailBox(f"127.0.0.1:{port}", password)

@@ -8,9 +8,14 @@ from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 import pyarrow.parquet as pq
 import pytest
 
+from taxi_platform.ingestion import steps
+from taxi_platform.ingestion.load import zones_are_loaded
+from taxi_platform.lake import open_lake
+from taxi_platform.sources import open_source
+from taxi_platform.trips.cleaning import Engine
 from taxi_platform.trips.errors import IntegrityError, WarehouseError
 from taxi_platform.trips.known import taxi_zones
-from taxi_platform.trips.months import Dataset, Month
+from taxi_platform.trips.months import Dataset, DatasetMonth, Month
 from taxi_platform.warehouse import open_warehouse
 from taxi_platform.warehouse.base import CleanFiles, StoredRows, rejected_table, trips_table, zones_table
 from taxi_platform.warehouse.fingerprint import parquet_fingerprint
@@ -204,6 +209,28 @@ def test_a_reference_table_is_replaced_whole(backend):
     backend.warehouse.replace_reference(table, taxi_zones())
     query = f"SELECT count(*), count(service_zone), max(location_id) FROM {backend.qualified(table.name)}"
     assert [tuple(row) for row in backend.execute(query)] == [(265, 265, 265)]
+
+
+@pytest.mark.fault(57)
+def test_every_load_brings_the_zones_that_are_missing_or_incomplete(backend: Backend, tmp_path):
+    lake, home, dataset_month = (
+        open_lake((tmp_path / "lake").as_uri()),
+        tmp_path,
+        DatasetMonth.parse("green", "2020-04"),
+    )
+    steps.fetch(open_source("sample://?rows=300"), lake, dataset_month, home)
+    steps.clean(lake, dataset_month, home, Engine(threads=1))
+    assert not zones_are_loaded(backend.warehouse)
+    assert not steps.load(lake, backend.warehouse, dataset_month, home).unchanged
+    assert zones_are_loaded(backend.warehouse)
+    zones = backend.qualified("taxi_zones")
+    for damage in (f"DELETE FROM {zones} WHERE location_id > 0", f"DROP TABLE {zones}"):
+        backend.execute(damage)
+        assert not zones_are_loaded(backend.warehouse)
+        assert steps.load(lake, backend.warehouse, dataset_month, home).unchanged  # the month; the zones are loaded
+        rows = backend.execute(f"SELECT zone FROM {zones} WHERE location_id = 132")
+        assert [tuple(row) for row in rows] == [("JFK Airport",)]
+        assert zones_are_loaded(backend.warehouse)
 
 
 def test_a_plan_is_needed_until_it_was_applied(backend: Backend):
