@@ -9,29 +9,15 @@ from playwright.sync_api import expect
 from taxi_platform.assets.names import FRESHNESS_CHECK
 from taxi_platform.trips.months import Month, newest_month
 from taxi_platform_tests.support.system import DEADLINE, wait_for
+from taxi_platform_tests.support.ui_actions import materialize_group
 
 pytestmark = pytest.mark.browser
 expect.set_options(timeout=DEADLINE * 1000)
 NOTHING_TO_DO = "Every month that was looked at is loaded in its last version."
 
 
-def materialize(page, platform, dataset, partitions):
-    """Launch the dataset's assets for a partition or a range, from the graph."""
-    page.goto(f"{platform.url}/locations/taxi_platform/asset-groups/{dataset}/lineage")
-    page.get_by_role("button", name=re.compile("Materialize all")).click()
-    dialog = page.get_by_role("dialog")
-    dialog.get_by_text("Partition selection").wait_for()
-    show_all = dialog.get_by_text("Show all partitions")
-    if show_all.count():
-        show_all.first.click()
-    box = dialog.locator('input[type="text"]').first
-    box.fill(partitions)
-    box.press("Tab")
-    dialog.get_by_role("button", name=re.compile("Launch")).click()
-
-
 def test_a_month_is_materialized_and_its_run_log_says_what_was_done(page, platform):
-    materialize(page, platform, "green", "2026-08")
+    materialize_group(page, platform.url, "green", "2026-08")
     wait_for(lambda: "2026-08" in platform.materialized("green/trips"))
     runs = platform.ask("{ runsOrError(limit: 1) { ... on Runs { results { id } } } }")["runsOrError"]["results"]
     page.goto(f"{platform.url}/runs/{runs[0]['id']}")
@@ -42,7 +28,7 @@ def test_a_month_is_materialized_and_its_run_log_says_what_was_done(page, platfo
 
 
 def test_a_month_shows_its_chart_columns_and_checks(page, platform):
-    materialize(page, platform, "green", "2026-07")
+    materialize_group(page, platform.url, "green", "2026-07")
     wait_for(lambda: "2026-07" in platform.materialized("green/trips"))
     page.goto(f"{platform.url}/assets/green/clean_trips?view=partitions&partition=2026-07")
     expect(page.get_by_text("rows_rejected", exact=True).first).to_be_visible()
@@ -98,7 +84,7 @@ def test_a_schedule_that_is_switched_on_ticks_and_catches_up(page, platform):
 def test_a_range_of_months_becomes_a_run_each_with_every_check_evaluated(page, platform):
     months = {"2025-01", "2025-02", "2025-03"}
     earlier = platform.newest_backfill()
-    materialize(page, platform, "fhvhv", "[2025-01...2025-03]")
+    materialize_group(page, platform.url, "fhvhv", "[2025-01...2025-03]")
     wait_for(lambda: platform.newest_backfill() != earlier)
     backfill = platform.newest_backfill()
     wait_for(lambda: platform.backfill_status(backfill) == "COMPLETED_SUCCESS", 2 * DEADLINE)

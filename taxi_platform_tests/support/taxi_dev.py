@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -32,6 +33,12 @@ class Platform:
         assert "errors" not in body, body
         return body["data"]
 
+    def partitions(self, asset: str) -> list[str]:
+        """All partitions that `green/trips` and the like can have, oldest first."""
+        query = """query($key: AssetKeyInput!) { assetNodeOrError(assetKey: $key) {
+                     ... on AssetNode { partitionKeys } } }"""
+        return self.ask(query, key={"path": asset.split("/")})["assetNodeOrError"]["partitionKeys"]
+
     def materialized(self, asset: str) -> set[str]:
         """The partitions of `green/trips` and the like that are materialized."""
         query = """query($key: AssetKeyInput!) { assetNodeOrError(assetKey: $key) { ... on AssetNode {
@@ -53,12 +60,12 @@ class Platform:
         state = self.ask(query, selector=selector)[f"{kind.lower()}OrError"][f"{kind.lower()}State"]
         return [{"switched": state["status"], **tick} for tick in state["ticks"]] or [{"switched": state["status"]}]
 
-    def launch_backfill(self, dataset: str, months: Sequence[str]) -> str:
-        """Materialize the dataset's assets for these months, as the UI's dialog does; returns the backfill's id."""
+    def launch_backfill(self, dataset: str, months: Sequence[str], assets: Sequence[str] = ASSETS) -> str:
+        """Materialize assets of the dataset for these months, as the UI's dialog does; returns the backfill's id."""
         query = """mutation($parameters: LaunchBackfillParams!) {
                      launchPartitionBackfill(backfillParams: $parameters) { __typename
                        ... on LaunchBackfillSuccess { backfillId } ... on PythonError { message } } }"""
-        selection = [{"path": [dataset, asset]} for asset in ASSETS]
+        selection = [{"path": [dataset, asset]} for asset in assets]
         launched = self.ask(query, parameters={"assetSelection": selection, "partitionNames": list(months)})
         return launched["launchPartitionBackfill"]["backfillId"]
 
@@ -72,12 +79,44 @@ class Platform:
                      ... on PartitionBackfill { status } } }"""
         return self.ask(query, id=backfill)["partitionBackfillOrError"]["status"]
 
-    def backfill_runs(self, backfill: str) -> list[dict[str, Any]]:
-        """Its runs: `runId`, `status`, `startTime` and `endTime` in seconds since 1970, `tags` as a dictionary."""
+    def backfill_months(self, backfill: str) -> dict[str, dict[str, int]]:
+        """What the backfill's page shows: asset → its partitions `targeted`, `materialized`, `failed`, `inProgress`."""
+        query = """query($id: String!) { partitionBackfillOrError(backfillId: $id) { ... on PartitionBackfill {
+                     assetBackfillData { assetBackfillStatuses { ... on AssetPartitionsStatusCounts {
+                       assetKey { path } targeted: numPartitionsTargeted inProgress: numPartitionsInProgress
+                       materialized: numPartitionsMaterialized failed: numPartitionsFailed } } } } } }"""
+        assets = self.ask(query, id=backfill)["partitionBackfillOrError"]["assetBackfillData"]["assetBackfillStatuses"]
+        return {"/".join(asset.pop("assetKey")["path"]): asset for asset in assets if asset}
+
+    def cancel_backfill(self, backfill: str) -> None:
+        query = """mutation($id: String!) { cancelPartitionBackfill(backfillId: $id) { __typename } }"""
+        answer = self.ask(query, id=backfill)["cancelPartitionBackfill"]
+        assert answer["__typename"] == "CancelBackfillSuccess", answer
+
+    def backfill_run_counts(self, backfill: str) -> dict[str, int]:
+        """The number of its runs by status."""
         query = """query($tags: [ExecutionTag!]) { runsOrError(filter: {tags: $tags}, limit: 1000) { ... on Runs {
-                     results { runId status creationTime startTime endTime tags { key value } } } } }"""
+                     results { status } } } }"""
         runs = self.ask(query, tags=[{"key": "dagster/backfill", "value": backfill}])["runsOrError"]["results"]
-        return [{**run, "tags": {tag["key"]: tag["value"] for tag in run["tags"]}} for run in runs]
+        return dict(Counter(run["status"] for run in runs))
+
+    def backfill_runs(self, backfill: str) -> list[dict[str, Any]]:
+        """Its runs: `runId`, `status`, `creationTime`, `startTime` and `endTime` in seconds since 1970.
+
+        `tags` is a dictionary; `datasets` are the groups of the assets that the run selects.
+        """
+        query = """query($tags: [ExecutionTag!]) { runsOrError(filter: {tags: $tags}, limit: 1000) { ... on Runs {
+                     results { runId status creationTime startTime endTime tags { key value }
+                       assetSelection { path } } } } }"""
+        runs = self.ask(query, tags=[{"key": "dagster/backfill", "value": backfill}])["runsOrError"]["results"]
+        return [
+            {
+                **run,
+                "tags": {tag["key"]: tag["value"] for tag in run["tags"]},
+                "datasets": {key["path"][0] for key in run["assetSelection"] or ()},
+            }
+            for run in runs
+        ]
 
     def run_checks(self, run_id: str) -> dict[str, bool]:
         """The asset checks that a run evaluated, as `green/trips:check_name` → whether it passed."""
@@ -87,6 +126,14 @@ class Platform:
         events = self.ask(query, id=run_id)["runOrError"]["eventConnection"]["events"]
         evaluations = [event["evaluation"] for event in events if "evaluation" in event]
         return {f"{'/'.join(each['assetKey']['path'])}:{each['checkName']}": each["success"] for each in evaluations}
+
+    def run_failures(self, run_id: str) -> list[str]:
+        """What the failed steps of a run say."""
+        query = """query($id: ID!) { runOrError(runId: $id) { ... on Run { eventConnection(limit: 1000) { events {
+                     ... on ExecutionStepFailureEvent { error { message }
+                       failureMetadata { description } } } } } } }"""
+        events = self.ask(query, id=run_id)["runOrError"]["eventConnection"]["events"]
+        return [str(event) for event in events if event]
 
     def latest_checks(self, dataset: str) -> dict[str, str | None]:
         """What the asset graph shows: `green/trips:check_name` → its latest status, None if never evaluated."""
