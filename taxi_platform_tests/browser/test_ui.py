@@ -12,7 +12,7 @@ from taxi_platform_tests.support.system import DEADLINE, wait_for
 
 pytestmark = pytest.mark.browser
 expect.set_options(timeout=DEADLINE * 1000)
-NOTHING_TO_DO = "Every month that was looked at is loaded in its last version."
+NOTHING_TO_DO = "Every month that was looked at is loaded in its latest version."
 
 
 def materialize(page, platform, dataset, partitions):
