@@ -5,7 +5,7 @@
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-14s %s\n", $$1, $$2}'
 
-demo: setup ## Run three recent months of every dataset end to end, on this machine alone
+demo: setup ## Run a year of yellow and three months of the others end to end, on this machine alone
 	@.venv/bin/taxi demo
 
 dev: setup ## Open Dagster's UI on http://127.0.0.1:3000 (Ctrl-C stops it)

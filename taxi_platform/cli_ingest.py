@@ -162,7 +162,7 @@ def _range(settings: Settings, dataset: str, month: str, last_month: str | None)
 
 
 def _due(settings: Settings, datasets: Sequence[Dataset]) -> list[DatasetMonth]:
-    """The months that the schedules would ask for, and republished ones; raises what a source that is down raises."""
+    """The months that schedules and sensors would start; raises `TaxiError` if source or table did not answer."""
     from taxi_platform.ingestion.survey import Survey, first_month
     from taxi_platform.lake import open_lake
     from taxi_platform.sources import open_source
@@ -199,7 +199,7 @@ def _ingest(
     from taxi_platform.runs.ingest import IngestOptions
 
     if patient is None:
-        patient = not errors.is_terminal  # at a terminal somebody waits, and can repeat the command
+        patient = not errors.is_terminal  # at a terminal a person waits, and can repeat the command
     options = IngestOptions(force, tuple(reject), use_lake_copy, patient)
     jobs = min(jobs or min(DEFAULT_JOBS, os.cpu_count() or 1), len(dataset_months))
     results = {result.dataset_month: result for result in _run_months(settings, dataset_months, options, jobs, quiet)}

@@ -112,7 +112,7 @@ def _notifications(settings: Settings) -> str:
 
 def _views(settings: Settings) -> str:
     path = views_path(settings.home)
-    return f"{path} shows the lake to people and notebooks" if path.exists() else f"the first run creates {path}"
+    return f"{path} has views of the lake's months to query" if path.exists() else f"the first run creates {path}"
 
 
 def _warehouse(settings: Settings, resource: str) -> str:

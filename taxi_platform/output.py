@@ -1,4 +1,4 @@
-"""What `taxi` prints: results as a table, the status of every month as a picture, and the next commands."""
+"""What `taxi` prints: results as a table, the status of every month as a chart, and the next commands."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def _print_dataset(dataset: Dataset, months: Sequence[MonthStatus]) -> None:
 
     years = by_year(months)
     if not any(of_year for _, of_year in years):
-        out.print(f"{dataset}: nothing yet, {len(months)} months there may be")
+        out.print(f"{dataset}: nothing is loaded yet; up to {len(months)} months are published")
         return
     rows, rejected = sum(month.rows or 0 for month in months), sum(month.rows_rejected or 0 for month in months)
     loaded, size = sum(month.stage == "loaded" for month in months), _size(sum(month.bytes for month in months))

@@ -66,7 +66,7 @@ def test_every_asset_has_an_owner_a_kind_and_a_description(definitions):
 
 def test_what_starts_runs_by_itself_says_when_and_why(definitions):
     sensor = definitions.resolve_sensor_def("green_publication").description
-    assert "every 6 hours" in sensor and "tick of each minute" in sensor and "other reject rules" in sensor
+    assert "every 6 hours" in sensor and "ticks in between" in sensor and "other reject rules" in sensor
     assert "or other reject rules" in definitions.resolve_schedule_def("green_schedule").description
 
 

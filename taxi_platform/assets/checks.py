@@ -1,8 +1,8 @@
 """The asset checks. Each is declared once: its name, description, severity and judgement together.
 
-The checks of a cleaning judge its report, in the cleaning's own step; they warn. `rows_accounted_for` and
-`table_matches_clean_trips` read again what is stored, in steps of their own; they block what comes after them.
-The check of freshness, which no run of a month makes, is in `automation/freshness.py`.
+The checks of cleaning judge its report in the same step, and warn. `rows_accounted_for` and `table_matches_clean_trips`
+are steps of their own: they read again what is stored, and block what comes after them. The check of freshness is in
+`automation/freshness.py`, because it judges the table as a whole.
 
 Dagster reads the annotations of check functions when it decorates them, so they are not postponed here.
 """
@@ -149,7 +149,7 @@ def table_matches_clean_trips(dataset: Dataset, asset: str, resource: str) -> dg
         name="table_matches_clean_trips",
         blocking=True,
         partitions_def=monthly_partitions(dataset),
-        description="The table's month holds exactly what the clean file does: rows, sums, extremes, nulls.",
+        description="The month in the table is exactly the clean file: rows, sums, extremes, nulls.",
         required_resource_keys={"lake", resource},
     )
     def check(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:

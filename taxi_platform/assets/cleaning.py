@@ -1,4 +1,4 @@
-"""`{dataset}/clean_trips` and `{dataset}/rejected_trips`: what one cleaning of the raw file gives.
+"""`{dataset}/clean_trips` and `{dataset}/rejected_trips`: the two results of cleaning a raw file.
 
 Dagster reads the annotations of asset functions when it decorates them, so they are not postponed here.
 """
@@ -52,7 +52,8 @@ def cleaning_asset(dataset: Dataset, settings: Settings) -> dg.AssetsDefinition:
     def cleaning(
         context: dg.AssetExecutionContext, config: CleanConfig, lake: LakeResource
     ) -> Iterator[dg.MaterializeResult]:
-        started, rules = time.monotonic(), sorted({*settings.reject, *config.reject})
+        started = time.monotonic()
+        rules = sorted({*settings.reject, *config.reject})
         with errors_as_failures(context):
             cleaned = steps.clean(
                 lake.open(),
@@ -80,7 +81,7 @@ def cleaning_asset(dataset: Dataset, settings: Settings) -> dg.AssetsDefinition:
 
 
 def refresh_views(context: dg.AssetExecutionContext, lake: LakeResource) -> None:
-    """Keep `trips.duckdb` current. The month is published without it, so its problems fail no run."""
+    """Keep `trips.duckdb` current. A month is published without it too, so a problem with it fails no run."""
     try:
         views.refresh_views(lake.open(), lake.work_home)
     except LakeError as error:
@@ -88,12 +89,12 @@ def refresh_views(context: dg.AssetExecutionContext, lake: LakeResource) -> None
 
 
 def _spec(dataset: Dataset, settings: Settings, name: str, description: str) -> dg.AssetSpec:
-    in_bucket = {"gcs"} if lake_kind(settings.lake_url) == "gcs" else set()
+    bucket_kinds = {"gcs"} if lake_kind(settings.lake_url) == "gcs" else set()
     return dg.AssetSpec(
         asset_key(dataset, name),
         deps=[asset_key(dataset, "raw_file")],
         description=f"{description} One Parquet file.",
-        kinds={"parquet", "duckdb"} | in_bucket,
+        kinds={"parquet", "duckdb"} | bucket_kinds,
         code_version=contract_of(dataset).version,
         partitions_def=monthly_partitions(dataset),
         **dataset_attributes(dataset),

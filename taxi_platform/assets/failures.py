@@ -1,4 +1,4 @@
-"""How our errors become Dagster's: a failure that says what to do, or another try a little later."""
+"""How our errors become Dagster's: a failure that says what to do, or a retry a little later."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ RETRY_SECONDS = (30, 90, 270)
 
 @contextmanager
 def errors_as_failures(context: dg.AssetExecutionContext) -> Iterator[None]:
-    """Turn a `TaxiError` into `dg.Failure`, or into `dg.RetryRequested` where another try may help.
+    """Turn a `TaxiError` into `dg.Failure`, or into `dg.RetryRequested` if a retry may help.
 
     `NotPublished` passes: it is not a failure.
     """
@@ -38,8 +38,8 @@ def errors_as_failures(context: dg.AssetExecutionContext) -> Iterator[None]:
 
 
 def _seconds_to_retry(context: dg.AssetExecutionContext, error: TaxiError) -> float | None:
-    """How long to wait for another try; None if it cannot help, if none is left, or if somebody waits for the run."""
-    tries = context.op_execution_context.retry_number
-    if not isinstance(error, TransientError) or tries >= len(RETRY_SECONDS) or HURRIED_TAG in context.run.tags:
+    """How long to wait before a retry; None if none can help, none is left, or a person is waiting for the run."""
+    retries = context.op_execution_context.retry_number
+    if not isinstance(error, TransientError) or retries >= len(RETRY_SECONDS) or HURRIED_TAG in context.run.tags:
         return None
-    return RETRY_SECONDS[tries] * random.uniform(0.8, 1.2)
+    return RETRY_SECONDS[retries] * random.uniform(0.8, 1.2)

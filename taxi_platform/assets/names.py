@@ -22,10 +22,10 @@ ASKED_TAG = "taxi/asked_on"
 PROCESS_TAG = ".dagster/taxi_process"
 """On runs that a command waits for: its machine, process id and start time. The leading dot hides the tag in the UI."""
 HURRIED_TAG = ".dagster/taxi_no_retries"
-"""On runs that somebody waits for at a terminal: a step that fails for now is not tried again minutes later."""
+"""On runs that a person waits for at a terminal: after a temporary failure, a step is not tried again minutes later."""
 
 FRESHNESS_CHECK = "newest_month_is_loaded"
-"""Of the table as a whole, not of the month that a run brings."""
+"""It judges the table as a whole, not the month that a run loads."""
 
 
 def job_name(dataset: Dataset) -> str:

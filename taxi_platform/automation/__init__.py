@@ -1,4 +1,4 @@
 """What starts runs by itself: jobs, schedules, sensors and the freshness check.
 
-What a tick decides stands in `ingestion/survey.py`; runs that people start belong in `runs/`.
+Which months need a run is decided in `ingestion/survey.py`; runs that people start belong in `runs/`.
 """

@@ -1,4 +1,4 @@
-"""The months that a tick leaves alone: those with a run under way or waiting, and those that failed today."""
+"""The months that a tick leaves alone: those with a run in progress or queued, and those that failed today."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from taxi_platform.runs.dagster_internals import NOT_FINISHED_STATUSES
 from taxi_platform.runs.history import dataset_months_of
 from taxi_platform.trips.months import Dataset, Month
 
-MOST_RUNS = 2000
-"""Runs that are read at most, newest first: three times the months of all datasets."""
+MAX_RUNS = 2000
+"""At most this many runs are read, newest first: three times the months of all datasets."""
 
 
 @dataclass(frozen=True)
@@ -38,11 +38,11 @@ def busy_months(instance: dg.DagsterInstance, dataset: Dataset, now: datetime) -
     unfinished = dg.RunsFilter(statuses=NOT_FINISHED_STATUSES)
     failed = dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE], tags={ASKED_TAG: day_of(now)})
     return BusyMonths(
-        _months_of(instance.get_runs(unfinished, limit=MOST_RUNS), dataset),
-        _months_of(instance.get_runs(failed, limit=MOST_RUNS), dataset),
+        _months_of(instance.get_runs(unfinished, limit=MAX_RUNS), dataset),
+        _months_of(instance.get_runs(failed, limit=MAX_RUNS), dataset),
     )
 
 
 def _months_of(runs: Iterable[dg.DagsterRun], dataset: Dataset) -> frozenset[Month]:
     dataset_months = (dataset_month for run in runs for dataset_month in dataset_months_of(run))
-    return frozenset(each.month for each in dataset_months if each.dataset == dataset)
+    return frozenset(dataset_month.month for dataset_month in dataset_months if dataset_month.dataset == dataset)

@@ -1,6 +1,6 @@
-"""Whether the newest months are there: a check per dataset, evaluated by every run of the dataset and once a day.
+"""Whether the newest months are loaded: a check per dataset, evaluated by every run of the dataset and once a day.
 
-Dagster's freshness policies look at an asset's latest event, so loading 2009-01 again would pass for fresh.
+Dagster's freshness policies look at an asset's latest event, so loading 2009-01 again would make the asset fresh.
 """
 
 import dagster as dg
@@ -19,8 +19,8 @@ from taxi_platform.warehouse.base import Warehouse, trips_table
 def freshness_check(dataset: Dataset) -> dg.AssetChecksDefinition:
     """Warns when a month that must have been published by now is not in the table.
 
-    It looks at the three or four newest months, waits for nobody and never fails a run: where the table is locked, the
-    lake tells which months are clean.
+    It looks at the three or four newest months, never waits for a lock and never fails a run. If the table is locked,
+    it checks which months are clean in the lake.
     """
 
     @dg.asset_check(
@@ -35,13 +35,11 @@ def freshness_check(dataset: Dataset) -> dg.AssetChecksDefinition:
         try:
             loaded, where = _newest(candidates, lake, warehouse)
         except TaxiError as error:
-            return _warning_unless(False, f"The newest months cannot be looked at. {error}")
+            return _result(False, f"The newest months could not be checked. {error}")
         if loaded:
-            return _warning_unless(
-                True, f"{loaded.month} is {where}.", newest_loaded=str(loaded.month), newest_due=str(due)
-            )
+            return _result(True, f"{loaded.month} is {where}.", newest_loaded=str(loaded.month), newest_due=str(due))
         missing = f"None of the months from {due} to {newest} is {where}; {due} should be."
-        return _warning_unless(False, missing, newest_loaded=f"before {due}", newest_due=str(due))
+        return _result(False, missing, newest_loaded=f"before {due}", newest_due=str(due))
 
     return check
 
@@ -58,15 +56,15 @@ def _newest(
 
 def _newest_in_table(candidates: list[DatasetMonth], warehouse: Warehouse) -> DatasetMonth | None:
     # One by one from the newest: each lookup reads one month of the table, not all of it.
-    tables = ((each, trips_table(each.dataset).name) for each in candidates)
-    return next((each for each, table in tables if warehouse.loaded_month(table, each)), None)
+    table = trips_table(candidates[0].dataset).name
+    return next((candidate for candidate in candidates if warehouse.loaded_month(table, candidate)), None)
 
 
 def _newest_in_lake(candidates: list[DatasetMonth], lake: Lake) -> DatasetMonth | None:
-    return next((each for each in candidates if LakeMonth(lake, each).footer()), None)
+    return next((candidate for candidate in candidates if LakeMonth(lake, candidate).footer()), None)
 
 
-def _warning_unless(passed: bool, description: str, **metadata: str) -> dg.AssetCheckResult:
+def _result(passed: bool, description: str, **metadata: str) -> dg.AssetCheckResult:
     return dg.AssetCheckResult(
         passed=passed, severity=dg.AssetCheckSeverity.WARN, description=description, metadata=metadata
     )

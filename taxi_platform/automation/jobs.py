@@ -1,4 +1,4 @@
-"""One job per dataset, a month from source to table; and one that checks that the newest months are there."""
+"""One job per dataset, which brings a month from source to table; and one that checks that the newest are loaded."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from taxi_platform.trips.months import Dataset
 
 
 def ingest_job(dataset: Dataset) -> dg.UnresolvedAssetJobDefinition:
-    """`yellow_ingest` and its likes: every asset and check of the dataset, for one month, in one process.
+    """The job `{dataset}_ingest`: every asset and check of the dataset, for one month, in one process.
 
     A process per step would cost two to three seconds each.
     """

@@ -1,7 +1,7 @@
 """A schedule per dataset that catches up on months that are not loaded, and one that checks freshness.
 
-They are off until somebody switches them on. A tick of Dagster's ends after 60 s, so a look that takes longer stops
-early and the next tick continues where it stopped.
+They are off until somebody turns them on. Dagster ends a tick after 60 s, so a survey that takes longer stops early and
+the next tick continues where it stopped.
 
 Dagster reads the annotations of these functions when it decorates them, so they are not postponed here.
 """
@@ -19,22 +19,22 @@ from taxi_platform.trips.errors import SettingError
 from taxi_platform.trips.months import Dataset, Month, newest_month
 
 CATCH_UP = 36
-"""Runs of a dataset that the schedule lets wait or run at a time: a few run at once, newest first."""
+"""Most runs of a dataset in the queue at a time; a few of them run at once, newest first."""
 
 
 def check_schedule(cron: str | None) -> None:
-    """Raise `SettingError` where TAXI_SCHEDULE is not a cron line."""
+    """Raise `SettingError` if TAXI_SCHEDULE is not a cron expression."""
     if cron and not is_valid_cron_string(cron):
         raise SettingError(
-            f"TAXI_SCHEDULE is {cron!r}.", "It takes a cron line in New York's time, such as 30 6 * * *."
+            f"TAXI_SCHEDULE is {cron!r}.", "It takes a cron expression in New York time, such as 30 6 * * *."
         )
 
 
 def catch_up_schedule(
     dataset: Dataset, reject: Sequence[str], since: Month | None, cron: str | None = None
 ) -> dg.ScheduleDefinition:
-    """`yellow_schedule` and its likes: every morning, or by `cron`, a run for each month since `since` not loaded."""
-    when = f"By {cron} (New York's time)" if cron else "Every morning"
+    """`{dataset}_schedule`: every morning, or by `cron`, a run for each month since `since` that is not loaded."""
+    when = f"By {cron} (New York time)" if cron else "Every morning"
     minute = 7 * (list(Dataset).index(dataset) + 1)
 
     @dg.schedule(
@@ -45,7 +45,8 @@ def catch_up_schedule(
         description=(
             f"{when}: a run for each month of {dataset} since {since or 'twelve months ago'} (TAXI_SINCE) that "
             "is published and not loaded, or cleaned under another contract or other reject rules; newest first, "
-            f"{CATCH_UP} at a time. Months in the lake are not asked about: republished ones are the sensor's."
+            f"{CATCH_UP} at a time. It asks the source only about months that are not in the lake; the sensor finds "
+            "republished ones."
         ),
     )
     def schedule(
@@ -73,11 +74,11 @@ def catch_up_schedule(
 
 
 def freshness_schedule(job: "dg.UnresolvedAssetJobDefinition") -> dg.ScheduleDefinition:
-    """The freshness checks every day at noon, after the catch-up schedules have had their turn."""
+    """The freshness checks every day at noon, after the catch-up schedules of the morning."""
     return dg.ScheduleDefinition(
         name="freshness_schedule",
         job=job,
         cron_schedule="0 12 * * *",
         execution_timezone="America/New_York",
-        description="Every day: check that the newest months are loaded. A warning in the UI where they are not.",
+        description="Every day at noon: checks that the newest months are loaded, and warns in the UI if they are not.",
     )

@@ -1,6 +1,6 @@
 """A sensor per dataset that watches the source for months that are new, republished or outdated.
 
-It is off until somebody switches it on, and may run beside the schedule: a month with a run under way is left alone.
+It is off until somebody turns it on. It may be on together with the schedule: both leave months with a run alone.
 
 Dagster reads the annotations of these functions when it decorates them, so they are not postponed here.
 """
@@ -22,16 +22,16 @@ from taxi_platform.trips.months import Dataset, Month, newest_month
 
 LOOK_EVERY = timedelta(hours=6)
 LOOK_AGAIN = timedelta(hours=1)
-"""After the source did not answer."""
+"""If the source did not answer."""
 JITTER = 0.2
-OLDER = 2
-"""Months of the lake that are asked about at every look, in turn, beside the `NEWEST`: 16 questions a day in all."""
+OLDER_MONTHS = 2
+"""Months in the lake that are asked about each time, in turn, besides the `NEWEST`: 16 questions a day in all."""
 TICK_SECONDS = 60
 
 
 @dataclass(frozen=True)
 class Cursor:
-    """What a sensor keeps: when to look next (UTC), and the older month that was asked about last."""
+    """The sensor's cursor: when to look next (UTC), and the older month that was asked about last."""
 
     look_at: datetime = datetime(2009, 1, 1, tzinfo=UTC)
     last_older: str = ""
@@ -49,7 +49,7 @@ class Cursor:
 
 
 def publication_sensor(dataset: Dataset, reject: Sequence[str]) -> dg.SensorDefinition:
-    """`yellow_publication` and its likes: a run for every month that is new, republished or outdated."""
+    """`{dataset}_publication`: a run for every month that is new, republished or outdated."""
 
     @dg.sensor(
         name=f"{dataset}_publication",
@@ -57,9 +57,10 @@ def publication_sensor(dataset: Dataset, reject: Sequence[str]) -> dg.SensorDefi
         minimum_interval_seconds=TICK_SECONDS,
         description=(
             f"Asks the source about the {NEWEST} newest months of {dataset} every {LOOK_EVERY.seconds // 3600} hours "
-            "(the tick of each minute only sees whether it is time) and about "
-            f"{OLDER} older ones in the lake, in turn, and starts a run for each that is new, republished or cleaned "
-            "under another contract or other reject rules. Months that were never fetched are the schedule's."
+            "(the ticks in between only check whether it is time) and about "
+            f"{OLDER_MONTHS} older ones in the lake, in turn, and starts a run for each that is new, republished or "
+            "cleaned under another contract or other reject rules. Older months that were never fetched are left to "
+            "the schedule."
         ),
     )
     def publication(
@@ -73,7 +74,7 @@ def publication_sensor(dataset: Dataset, reject: Sequence[str]) -> dg.SensorDefi
         older = _next_in_turn(
             [month for month in sorted(tick.survey.months_in_lake) if month < newest[-1]], cursor.last_older
         )
-        due = tick.look([*newest, *older], ask_always, NEWEST + OLDER)
+        due = tick.look([*newest, *older], ask_always, NEWEST + OLDER_MONTHS)
         tick.state.save_answers()
         was_answered = not (tick.survey.source_problem or tick.survey.not_reached or tick.survey.over_limit)
         wait = LOOK_EVERY if was_answered else LOOK_AGAIN
@@ -90,6 +91,6 @@ def publication_sensor(dataset: Dataset, reject: Sequence[str]) -> dg.SensorDefi
 
 
 def _next_in_turn(months: Sequence[Month], last: str) -> list[Month]:
-    """The next `OLDER` months after the last one that was asked about; after the newest comes the oldest."""
+    """The next `OLDER_MONTHS` months after the last one that was asked about; after the newest comes the oldest."""
     later = [month for month in months if str(month) > last]
-    return [*later, *months][: min(OLDER, len(months))]
+    return [*later, *months][: min(OLDER_MONTHS, len(months))]

@@ -1,4 +1,4 @@
-"""What the ticks of schedules and sensors share: one look at the months that no run is busy with, and its message."""
+"""What the ticks of schedules and sensors share: a survey of the months that have no run, and a message about it."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from taxi_platform.ingestion.survey_state import REQUESTS_A_DAY, SurveyState
 from taxi_platform.trips.months import Dataset, Month
 
 LOOK_SECONDS = 20.0
-"""For one tick's look: Dagster ends a tick after 60 s, and one request may take 30 s to be given up."""
+"""For the survey of one tick: Dagster ends a tick after 60 s, and one request may take 30 s to time out."""
 PAUSE_SECONDS = 0.2
-"""Before a request to the source, at most. With four at once and answers of 100 ms it gets 20 requests a second."""
+"""The longest pause before a request: with four at once and responses of 100 ms, a source gets 20 requests a second."""
 NEWEST = 2
-"""Months that are looked at in every tick, and whose runs pass the others in the queue."""
+"""The newest months: looked at in every tick, and their runs overtake the others in the queue."""
 PRIORITY, NO_PRIORITY = "10", "0"
 
 
@@ -64,8 +64,8 @@ class Tick:
     ) -> list[MonthState]:
         """The months that need a run, in order, at most `enough`.
 
-        Months that a run is busy with and those that failed today are left out before anything is asked, and so are
-        those for which the queue is too long already.
+        Months that have a run and those that failed today are left out before anything is asked, and so are those in
+        `without_room`, for which the queue is already too long.
         """
         self.unfinished = [month for month in months if month in self.busy.unfinished]
         self.failed_today = sorted(self.busy.failed_today.intersection(months) - self.busy.unfinished)
@@ -82,7 +82,7 @@ class Tick:
         return due
 
     def save_stop(self, in_order: Sequence[Month]) -> None:
-        """Remember the last of these months that was looked at, unless all were; without an answer keep the place."""
+        """Save the last of these months that was looked at, unless all were; if the source failed, keep the old one."""
         survey = self.survey
         was_cut_short = bool(survey.not_reached or survey.over_limit)
         seen = {state.dataset_month.month for state in self.states}.difference(survey.over_limit)
@@ -93,8 +93,8 @@ class Tick:
             self.state.save(looked_at[-1] if was_cut_short else None)
 
     def message(self) -> str:
-        """What a person reads beside the tick: what was found, and what was not looked at and why."""
-        sentences = [*self._problems(), *self._left_out()]
+        """What the UI shows for the tick: which months get a run, and which were not looked at, and why."""
+        sentences = [*self._problems(), *self._months_left_out()]
         missing = [state.dataset_month for state in self.states if state.stage == Stage.NOT_PUBLISHED]
         if missing:
             last = max(missing)
@@ -102,7 +102,7 @@ class Tick:
         requested = sum(state.reason is not None for state in self.states)
         if requested:
             sentences.insert(0, f"Runs are requested for {_count(requested)}.")
-        return " ".join(sentences) or "Every month that was looked at is loaded in its last version."
+        return " ".join(sentences) or "Every month that was looked at is loaded in its latest version."
 
     def _problems(self) -> list[str]:
         sentences = []
@@ -118,14 +118,14 @@ class Tick:
             sentences.append(f"{damaged[0].dataset_month} cannot be judged{more}. {damaged[0].problem}")
         return sentences
 
-    def _left_out(self) -> list[str]:
+    def _months_left_out(self) -> list[str]:
         sentences = []
         if self.unfinished:
-            sentences.append(f"{_count(len(self.unfinished))}: a run is under way or waiting.")
+            sentences.append(f"{_count(len(self.unfinished))}: a run is in progress or queued.")
         if self.failed_today:
             sentences.append(f"{_span(self.failed_today)} failed today and will be tried again tomorrow.")
         if self.without_room:
-            sentences.append(f"{_span(self.without_room)} will be looked at when fewer runs wait.")
+            sentences.append(f"{_span(self.without_room)} will be looked at when fewer runs are queued.")
         if self.survey.over_limit:
             sentences.append(
                 f"{_span(self.survey.over_limit)} will be asked about tomorrow: "
@@ -133,7 +133,7 @@ class Tick:
             )
         not_reached = self.survey.not_reached
         if not_reached and not self.survey.source_problem:
-            sentences.append(f"{_span(not_reached)} not reached in this tick; the next one continues there.")
+            sentences.append(f"{_span(not_reached)} not reached in this tick; the next tick continues there.")
         return sentences
 
 
@@ -142,7 +142,7 @@ def run_request(state: MonthState, now: datetime, priority: str) -> dg.RunReques
     version = state.published.version if state.published else "kept"
     today = day_of(now)
     return dg.RunRequest(
-        # Dagster honours a key only once: with the day in it, a month that failed gets another chance the next day.
+        # Dagster starts one run per key: with the day in it, a month that failed is tried again the next day.
         run_key=f"{state.dataset_month} {version} {state.file_version or 'new'} {today}",
         partition_key=str(state.dataset_month.month),
         tags={PRIORITY_TAG: priority, REASON_TAG: str(state.reason), ASKED_TAG: today},

@@ -1,5 +1,5 @@
 """What is done to a month: fetch, clean, load, check; and the survey that says which months need it.
 
-Here belongs every decision about a month that lake, source and warehouse together can answer. Nothing here knows
-Dagster (that is `assets/`), nor how a file is parsed (`trips/`), stored (`lake/`) or loaded (`warehouse/`).
+Belongs here: every decision about a month that is made from source, lake and warehouse together.
+Does not belong here: Dagster (`assets/`), and how a file is parsed (`trips/`), stored (`lake/`), loaded (`warehouse/`).
 """

@@ -33,7 +33,7 @@ def check_accounted_for(lake: Lake, dataset_month: DatasetMonth) -> tuple[int, i
 
 @retry_on_conflict
 def check_table(lake: Lake, warehouse: Warehouse, dataset_month: DatasetMonth, home: Path) -> tuple[str, str]:
-    """The fingerprints of clean file and table, read again; raises `IntegrityError` if they differ.
+    """The fingerprints of clean file and table, both computed again; raises `IntegrityError` if they differ.
 
     Raises `Conflict` if the table holds another version than the clean file: the month was cleaned again and that
     version is not loaded yet.

@@ -1,4 +1,4 @@
-"""Clean: make the lake's clean file the one that the current raw file, the contract and the reject rules give."""
+"""Clean: bring the lake's clean file up to date with the current raw file, the contract and the reject rules."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def clean(
     force: bool = False,
     say: Say = no_message,
 ) -> Cleaned:
-    """Make the lake's clean file the one that the current raw file, the contract and the rules in `reject` give.
+    """Bring the lake's clean file up to date with the current raw file, the contract and the rules in `reject`.
 
     `force` cleans again, and publishes a month that is empty or mostly rejected. Raises `LakeError`, `IntegrityError`
     or what the cleaner raises.

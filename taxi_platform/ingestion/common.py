@@ -21,7 +21,7 @@ Say = Callable[[str], None]
 retry_on_conflict: Callable[[Callable[..., Result]], Callable[..., Result]] = retry(
     retry=retry_if_exception_type(Conflict), stop=stop_after_attempt(5), wait=wait_random(0, 1), reraise=True
 )
-"""Start a step again if another run published first: usually there is nothing left to do then."""
+"""Start a step again if another run published first: usually it then finds nothing left to do."""
 
 
 def no_message(sentence: str) -> None:
@@ -43,8 +43,8 @@ def open_clean_month(lake: Lake, dataset_month: DatasetMonth) -> Iterator[tuple[
     """Lock the month and read what its clean file consists of, once; raises `LakeError` if it is incomplete.
 
     Without locks another run may clean the month again meanwhile and delete the files of the version that was read.
-    So the footer is read a second time at the end: if it names another version, that is the cause of whatever else
-    went wrong, and `Conflict` is raised.
+    So the footer is read again at the end: if it names another version, any other error is a consequence of that, and
+    `Conflict` is raised.
     """
     with lake.lock(dataset_month):
         month = LakeMonth(lake, dataset_month)

@@ -11,14 +11,14 @@ from taxi_platform.lake.months import RawVersion
 from taxi_platform.trips.publication import Publication
 
 COMPARE_EVERY = timedelta(days=30)
-"""How long a comparison holds. The TLC corrected files on ten days in four years, and the largest have 500 MB."""
+"""How long a comparison is trusted. The TLC corrected files on ten days in four years, and the largest have 500 MB."""
 
 
 def must_compare(raw: RawVersion, offered: Publication, now: datetime) -> bool:
     """Whether the offered file has to be fetched to see whether it still is `raw`.
 
-    `raw.time` is renewed by each comparison. A restored file is left alone: the source would bring back at once the
-    very file that it replaces. `now` has a time zone.
+    Each comparison renews `raw.time`. A restored file is left alone: fetching would bring back the file that it
+    replaced. `now` has a time zone.
     """
     if not offered.is_weak or raw.instead_of or not raw.is_of(offered):
         return False

@@ -1,4 +1,4 @@
-"""Fetch: make the lake's current raw file the one that the source publishes now."""
+"""Fetch: bring the lake's current raw file up to date with what the source publishes now."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from taxi_platform.sources.base import Progress, Source
 from taxi_platform.trips.errors import LakeError, NotPublished, SourceRefused, SourceUnavailable
 from taxi_platform.trips.months import DatasetMonth
 
-KEEPS_PUBLISHED_FILE = (
+PUBLISHED_FILE_STAYS = (
     "The lake has this month as published, and sample:// would replace it with a synthetic one. "
     "Set TAXI_SOURCE_URL to a real source, or use force."
 )
@@ -44,7 +44,7 @@ def fetch(
     progress: Progress = lambda done, total: None,
     say: Say = no_message,
 ) -> Fetched:
-    """Make the lake's current raw file the one that the source publishes now.
+    """Bring the lake's current raw file up to date with what the source publishes now.
 
     `use_lake_copy` takes the file in the lake and does not ask the source. `home` is where work in progress goes.
     If the source cannot be reached, or no longer has the month, the file in the lake is used, with a warning. Raises
@@ -55,7 +55,7 @@ def fetch(
         manifest = month.manifest()
         raw = manifest.current
         in_lake = raw is not None and lake.stat(raw.key) is not None
-        # Nothing that a source offers may stand in for a file that somebody restored.
+        # A restored file that is missing is reported: what the source offers is what somebody replaced on purpose.
         if use_lake_copy or (raw and raw.instead_of and not in_lake):
             return _lake_copy(month, raw, in_lake)
         try:
@@ -92,14 +92,14 @@ def _fetch_if_new(
     publication = source.stat(dataset_month)
     if publication is None:
         raise NotPublished(f"{dataset_month} is not published.", "Try again later, or choose an earlier month.")
-    over_published = current is not None and publication.is_synthetic and not current.publication.is_synthetic
-    if over_published and not in_lake and not force:
-        raise SourceRefused(f"{dataset_month} cannot be fetched again.", KEEPS_PUBLISHED_FILE)
+    would_replace_published = current is not None and publication.is_synthetic and not current.publication.is_synthetic
+    if would_replace_published and not in_lake and not force:
+        raise SourceRefused(f"{dataset_month} cannot be fetched again.", PUBLISHED_FILE_STAYS)
     must_fetch = force or (current is not None and must_compare(current, publication, datetime.now(UTC)))
     if current and in_lake and not must_fetch and current.is_of(publication):
         uri = lake.uri(current.key)
-        if over_published:
-            return Fetched(current, uri, current, unchanged=True, warning=KEEPS_PUBLISHED_FILE)
+        if would_replace_published:
+            return Fetched(current, uri, current, unchanged=True, warning=PUBLISHED_FILE_STAYS)
         was_set_aside = current.instead_of == publication.offer
         history = "set aside by a restore" if was_set_aside else f"fetched on {current.time[:10]}"
         say(f"{dataset_month}: the source still has the file that was {history}.")

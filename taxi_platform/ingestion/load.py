@@ -1,4 +1,4 @@
-"""Load: make a warehouse's month the one that the lake's clean file and rejected rows hold."""
+"""Load: bring a warehouse's month up to date with the lake's clean file and rejected rows."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ def load(
     force: bool = False,
     say: Say = no_message,
 ) -> Loaded:
-    """Make the warehouse's month the one that the lake's clean file and rejected rows hold.
+    """Bring the warehouse's month up to date with the lake's clean file and rejected rows.
 
-    Loads the taxi zones too, where the warehouse does not have them. Raises `LakeError` if the month is not clean, or
+    Also loads the taxi zones if the warehouse does not have them. Raises `LakeError` if the month is not clean, or
     what the warehouse raises.
     """
     trips = trips_table(dataset_month.dataset)

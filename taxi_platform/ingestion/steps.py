@@ -1,6 +1,6 @@
-"""The steps of a month, in their order. Each finds out what is there already, and does only what is missing.
+"""The steps of a month, in their order. Each looks at what already exists, and does only what is missing.
 
-What decides is the lake and the warehouse, never Dagster's history.
+The lake and the warehouse decide what that is, never Dagster's history.
 """
 
 from taxi_platform.ingestion.check import check_accounted_for, check_table

@@ -1,6 +1,6 @@
 """Which months need work, and why: the one decision behind sensors, schedules, `taxi ingest` and `taxi status`.
 
-It asks the source, the lake and the warehouse, never Dagster's history: work that was lost is found missing here.
+It asks the source, the lake and the warehouse, never Dagster's history, so lost files and tables are noticed.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _request_slots = threading.BoundedSemaphore(REQUESTS_AT_ONCE)
 
 
 class Stage(StrEnum):
-    """How far a month has come between source, lake and warehouse."""
+    """The status of a month across source, lake and warehouse."""
 
     LOADED = "loaded"
     NOT_LOADED = "not loaded"
@@ -63,10 +63,10 @@ REASONS = {
     Stage.OUTDATED: "outdated",
     Stage.NOT_LOADED: "not loaded",
 }
-"""Stage → why a run is needed, as the run's tag `taxi/reason` says it. The other stages need none."""
+"""Stage → why a run is needed, the value of the run's tag `taxi/reason`. The other stages need no run."""
 
 COMPARE = "to compare"
-"""The reason where only the bytes can tell whether the file was republished; see `comparing`."""
+"""The reason if only the bytes can tell whether the file was republished; see `comparing.py`."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class MonthState:
 
     @property
     def file_version(self) -> str | None:
-        """The version that the lake's raw file has when it is cleaned today."""
+        """The version that cleaning the lake's raw file would give now."""
         return contract_of(self.dataset_month.dataset).file_version(self.raw.sha256, self.reject) if self.raw else None
 
     @property
@@ -119,12 +119,12 @@ class MonthState:
 
     @property
     def reason(self) -> str | None:
-        """Why the month needs a run; None where it does not, or where there is nothing to work on."""
+        """Why the month needs a run; None if it needs none, or if there is nothing to work on."""
         return REASONS.get(self.stage, COMPARE if self.compare else None)
 
 
 Question = Callable[[Month, RawVersion | None], bool]
-"""Whether the source is to be asked about a month, of which the lake has this raw file."""
+"""Whether to ask the source about a month, given the current raw file in the lake."""
 
 
 def ask_always(month: Month, raw: RawVersion | None) -> bool:
@@ -143,8 +143,8 @@ def ask_never(month: Month, raw: RawVersion | None) -> bool:
 class Survey:
     """Looks at the months of a dataset, several at once, within `seconds` after it was made.
 
-    A source that does not answer is asked no more, and a locked table is not waited for if `warehouse` is one
-    `for_polling`: months are then judged by the rest. `state` is what earlier ticks learned, and their daily limit.
+    A source that does not answer is not asked again, and a locked table is not waited for if `warehouse` comes from
+    `for_polling`: months are then judged by the rest. `state` has the answers to earlier ticks, and the daily limit.
     """
 
     def __init__(
@@ -164,7 +164,7 @@ class Survey:
         self.source_problem: SourceUnavailable | SourceRefused | None = None
         self.warehouse_problem: WarehouseLocked | None = None
         self.not_reached: list[Month] = []
-        """Months of the last look that time, or interest, did not last for."""
+        """Months that the last `look` did not reach: its time was up, or its caller had enough."""
         self.over_limit: list[Month] = []
         """Months that were not asked about because the day's requests were used up."""
         self._deadline = time.monotonic() + seconds
@@ -183,7 +183,7 @@ class Survey:
     ) -> Generator[MonthState, None, None]:
         """The months' states in order, each as soon as it is known; ends early when the time is up.
 
-        One month's damaged files hold up no other month; raises `LakeBusy` and what the warehouse raises.
+        Damaged files of one month do not affect the others. Raises `LakeBusy` and what the warehouse raises.
         """
         self.not_reached = list(months)
         pool = ThreadPoolExecutor(at_once + 1)  # one more for the table
@@ -260,7 +260,7 @@ class Survey:
         return True, published
 
     def _with_table(self, state: MonthState) -> MonthState:
-        """The state with what the table holds of the month, where that can be known without waiting."""
+        """The state with what the table holds of the month, if that can be read without waiting."""
         if state.clean is None:
             return state
         if self.warehouse_problem is None:
@@ -271,7 +271,7 @@ class Survey:
         return replace(state, table_was_read=False)
 
     def _check_table(self) -> None:
-        """Raise what the warehouse raises also where no month needed it."""
+        """Raise the warehouse's error even if no month needed the table."""
         if self._table and self.warehouse_problem is None:
             try:
                 self._loaded_months()
@@ -299,12 +299,12 @@ def months_in_lake(lake: Lake, dataset: Dataset) -> list[Month]:
 
 
 def first_month(dataset: Dataset, since: Month | None, newest: Month) -> Month:
-    """Where catching up begins: at TAXI_SINCE, else twelve months back, never before the dataset does."""
+    """The first month to catch up on: TAXI_SINCE, or else the twelfth newest; never before the dataset begins."""
     return max(since or newest.plus(-11), dataset.first_month)
 
 
 def expected_on(month: Month) -> date:
-    """About when the TLC publishes a month."""
+    """The day about which the TLC publishes a month."""
     return month.plus(1).first_day + USUAL_LAG
 
 

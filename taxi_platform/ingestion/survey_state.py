@@ -23,13 +23,13 @@ REQUESTS_A_DAY = 750
 144 and the sensor 32: 602."""
 
 REQUESTS_A_QUESTION = 2
-"""A HEAD, and a GET of one byte where it is forbidden: S3 answers so for every month that is not published."""
+"""A HEAD and, if that is forbidden, a GET of one byte: S3 forbids the HEAD of every month that is not published."""
 
 NEWEST = 3
 """Months that are likely to be published any day."""
 ASK_NEWEST_AGAIN = timedelta(hours=1)
 ASK_AGAIN = timedelta(hours=20)
-"""After "not published". Other months are asked about once a day; less than 24 hours, because ticks may come early."""
+"""When to ask again after "not published". For older months once a day: under 24 hours, as ticks may come early."""
 
 LOCK_SECONDS = 5
 """The file is locked for a millisecond at a time."""
@@ -42,7 +42,7 @@ class _Content:
     requests: int = 0
     stopped_at: str | None = None
     not_published: dict[str, str] = field(default_factory=dict)
-    """Month → when the source said so, as ISO time."""
+    """Month → when the source said that it is not published, as ISO time."""
 
 
 class SurveyState:
@@ -54,18 +54,18 @@ class SurveyState:
     def __init__(self, home: Path, dataset: Dataset, source: str, now: datetime) -> None:
         self.path = home / "survey" / f"{dataset}.json"
         self.source, self.now = source, now
-        self._threads = threading.Lock()
+        self._thread_lock = threading.Lock()
         self._content = self._read()
-        self._noted: dict[str, str] = {}
+        self._new_answers: dict[str, str] = {}
 
     def newest_first_from_last_stop(self, months: Sequence[Month]) -> list[Month]:
-        """The months, which are given newest first, beginning with those that the last tick did not reach."""
+        """The months (newest first), beginning with those that the last tick did not reach."""
         stopped_at = self._content.stopped_at
         later = [month for month in months if stopped_at and str(month) < stopped_at]
         return [*later, *(month for month in months if month not in later)]
 
     def was_not_published(self, month: Month) -> bool:
-        """Whether the source said so recently enough."""
+        """Whether the source said so recently enough not to be asked again."""
         asked = self._content.not_published.get(str(month))
         if asked is None:
             return False
@@ -74,32 +74,32 @@ class SurveyState:
         return timedelta(0) <= age < (ASK_NEWEST_AGAIN if is_new else ASK_AGAIN)
 
     def note_not_published(self, month: Month) -> None:
-        self._noted[str(month)] = self.now.isoformat(timespec="seconds")
+        self._new_answers[str(month)] = self.now.isoformat(timespec="seconds")
 
     def take_question(self) -> bool:
-        """Count one question to the source; False where the day's requests are used up."""
-        with self._changing() as content:
+        """Count one question to the source; returns False if the day's requests are used up."""
+        with self._locked_content() as content:
             if content.requests + REQUESTS_A_QUESTION > REQUESTS_A_DAY:
                 return False
             content.requests += REQUESTS_A_QUESTION
         return True
 
     def save(self, stopped_at: Month | None) -> None:
-        """Keep what was learned; `stopped_at` is the last month that was looked at, None where all were."""
-        with self._changing() as content:
+        """Save the source's answers and the last month that was looked at, None if all were."""
+        with self._locked_content() as content:
             content.stopped_at = str(stopped_at) if stopped_at else None
-            content.not_published.update(self._noted)
+            content.not_published.update(self._new_answers)
 
     def save_answers(self) -> None:
-        """Keep what was learned, for a caller that did not follow the order of the last stop."""
-        with self._changing() as content:
-            content.not_published.update(self._noted)
+        """Save only the source's answers; the last stop stays."""
+        with self._locked_content() as content:
+            content.not_published.update(self._new_answers)
 
     @contextmanager
-    def _changing(self) -> Iterator[_Content]:
+    def _locked_content(self) -> Iterator[_Content]:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self._threads, FileLock(self.path.with_suffix(".lock"), timeout=LOCK_SECONDS, poll_interval=0.01):
+            with self._thread_lock, FileLock(self.path.with_suffix(".lock"), timeout=LOCK_SECONDS, poll_interval=0.01):
                 content = self._read()
                 yield content
                 part = self.path.with_suffix(".part")
@@ -113,10 +113,10 @@ class SurveyState:
             ) from error
 
     def _read(self) -> _Content:
-        """The file's content; a new one where there is none, where it is damaged, or where the source is another."""
+        """The file's content; new content if there is no file, if it is damaged, or if it is about another source."""
         today = f"{self.now:%Y-%m-%d}"
         try:
-            content = _checked(json.loads(self.path.read_text("utf-8")))
+            content = _content_of(json.loads(self.path.read_text("utf-8")))
         except (OSError, ValueError, TypeError):
             return _Content(self.source, today)
         if content.source != self.source:
@@ -126,8 +126,8 @@ class SurveyState:
         return content
 
 
-def _checked(fields: object) -> _Content:
-    """The fields as content; raises `ValueError` or `TypeError` for any that does not hold what it should."""
+def _content_of(fields: object) -> _Content:
+    """The content with these fields; raises `ValueError` or `TypeError` if one has a wrong name, type or value."""
     if not isinstance(fields, dict):
         raise TypeError("not an object")
     content = _Content(**fields)

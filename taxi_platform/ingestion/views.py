@@ -30,7 +30,7 @@ from taxi_platform.trips.months import Dataset
 
 FILE_NAME = "trips.duckdb"
 FOLDER = "views"
-"""In the home: the empty Parquet files that the views start with."""
+"""The folder in the home with the empty Parquet files that the views start with."""
 
 
 def views_path(home: Path) -> Path:
@@ -39,9 +39,9 @@ def views_path(home: Path) -> Path:
 
 
 def refresh_views(lake: Lake, home: Path) -> bool:
-    """Make the views those of today's lake and contracts; returns whether the file had to be replaced.
+    """Bring the views up to date with the lake and the contracts; returns whether the file had to be replaced.
 
-    Raises `LakeError` where the file cannot be written, or where DuckDB cannot read the lake: a `gs://` lake needs
+    Raises `LakeError` if the file cannot be written, or if DuckDB cannot read the lake: a `gs://` lake needs
     DuckDB's extension httpfs and a secret for it.
     """
     folder = home / FOLDER
@@ -51,7 +51,7 @@ def refresh_views(lake: Lake, home: Path) -> bool:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / "refresh.lock"):
             script = "\n".join(_statements(lake, folder))
-            if _script_of(views_path(home)) == script:
+            if _stored_script(views_path(home)) == script:
                 return False
             _replace(views_path(home), folder, script)
             return True
@@ -65,7 +65,7 @@ def refresh_views(lake: Lake, home: Path) -> bool:
 
 
 def _statements(lake: Lake, folder: Path) -> Iterator[str]:
-    """The views' definitions, in a fixed order, so that equal ones are equal texts."""
+    """The SQL of the views, in a fixed order, so that it can be compared as text with what the file was made from."""
     root = _readable_root(lake)
     for dataset in Dataset:
         contract = contract_of(dataset)
@@ -77,15 +77,15 @@ def _statements(lake: Lake, folder: Path) -> Iterator[str]:
             keys = lake.list(f"clean/{dataset}/")
             versions = {contract.version: keys} if keys else {}
         if set(versions) <= {contract.version}:
-            select = _read([empty, clean] if versions else [empty])
+            select = _select([empty, clean] if versions else [empty])
         else:
-            select = " UNION ALL ".join(_groups(versions, contract.version, contract.table_columns, empty))
+            select = " UNION ALL ".join(_selects_by_version(versions, contract.version, contract.table_columns, empty))
         yield f"CREATE VIEW {dataset}_trips AS {select};"
         empty = _empty_file(folder / f"rejected-{len(REJECTED_COLUMNS)}.parquet", REJECTED_COLUMNS)
-        select = _read([empty])
+        select = _select([empty])
         if versions:  # only files that a clean file names: a killed run may have left others
             select = (
-                f"{_read([empty, rejected])} WHERE file_version IN (SELECT decode(value) "
+                f"{_select([empty, rejected])} WHERE file_version IN (SELECT decode(value) "
                 f"FROM parquet_kv_metadata({literal(clean)}) WHERE decode(key) = 'file_version')"
             )
         yield f"CREATE VIEW {dataset}_rejected_trips AS {select};"
@@ -96,17 +96,17 @@ def _is_local(lake: Lake) -> bool:
 
 
 def _readable_root(lake: Lake) -> str:
-    """The lake's address as DuckDB reads it, with the characters escaped that a glob takes for patterns."""
+    """The lake's address as DuckDB takes it, with glob characters escaped."""
     root = lake.url.rstrip("/")
-    return _escaped(unquote(urlsplit(root).path)) if _is_local(lake) else root
+    return _escape_glob(unquote(urlsplit(root).path)) if _is_local(lake) else root
 
 
-def _escaped(path: str) -> str:
+def _escape_glob(path: str) -> str:
     return re.sub(r"([*?\[])", r"[\1]", path)
 
 
 def _contract_versions(pattern: str) -> Mapping[str, list[str]]:
-    """Contract version → the clean files that were made under it; empty where there are none."""
+    """Contract version → the clean files that were made under it; empty if there are none."""
     query = (
         f"SELECT decode(value), file_name FROM parquet_kv_metadata({literal(pattern)}) "
         "WHERE decode(key) = 'contract_version' ORDER BY file_name"
@@ -124,39 +124,41 @@ def _contract_versions(pattern: str) -> Mapping[str, list[str]]:
     return versions
 
 
-def _groups(versions: Mapping[str, list[str]], current: str, columns: Sequence[Column], empty: str) -> Iterator[str]:
-    """A SELECT for each contract version in the lake; what an older one does not have is null."""
-    yield _read([empty, *map(_escaped, versions.get(current, ()))])
+def _selects_by_version(
+    versions: Mapping[str, list[str]], current: str, columns: Sequence[Column], empty: str
+) -> Iterator[str]:
+    """A SELECT for each contract version in the lake; columns that an older version lacks are null."""
+    yield _select([empty, *map(_escape_glob, versions.get(current, ()))])
     for version in sorted(set(versions) - {current}):
-        paths = [_escaped(path) for path in versions[version]]
+        paths = [_escape_glob(path) for path in versions[version]]
         with _connect(":memory:") as con:
-            there = {row[0] for row in con.execute(f"DESCRIBE {_read(paths[:1])}").fetchall()}
+            stored = {row[0] for row in con.execute(f"DESCRIBE {_select(paths[:1])}").fetchall()}
         names = ", ".join(
-            column.name if column.name in there else f"CAST(NULL AS {column.duckdb_type}) AS {column.name}"
+            column.name if column.name in stored else f"CAST(NULL AS {column.duckdb_type}) AS {column.name}"
             for column in columns
         )
-        yield f"SELECT {names} FROM ({_read(paths)})"
+        yield f"SELECT {names} FROM ({_select(paths)})"
 
 
-def _read(paths: Sequence[str]) -> str:
+def _select(paths: Sequence[str]) -> str:
     """A SELECT over Parquet files, the first of which gives the columns."""
     files = ", ".join(map(literal, paths))
     return f"SELECT * FROM read_parquet([{files}], hive_partitioning = false)"
 
 
 def _empty_file(path: Path, columns: Sequence[Column]) -> str:
-    """Make the empty Parquet file with these columns, if it is missing; returns it as DuckDB reads it."""
+    """Make the empty Parquet file with these columns if it is missing; returns its path, escaped for globs."""
     if not path.exists():
         nulls = ", ".join(f"CAST(NULL AS {column.duckdb_type}) AS {column.name}" for column in columns)
         temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}")
         with _connect(":memory:") as con:
             con.execute(f"COPY (SELECT {nulls} LIMIT 0) TO {literal(str(temporary))} (FORMAT parquet)")
         temporary.replace(path)
-    return _escaped(str(path))
+    return _escape_glob(str(path))
 
 
-def _script_of(path: Path) -> str | None:
-    """What the views there were made from; None where there are none, or somebody has opened the file for writing."""
+def _stored_script(path: Path) -> str | None:
+    """The SQL that the file was made from; None if there is no file, or another program has it open for writing."""
     if not path.exists():
         return None
     try:

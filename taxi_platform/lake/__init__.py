@@ -1,7 +1,7 @@
-"""Where files live: a local folder or a GCS bucket behind one small interface (`base.Lake`), and what a month is there.
+"""Where files live: a local folder or a GCS bucket behind one small interface, `base.Lake`.
 
-Here belongs how objects are stored, replaced and listed, and which objects a month has (`months.py`, `manifest.py`).
-What a file's rows mean belongs in `trips/`; when a month is fetched or cleaned is decided in `ingestion/`.
+Belongs here: how objects are stored, replaced and listed, and which objects a month has (`months.py`, `manifest.py`).
+Does not belong here: what a file's rows mean (`trips/`), and when a month is fetched or cleaned (`ingestion/`).
 """
 
 from __future__ import annotations

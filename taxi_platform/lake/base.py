@@ -60,7 +60,7 @@ class Lake(ABC):
         """The object as a seekable stream; raises `LakeError` if there is none."""
 
     @abstractmethod
-    def write(self, key: str, data: bytes, if_version: str = ANY_VERSION) -> StoredObject:
+    def write(self, key: str, content: bytes, if_version: str = ANY_VERSION) -> StoredObject:
         """Store a small object."""
 
     @abstractmethod

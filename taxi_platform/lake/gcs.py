@@ -66,8 +66,8 @@ class GCSLake(Lake):
         )
         return cast(BinaryIO, reader)
 
-    def write(self, key: str, data: bytes, if_version: str = ANY_VERSION) -> StoredObject:
-        return self._store(key, io.BytesIO(data), if_version)
+    def write(self, key: str, content: bytes, if_version: str = ANY_VERSION) -> StoredObject:
+        return self._store(key, io.BytesIO(content), if_version)
 
     def upload(self, key: str, path: Path, if_version: str = ANY_VERSION) -> StoredObject:
         with path.open("rb") as file:
@@ -135,13 +135,13 @@ class GCSLake(Lake):
         """Read only this generation, so that all ranges come from one object, and its bytes as they are stored."""
         return {"if_generation_match": blob.generation, "raw_download": True, **self._options}
 
-    def _store(self, key: str, data: BinaryIO, if_version: str) -> StoredObject:
-        """Upload if the version still holds, then read what is stored: only that shows whose bytes won.
+    def _store(self, key: str, file: BinaryIO, if_version: str) -> StoredObject:
+        """Upload if the version still holds, then look at what is stored: only that shows whose bytes won.
 
-        The precondition makes the client's own retries safe. After a lost answer the retry finds the object that the
-        first try stored and is refused, although the upload succeeded.
+        The precondition makes the client's own retries safe. If a response was lost, the retry is refused because
+        of the object that the first try stored, although the upload succeeded.
         """
-        sent = _size_and_checksum(data)
+        sent = _size_and_checksum(file)
         for _ in range(OVERWRITE_ATTEMPTS if if_version == ANY_VERSION else 1):
             if if_version == ANY_VERSION:
                 current = self.stat(key)
@@ -150,11 +150,11 @@ class GCSLake(Lake):
                 expected = if_version
             blob = self.bucket.blob(self.prefix + key, chunk_size=CHUNK_BYTES)
             blob.crc32c = sent[1]  # the server refuses bytes with another checksum
-            data.seek(0)
+            file.seek(0)
             with translated_errors("write", self.uri(key)):
                 try:
                     condition = {"if_generation_match": int(expected or 0)}
-                    blob.upload_from_file(data, size=sent[0], checksum=None, **condition, **self._options)
+                    blob.upload_from_file(file, size=sent[0], checksum=None, **condition, **self._options)
                     fault_point("uploaded")
                 except api.PreconditionFailed:
                     pass
@@ -223,11 +223,11 @@ def _stored_object(key: str, blob: storage.Blob) -> StoredObject:
     return StoredObject(key, int(blob.size or 0), str(blob.generation))
 
 
-def _size_and_checksum(data: BinaryIO) -> tuple[int, str]:
+def _size_and_checksum(file: BinaryIO) -> tuple[int, str]:
     """Size in bytes, and CRC32C in Google's notation; 4 GB take a second."""
     checksum, size = google_crc32c.Checksum(), 0
-    data.seek(0)
-    while block := data.read(CHUNK_BYTES):
+    file.seek(0)
+    while block := file.read(CHUNK_BYTES):
         checksum.update(block)
         size += len(block)
     return size, base64.b64encode(checksum.digest()).decode()

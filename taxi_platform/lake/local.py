@@ -55,10 +55,10 @@ class LocalLake(Lake):
         with self._translated_errors("read", key):
             return self._path(key).open("rb")
 
-    def write(self, key: str, data: bytes, if_version: str = ANY_VERSION) -> StoredObject:
+    def write(self, key: str, content: bytes, if_version: str = ANY_VERSION) -> StoredObject:
         with self._translated_errors("write", key):
             temporary = self._temporary(key)
-            temporary.write_bytes(data)
+            temporary.write_bytes(content)
             return self._commit(key, temporary, if_version)
 
     def upload(self, key: str, path: Path, if_version: str = ANY_VERSION) -> StoredObject:
@@ -145,7 +145,7 @@ class LocalLake(Lake):
         if stored is None:
             raise LakeError(
                 f"{self.uri(key)} disappeared while it was written.",
-                "Does another program delete files there?",
+                "Check whether another program deletes files there.",
             )
         return stored
 

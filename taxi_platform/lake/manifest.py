@@ -60,10 +60,10 @@ class RawVersion:
         return Publication(self.url, self.source_version, self.size, self.etag, self.last_modified)
 
     def is_of(self, publication: Publication) -> bool:
-        """Whether a fetch would bring nothing that may replace this version.
+        """Whether fetching this publication would bring nothing that may replace this version.
 
         True for the publication that it was fetched from, for the one that a restore set aside in its favour, and for
-        a synthetic month where this version was really published.
+        a synthetic month if this version is a published one.
         """
         own = self.publication
         return publication.offer in (own.offer, self.instead_of) or (publication.is_synthetic and not own.is_synthetic)
@@ -123,7 +123,7 @@ class Manifest:
         return list({raw.sha256: raw for raw in chosen}.values())
 
     def newest_files(self, count: int) -> set[str]:
-        """The sha256 of the `count` files that were current last."""
+        """The sha256 of the `count` files that were current most recently."""
         newest_first = dict.fromkeys(raw.sha256 for raw in reversed(self.versions))
         return set(list(newest_first)[:count])
 

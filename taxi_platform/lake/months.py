@@ -58,7 +58,7 @@ class LakeMonth:
     # Raw files
 
     def manifest(self) -> Manifest:
-        """The manifest as it is now, empty where there is none; raises `LakeError` if it is malformed."""
+        """The manifest as it is now, empty if there is none; raises `LakeError` if it is malformed."""
         if (stored := self.lake.read(self.manifest_key)) is None:
             return Manifest((), NEW)
         text, manifest_object = stored
@@ -79,7 +79,7 @@ class LakeMonth:
         return self.manifest().current
 
     def publish_raw(self, fetched: FetchedFile, manifest: Manifest | None = None) -> RawVersion:
-        """Store a fetched file for ever and list it in the manifest; returns the version that is current then.
+        """Store a fetched file permanently and list it in the manifest; returns the version that is current then.
 
         That is the fetched one, unless a restore set its content aside (see `Manifest.with_fetched`). Raises `Conflict`
         if the manifest changed since `manifest` was read.
@@ -100,7 +100,7 @@ class LakeMonth:
     def restore(self, version: str | None = None) -> RawVersion:
         """Make an older raw file current again: the previous one, or the one whose sha256 begins with `version`.
 
-        What the source offers at that time is not fetched again until it offers new content. Raises `UserError` if
+        What the source offers at that time is not fetched again; only new content is. Raises `UserError` if
         there is no such file, if it is already current, or if the month was already restored and no version is named.
         """
         with self.lake.lock(self.dataset_month):
@@ -150,7 +150,7 @@ class LakeMonth:
             return removable
 
     def _raw_files_except(self, keys: set[str]) -> Iterator[StoredObject]:
-        """Raw files that we stored, but not under these keys; what people put beside them is left alone."""
+        """Raw files that the platform stored, except under these keys; files that people put there are left alone."""
         ours = re.compile(rf"{re.escape(self.raw_prefix)}[0-9a-f]{{{SHORT}}}/[^/]+")
         for key in self.lake.list(self.raw_prefix):
             if key not in keys and ours.fullmatch(key) and (stored := self.lake.stat(key)):
@@ -163,7 +163,7 @@ class LakeMonth:
     # The clean file and what belongs to it
 
     def read_clean(self) -> tuple[CleanFooter | None, str]:
-        """The clean file's footer, None where it is absent, damaged or not ours; and its version for compare-and-swap.
+        """The clean file's footer, None if it is absent, damaged or not ours; and its version for compare-and-swap.
 
         A damaged file counts as absent and is replaced by the next cleaning.
         """
@@ -193,7 +193,7 @@ class LakeMonth:
         return footer, stored.version
 
     def footer(self) -> CleanFooter | None:
-        """The clean file's footer; None where the month has no clean file of ours."""
+        """The clean file's footer; None if the month has no clean file that we wrote."""
         return self.read_clean()[0]
 
     def report(self, file_version: str) -> Report | None:

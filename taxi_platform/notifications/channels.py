@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from apprise import AppriseResult, NotifyBase
 
 SEND_SECONDS, SOCKET_SECONDS = 20, 8.0
-TAKES = "Use Apprise URLs separated by spaces, such as mailto://user:password@host or json://host/path."
+EXPECTED_URLS = "Use Apprise URLs separated by spaces, such as mailto://user:password@host or json://host/path."
 
 _sending: ContextVar[bool] = ContextVar("sending", default=False)
 
@@ -111,14 +111,14 @@ def _problem(result: AppriseResult) -> str:
 
 def advice(problem: str) -> str:
     """The remedy for a problem that `Channel.send` returned."""
-    for pattern, advice in (
+    for pattern, remedy in (
         ("answered 3", "Redirects are not followed: use the address that it redirects to."),
         ("answered 40[13]", "Check user, password or token in its URL."),
         ("answered (429|5)", "Try again later: the problem is on the channel's side."),
         ("answered 4", "Check host and path in its URL."),
     ):
         if re.search(pattern, problem):
-            return advice
+            return remedy
     return "Check host, port, user and password in its URL, and whether this machine can reach it."
 
 
@@ -131,7 +131,7 @@ def check_notify_urls(urls: Sequence[str]) -> None:
     """Raise `SettingError` for a URL that Apprise cannot parse, without showing it."""
     for position, channel in enumerate(open_channels(urls), 1):
         if channel.service is None:
-            raise SettingError(f"TAXI_NOTIFY_URLS: Apprise cannot parse URL number {position}.", TAKES)
+            raise SettingError(f"TAXI_NOTIFY_URLS: Apprise cannot parse URL number {position}.", EXPECTED_URLS)
 
 
 def send_test(settings: Settings, log: Callable[[str], None]) -> bool:
@@ -140,13 +140,13 @@ def send_test(settings: Settings, log: Callable[[str], None]) -> bool:
     Returns whether all worked; raises `SettingError` if no channel is configured or a URL cannot be parsed.
     """
     if not settings.notify_urls:
-        raise SettingError("TAXI_NOTIFY_URLS is not set.", TAKES)
+        raise SettingError("TAXI_NOTIFY_URLS is not set.", EXPECTED_URLS)
     check_notify_urls(settings.notify_urls)
-    number = f"test-{uuid.uuid4()}"
-    body = f"This channel receives the messages about taxi runs.\nUI: {settings.ui_url}\nMessage id: {number}"
+    message_id = f"test-{uuid.uuid4()}"
+    body = f"This channel receives the messages about taxi runs.\nUI: {settings.ui_url}\nMessage id: {message_id}"
     worked = True
     for channel in open_channels(settings.notify_urls):
-        problem = channel.send(Message(number, "taxi: test message", body))
+        problem = channel.send(Message(message_id, "taxi: test message", body))
         log(f"Channel {channel.name}: {f'failed: {problem}. {advice(problem)}' if problem else 'sent.'}")
         worked = worked and problem is None
     return worked

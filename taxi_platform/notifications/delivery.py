@@ -23,8 +23,10 @@ from taxi_platform.settings import Settings
 
 NOTE_SECONDS = 10
 """For reading finished runs in one pass; the next one continues."""
-PATIENCE, TAG_SECONDS = 600, 60
-"""How long to look back for runs whose end is recorded late and to wait for a retry; and for the tag announcing one."""
+PATIENCE = 600
+"""Seconds to look back for runs whose end is recorded late, and to wait for a retry that was announced."""
+TAG_SECONDS = 60
+"""Seconds to wait for the tag that announces a retry."""
 
 
 def deliver_notifications(instance: dg.DagsterInstance, settings: Settings, log: Log) -> None:
@@ -68,11 +70,11 @@ def note_finished_runs(
     for record in instance.get_run_records(finished, order_by="update_timestamp", ascending=True):
         run = record.dagster_run
         ended = record.end_time or record.update_timestamp.replace(tzinfo=UTC).timestamp()
-        number, subject = f"{run.run_id}.{run.status.value.lower()}", subject_of(run)
-        if subject and number not in known and not _may_be_retried(instance, run, now - ended):
+        message_id, subject = f"{run.run_id}.{run.status.value.lower()}", subject_of(run)
+        if subject and message_id not in known and not _may_be_retried(instance, run, now - ended):
             if time.monotonic() > deadline:
                 return since
-            message, should_send = compose(instance, run, number, subject, link)
+            message, should_send = compose(instance, run, message_id, subject, link)
             outbox.add(message, channels if should_send else (), now)
     return max(since, now - PATIENCE)
 

@@ -33,9 +33,9 @@ def subject_of(run: dg.DagsterRun) -> str | None:
 
 
 def compose(
-    instance: dg.DagsterInstance, run: dg.DagsterRun, number: str, subject: str, link: str
+    instance: dg.DagsterInstance, run: dg.DagsterRun, message_id: str, subject: str, link: str
 ) -> tuple[Message, bool]:
-    """The message `number` about a run, and whether to send it: a month was loaded, or a failure is final.
+    """The message about a run, and whether to send it: a month was loaded, or a failure is final.
 
     `link` is the UI's address without a trailing slash.
     """
@@ -58,10 +58,10 @@ def compose(
         if run.tags.get("dagster/will_retry") == "true":
             lines.append("A retry was announced but has not started.")
     lines += [*counts, *(f"Check failed: {check}" for check in checks[:3])]
-    lines += [f"Run: {link}/runs/{run.run_id}", f"Message id: {number}"]
+    lines += [f"Run: {link}/runs/{run.run_id}", f"Message id: {message_id}"]
     title = f"taxi: {subject} {'failed' if failure else 'loaded'}"
     is_retried = "dagster/auto_retry_run_id" in run.tags
-    return Message(number, title, "\n".join(lines), failure), not is_retried if failure else loaded
+    return Message(message_id, title, "\n".join(lines), failure), not is_retried if failure else loaded
 
 
 def _counts(events: Sequence[dg.DagsterEvent]) -> tuple[list[str], bool]:
@@ -96,13 +96,13 @@ def _failed_checks(events: Sequence[dg.DagsterEvent]) -> list[str]:
 
 def _failure(events: Sequence[dg.DagsterEvent], checks: Sequence[str]) -> tuple[str, str]:
     """The first line of the first problem, and its remedy; never a traceback."""
-    data = next((event.step_failure_data for event in events if event.is_step_failure), None)
-    error = data.error if data else None
-    failure = data.user_failure_data if data else None
-    explained = {name: str(entry.value) for name, entry in failure.metadata.items()} if failure else {}
-    if "problem" in explained:
-        remedy = explained.get("remedy", "none")
-        return _line(explained["problem"]), SEE_RUN if remedy == "none" else _line(remedy)
+    step_failure = next((event.step_failure_data for event in events if event.is_step_failure), None)
+    error = step_failure.error if step_failure else None
+    failure = step_failure.user_failure_data if step_failure else None
+    metadata = {name: str(entry.value) for name, entry in failure.metadata.items()} if failure else {}
+    if "problem" in metadata:
+        remedy = metadata.get("remedy", "none")
+        return _line(metadata["problem"]), SEE_RUN if remedy == "none" else _line(remedy)
     if error and error.cls_name in INTERRUPTIONS:
         return "The run was interrupted.", "Run the month again: it completes only what is missing."
     if error and error.cls_name == CHECK_FAILED and checks:

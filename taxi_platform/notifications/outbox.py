@@ -16,8 +16,10 @@ from taxi_platform.notifications.channels import Channel, Message, advice, open_
 
 PASS_SECONDS = 20
 """No message is started later in one pass: with the time for one message, below the 60 s that Dagster gives a tick."""
-FIRST_WAIT, LONGEST_WAIT, GIVE_UP, KEEP = 60, 3600, 3 * 86400, 90 * 86400
-"""Seconds before the second attempt, at most between attempts, until giving up, and until a message is deleted."""
+FIRST_WAIT, LONGEST_WAIT = 60, 3600
+"""Seconds before the second attempt, and at most between attempts."""
+GIVE_UP, KEEP = 3 * 86400, 90 * 86400
+"""Seconds until giving up, and until a message is deleted."""
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS messages (
@@ -155,7 +157,7 @@ def deliver(outbox: Outbox, urls: Sequence[str], log: Log, now: float | None = N
                 else:
                     channel = by_fingerprint.get(delivery.recipient)
                 if channel is None:
-                    outbox.record(delivery, "given up", now, "it is not configured any more")
+                    outbox.record(delivery, "given up", now, "it is no longer configured")
                 elif channel not in failing:
                     if problem := channel.send(delivery.message):
                         failing.add(channel)

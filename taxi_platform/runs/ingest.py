@@ -1,4 +1,4 @@
-"""One month's run, executed in this process; in the UI it looks as if it was launched there."""
+"""The run of one month, executed in this process; the UI shows it like any other run."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ from taxi_platform.trips.months import DatasetMonth
 
 @dataclass(frozen=True)
 class IngestOptions:
-    """How an ingestion differs from the usual one."""
+    """The options of an ingestion."""
 
     force: bool = False
     """Fetch, clean and load again, even what has not changed."""
     reject: tuple[str, ...] = ()
-    """Suspicious rules that reject in this run, beside those of TAXI_REJECT."""
+    """Suspicious rules that reject rows in this run, in addition to those of TAXI_REJECT."""
     use_lake_copy: bool = False
-    """Use the lake's raw file without asking the source; `force` then holds for cleaning and loading only."""
+    """Use the lake's raw file without asking the source; `force` then applies to cleaning and loading only."""
     patient: bool = False
     """Try a step again after a transient error, with waits of about 30, 90 and 270 s."""
 
@@ -76,7 +76,7 @@ def ingest_month(
     run = instance.create_run_for_job(
         job, run_config=run_config(dataset_month, options), tags=tags, remote_job_origin=remote_job_origin(job.name)
     )
-    record = _Record()
+    record = _RunRecord()
     try:
         for event in execute_run(job, run, instance):
             record.add(event)
@@ -89,7 +89,7 @@ def ingest_month(
 
 
 @dataclass
-class _Record:
+class _RunRecord:
     """What the events of a run say: metadata by asset name, problems in order, checks that did not pass."""
 
     succeeded: bool = False

@@ -42,7 +42,7 @@ def open_instance(settings: Settings) -> Iterator[dg.DagsterInstance]:
     except DBAPIError as error:
         raise TaxiError(
             f"Dagster's database failed: {error.orig} (Dagster's home is {home}).",
-            "Check that the disk is not full and the database server is up, then run again: finished work is kept.",
+            "Check that the disk is not full and the database server runs. Run again: finished work is not redone.",
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""Many months from a command line, in one process or several, with a clean end on Ctrl-C and SIGTERM."""
+"""Many months from a command line, in one process or several, which stop cleanly on Ctrl-C and SIGTERM."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def ingest_months(
     """Run every month's job, `jobs` at a time; yields each result as it comes.
 
     `definitions` builds the definitions, once in every process. `step_done` is called with each finished step, but
-    only if `jobs` is 1. Months that an interruption came before have no result. Raises `TaxiError` if a process was
-    killed, and `KeyboardInterrupt` after all processes have ended.
+    only if `jobs` is 1. After an interruption, months that were not begun have no result. Raises `TaxiError` if a
+    process was killed, and `KeyboardInterrupt` after all processes have ended.
     """
     _silence_loggers()
     with open_instance(settings) as instance:
@@ -63,7 +63,7 @@ def _in_processes(
     pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _start_worker, (definitions,))
     # Workers inherit this while they start: a Ctrl-C reaches them too, until they have a session of their own.
     previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    futures = [pool.submit(_work, dataset_month, options) for dataset_month in dataset_months]
+    futures = [pool.submit(_ingest_in_worker, dataset_month, options) for dataset_month in dataset_months]
     signal.signal(signal.SIGINT, previous)
     yielded: set[Future[MonthResult | None]] = set()
     try:
@@ -112,7 +112,7 @@ def _interrupt_once(number: int, frame: object) -> None:
     raise KeyboardInterrupt
 
 
-def _work(dataset_month: DatasetMonth, options: IngestOptions) -> MonthResult | None:
+def _ingest_in_worker(dataset_month: DatasetMonth, options: IngestOptions) -> MonthResult | None:
     """One month; None after an interruption, because the pool hands out a month or two ahead."""
     global _interrupted
     if _interrupted:

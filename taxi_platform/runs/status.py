@@ -30,10 +30,10 @@ from taxi_platform.warehouse.base import StoredRows, rejected_table
 
 __all__ = ["COMPARE_EVERY", "MonthStatus", "Stage", "Status", "by_year", "failed_months", "status"]
 
-ASKED = 3
-"""The source is asked about so many of the newest months; for the others the manifest tells what was published."""
-RUNS = 2000
-"""So many of the latest runs are searched for failures."""
+ASKED_MONTHS = 3
+"""The source is asked about this many of the newest months; what it published of the others is in the manifests."""
+SEARCHED_RUNS = 2000
+"""This many of the latest runs are searched for failures."""
 
 
 @dataclass(frozen=True)
@@ -59,9 +59,9 @@ class MonthStatus:
 
 @dataclass
 class Status:
-    """All months, and why source or tables could not be looked at further, where they could not.
+    """All months, and what kept the survey from asking the source or reading the tables, if anything did.
 
-    `weak` are the months whose server sends neither ETag nor Last-Modified, see `comparing`.
+    `weak` lists the months whose server sent neither ETag nor Last-Modified, see `ingestion/comparing.py`.
     """
 
     months: list[MonthStatus] = field(default_factory=list)
@@ -71,11 +71,11 @@ class Status:
 
 
 def status(settings: Settings, newest: Month, failures: Mapping[DatasetMonth, str], ask_all: bool = False) -> Status:
-    """Look at every month there can be; makes nothing, neither a lake nor a database, and waits for no lock.
+    """Survey every month that can exist. Creates neither a lake nor a database, and waits for no lock.
 
-    `failures` tells why the last run of a month failed. Raises what lake and warehouse raise.
+    `failures` has the reason why the last run of a month failed. Raises what lake and warehouse raise.
     """
-    # Somebody waits for the picture: the source is tried once, and after a failure asked about no further dataset.
+    # A person is waiting: the source is tried once, and after a failure not asked about the other datasets.
     source = open_source(settings.source_url, settings.datasets).for_polling(lambda: None)
     lake, warehouse = open_lake(settings.lake_url), open_warehouse(settings.warehouse_url).for_polling()
     overview = Status()
@@ -90,9 +90,9 @@ def status(settings: Settings, newest: Month, failures: Mapping[DatasetMonth, st
             except WarehouseLocked as error:
                 survey.warehouse_problem = error
         overview.warehouse_problem = overview.warehouse_problem or survey.warehouse_problem
-        rows = _Rows(survey, rejected, failures)
+        describe = _Describer(survey, rejected, failures)
         with ThreadPoolExecutor(MONTHS_AT_ONCE) as pool:
-            overview.months += pool.map(rows.of, states)
+            overview.months += pool.map(describe.month, states)
         overview.weak += [state.dataset_month for state in states if state.raw and state.raw.publication.is_weak]
     return overview
 
@@ -100,25 +100,25 @@ def status(settings: Settings, newest: Month, failures: Mapping[DatasetMonth, st
 def _states(survey: Survey, newest: Month, ask_all: bool) -> list[MonthState]:
     """All months of the survey's dataset, oldest first; a sample month may be newer than `newest`."""
     months = list(survey.dataset.first_month.until(max([newest, *survey.months_in_lake])))
-    asked = [month for month in reversed(months) if ask_all or newest.plus(-ASKED) < month <= newest]
+    asked = [month for month in reversed(months) if ask_all or newest.plus(-ASKED_MONTHS) < month <= newest]
     others = [month for month in months if month not in asked]
     states = list(survey.look(others, ask_never))
-    # Few questions go one by one, so that a source that is down is asked once.
+    # A few questions are asked one by one, so that a source that is down is asked only once.
     states += survey.look(asked, ask_always, MONTHS_AT_ONCE if ask_all else 1)
     return sorted(states, key=lambda state: state.dataset_month)
 
 
 @dataclass(frozen=True)
-class _Rows:
-    """Turns the states of a dataset's months into rows of the status, with what only a person wants to know."""
+class _Describer:
+    """Turns the states of a dataset's months into the status of each, with sizes and counts for people."""
 
     survey: Survey
     rejected: Mapping[str, StoredRows]
     failures: Mapping[DatasetMonth, str]
 
-    def of(self, state: MonthState) -> MonthStatus:
+    def month(self, state: MonthState) -> MonthStatus:
         try:
-            return self._of(state)
+            return self._month(state)
         except LakeBusy:
             raise
         except LakeError as error:
@@ -127,7 +127,7 @@ class _Rows:
 
     # Three times, because a run may replace a file between being listed and being read.
     @tenacity.retry(retry=tenacity.retry_if_exception_type(Conflict), stop=tenacity.stop_after_attempt(3), reraise=True)
-    def _of(self, state: MonthState) -> MonthStatus:
+    def _month(self, state: MonthState) -> MonthStatus:
         dataset, month = state.dataset_month.dataset.value, str(state.dataset_month.month)
         lake_month, lake = LakeMonth(self.survey.lake, state.dataset_month), self.survey.lake
         stage, problem = self._stage(state)
@@ -152,7 +152,7 @@ class _Rows:
         return state.stage, None
 
     def _rows_rejected(self, state: MonthState, lake_month: LakeMonth, file_version: str) -> int | None:
-        """The table's count where it holds this version, else the report's."""
+        """The table's count if it holds this version, else the report's."""
         month = str(state.dataset_month.month)
         if state.loaded and state.loaded.file_versions == (file_version,) and not self.survey.warehouse_problem:
             return self.rejected[month].rows if month in self.rejected else 0
@@ -161,18 +161,18 @@ class _Rows:
 
 
 def failed_months(settings: Settings) -> dict[DatasetMonth, str]:
-    """The months whose latest run failed, and what it said; empty where Dagster has no home yet."""
+    """The months whose latest run failed, each with the failure; empty if Dagster has no home yet."""
     if not (settings.dagster_home / "dagster.yaml").exists():
         return {}
     from taxi_platform.runs.history import latest_failures
     from taxi_platform.runs.instance import open_instance
 
     with open_instance(settings) as instance:
-        return latest_failures(instance, settings.datasets, RUNS)
+        return latest_failures(instance, settings.datasets, SEARCHED_RUNS)
 
 
 def by_year(months: Sequence[MonthStatus]) -> list[tuple[str, list[MonthStatus]]]:
-    """A dataset's months by year; neighbouring years of which nothing is known are one, `2009–2018`, without months."""
+    """A dataset's months by year; neighbouring years of which nothing is known become one entry, `2009–2018`."""
     lines: list[tuple[str, list[MonthStatus]]] = []
     for year, group in groupby(months, key=lambda month: month.month[:4]):
         of_year = list(group)

@@ -21,7 +21,7 @@ PRESETS = {
     "course://": "https://github.com/DataTalksClub/nyc-tlc-data/releases/download/{dataset}/{dataset}_tripdata_{month}.csv.gz",
 }
 MAX_SAMPLE_ROWS = 50_000_000
-TAKES = (
+EXPECTED_URL = (
     "Use sample://, sample://?rows=20000, tlc://, course://, or a template with {dataset} and {month}: "
     "https://…, http://… or file:///folder/{dataset}_tripdata_{month}.csv.gz."
 )
@@ -35,14 +35,14 @@ def open_source(url: str, datasets: Sequence[Dataset] = tuple(Dataset)) -> Sourc
     if scheme == "sample":
         return _open_sample(url)
     if scheme not in ("http", "https", "file"):
-        _wrong(f"{f'{scheme}://…' if scheme else 'a value without ://'} is not a supported source")
+        _refuse(f"{f'{scheme}://…' if scheme else 'a value without ://'} is not a supported source")
     _check_placeholders(url, datasets)
     if scheme == "file":
         from taxi_platform.sources.file import FileSource
 
         path = unquote(url.removeprefix("file://"))
         if not path.startswith("/") or "\0" in path:
-            _wrong("a file:// URL needs an absolute path, which makes three slashes")
+            _refuse("a file:// URL needs an absolute path, which makes three slashes")
         return FileSource(path)
     from taxi_platform.sources.http import HttpSource
 
@@ -52,7 +52,7 @@ def open_source(url: str, datasets: Sequence[Dataset] = tuple(Dataset)) -> Sourc
     except ValueError:
         is_complete = False
     if not is_complete:  # often an unencoded character in the password
-        _wrong(
+        _refuse(
             f"the {scheme}:// URL has no host, or contains an @, /, [ or other special character that is not %-encoded"
         )
     return HttpSource(url)
@@ -64,12 +64,12 @@ def _open_sample(url: str) -> Source:
     rest, _, query = url.removeprefix("sample://").partition("?")
     parameters = parse_qsl(query, keep_blank_values=True)
     if rest or any(name != "rows" for name, _ in parameters) or len(parameters) > 1:
-        _wrong("sample:// accepts no parameter but rows")
+        _refuse("sample:// accepts no parameter but rows")
     if not parameters:
         return SampleSource()
     rows = parameters[0][1]
     if not re.fullmatch(r"[0-9]{1,9}", rows) or not 1 <= int(rows) <= MAX_SAMPLE_ROWS:
-        _wrong(f"rows is not a whole number from 1 to {MAX_SAMPLE_ROWS:,}")
+        _refuse(f"rows is not a whole number from 1 to {MAX_SAMPLE_ROWS:,}")
     return SampleSource(int(rows))
 
 
@@ -77,13 +77,13 @@ def _check_placeholders(url: str, datasets: Sequence[Dataset]) -> None:
     for placeholder in re.findall(r"\{[^{}]*\}|[{}]", url):
         if placeholder not in ("{dataset}", "{month}"):
             is_public = placeholder in re.split("[?#]", url)[0] and placeholder in url.rpartition("@")[2]
-            _wrong(f"{placeholder if is_public else 'something in braces'} is not a placeholder")
+            _refuse(f"{placeholder if is_public else 'something in braces'} is not a placeholder")
     if "{month}" not in url:
-        _wrong("the template has no {month}")
+        _refuse("the template has no {month}")
     if "{dataset}" not in url and len(datasets) != 1:
-        _wrong("the template has no {dataset}, which is optional only if TAXI_DATASETS names a single dataset")
+        _refuse("the template has no {dataset}, which is optional only if TAXI_DATASETS names a single dataset")
 
 
-def _wrong(problem: str) -> NoReturn:
+def _refuse(problem: str) -> NoReturn:
     """Raise a `SettingError` that does not show the value, which may contain a password."""
-    raise SettingError(f"TAXI_SOURCE_URL: {problem}.", TAKES)
+    raise SettingError(f"TAXI_SOURCE_URL: {problem}.", EXPECTED_URL)

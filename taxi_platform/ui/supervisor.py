@@ -36,7 +36,7 @@ def serve(settings: Settings, port: int, say: Callable[[str], None]) -> None:
     logs = settings.home / "logs"
     logs.mkdir(parents=True, exist_ok=True)
     # A private folder with a short path: UNIX socket paths are limited to about 100 characters.
-    with _only_one(settings.dagster_home), tempfile.TemporaryDirectory(prefix="taxi-") as folder:
+    with _hold_dev_lock(settings.dagster_home), tempfile.TemporaryDirectory(prefix="taxi-") as folder:
         _check_port(port)
         code_socket, workspace = Path(folder, "code.sock"), Path(folder, "workspace.yaml")
         workspace.write_text(
@@ -62,11 +62,11 @@ def serve(settings: Settings, port: int, say: Callable[[str], None]) -> None:
                 _check_alive(children, logs)
                 time.sleep(0.5)
         finally:
-            _end([children[name] for name in ("webserver", "daemon", "code server") if name in children])
+            _stop([children[name] for name in ("webserver", "daemon", "code server") if name in children])
 
 
 @contextmanager
-def _only_one(dagster_home: Path) -> Iterator[None]:
+def _hold_dev_lock(dagster_home: Path) -> Iterator[None]:
     """Hold the home's lock: two daemons on one home would each launch the runs that are due."""
     lock = FileLock(dagster_home / "dev.lock", timeout=0)
     try:
@@ -99,11 +99,11 @@ def _start(arguments: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
             stderr=subprocess.STDOUT,
             env={**os.environ, "DAGSTER_DISABLE_TELEMETRY": "1"},
             start_new_session=True,
-            preexec_fn=_as_child,
+            preexec_fn=_prepare_child,
         )
 
 
-def _as_child() -> None:
+def _prepare_child() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)  # a background job of a shell inherits "ignore"
     end_with_parent()
@@ -136,7 +136,7 @@ def _answers(port: int) -> bool:
         return False
 
 
-def _end(children: Sequence[subprocess.Popen[bytes]]) -> None:
+def _stop(children: Sequence[subprocess.Popen[bytes]]) -> None:
     """Terminate the children one after the other, the webserver first, and kill those that do not end."""
     for child in children:
         if child.poll() is None:

@@ -1,7 +1,7 @@
 """Where tables live: DuckDB, BigQuery or PostgreSQL behind one interface, `base.Warehouse`.
 
-A module per backend belongs here, with what the backends share. Which months to load is `ingestion`'s to decide; what
-the columns mean is in `trips`.
+Belongs here: a module per backend, and what the backends share.
+Does not belong here: which months to load (`ingestion/`), and what the columns mean (`trips/`).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What every warehouse does: replace a month as a whole, say which version is loaded, and fingerprint it.
 
-Everything that the backends share stands here. A backend is two classes: a `Warehouse` that opens sessions, and a
+Everything that the backends share is in this module. A backend is two classes: a `Warehouse` that opens sessions, and a
 `Session` with the SQL or API calls in which it differs. `duckdb.py` is the shortest example.
 """
 
@@ -71,7 +71,7 @@ class StoredRows:
 
 @dataclass(frozen=True)
 class LoadResult:
-    """What a load left in the tables. `links` lead people there in a browser: label → URL."""
+    """What the tables hold after a load. `links` are web pages that show it: label → URL."""
 
     rows: int
     rejected_rows: int
@@ -80,7 +80,7 @@ class LoadResult:
 
 
 class Warehouse(ABC):
-    """Tables by month. Every method raises `WarehouseError`, or `WarehouseBusy` where waiting may help."""
+    """Tables by month. Every method raises `WarehouseError`, or `WarehouseBusy` if waiting may help."""
 
     url: str
     """Where it is, without any secret."""
@@ -89,11 +89,11 @@ class Warehouse(ABC):
     def session(self, action: Action) -> AbstractContextManager[Session]:
         """Open the warehouse for one short use, translating its client's errors into ours.
 
-        Raises `MissingTable` to `read` where there is no database yet.
+        Opening it to `read` raises `MissingTable` if there is no database yet.
         """
 
     def for_polling(self) -> Warehouse:
-        """The same warehouse for a caller who never waits: raises `WarehouseLocked` where another holds it."""
+        """The same warehouse for a caller that must not wait: raises `WarehouseLocked` if another process holds it."""
         return self
 
     @abstractmethod
@@ -111,7 +111,7 @@ class Warehouse(ABC):
     def plan(self, tables: Sequence[Table]) -> Iterator[Change]:
         """What must exist before these tables can be loaded; loading a month creates it as well.
 
-        Raises `WarehouseError` where the warehouse cannot be reached or a table contradicts the contract.
+        Raises `WarehouseError` if the warehouse cannot be reached or a table contradicts the contract.
         """
         missing = {table: list(table.columns) for table in tables}
         try:
@@ -125,8 +125,8 @@ class Warehouse(ABC):
     def replace_month(self, files: CleanFiles) -> LoadResult:
         """Replace the month in both tables at once: readers see the old month or the new one.
 
-        Compares the rows that arrived with the files and raises `IntegrityError`, leaving the old month, where they
-        differ; `Conflict` where another version of the month arrived meanwhile.
+        Compares the rows that arrived with the files. Raises `IntegrityError` if they differ, and `Conflict` if another
+        version of the month arrived meanwhile; the old month then stays, except in BigQuery.
         """
         trips, rejected = trips_table(files.dataset_month.dataset), rejected_table(files.dataset_month.dataset)
         month = files.dataset_month, files.file_version
@@ -156,7 +156,7 @@ class Warehouse(ABC):
             session.replace_rows(table, rows)
 
     def row_count(self, table: Table) -> int:
-        """The rows of a table; 0 where there is no such table."""
+        """The rows of a table; 0 if there is no such table."""
         try:
             with self.session("read") as session:
                 ((rows,),) = session.execute(f"SELECT count(*) FROM {session.name(table.name)}")
@@ -165,7 +165,7 @@ class Warehouse(ABC):
         return int(rows)
 
     def loaded_months(self, table: str) -> dict[str, StoredRows]:
-        """Month (2021-01) → what the table holds of it; empty where there is no such table."""
+        """Month (2021-01) → what the table holds of it; empty if there is no such table."""
         return self._stored_rows(table, "file_month IS NOT NULL")
 
     def loaded_month(self, table: str, dataset_month: DatasetMonth) -> StoredRows | None:
@@ -196,7 +196,7 @@ class Warehouse(ABC):
             session.create_or_widen(table)
 
     def _missing_columns(self, session: Session, table: Table) -> list[Column]:
-        """The columns that the table lacks; raises `WarehouseError` where one has another type."""
+        """The columns that the table lacks; raises `WarehouseError` if one has another type."""
         existing = session.columns(table)
         for column in table.columns:
             actual, expected = existing.get(column.name), session.type_of(column)
@@ -222,7 +222,7 @@ class Warehouse(ABC):
 
 
 def check_arrived(table: Table, expected: Fingerprint, arrived: Fingerprint) -> None:
-    """Raise `IntegrityError` where a table's month differs from its file."""
+    """Raise `IntegrityError` if a table's month differs from its file."""
     if arrived != expected:
         raise IntegrityError(
             f"{table.name} differs from its file ({'; '.join(arrived.differences(expected)[:5])}).",
@@ -231,7 +231,7 @@ def check_arrived(table: Table, expected: Fingerprint, arrived: Fingerprint) -> 
 
 
 def busy_with_other_run(what: str, seconds: float = OTHER_RUN_WAIT_SECONDS) -> WarehouseLocked:
-    """The error for a lock that another run of ours has held for `seconds`."""
+    """The error for a lock that another of our runs has held for `seconds`."""
     return WarehouseLocked(f"Another run has held {what} for more than {seconds:g} s.", "Stop that run if it is stuck.")
 
 

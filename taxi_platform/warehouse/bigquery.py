@@ -20,7 +20,7 @@ from taxi_platform.trips.months import DatasetMonth
 from taxi_platform.trips.plan import Change
 from taxi_platform.warehouse import bigquery_jobs as jobs
 from taxi_platform.warehouse.base import DROP_TABLE, Action, Warehouse
-from taxi_platform.warehouse.bigquery_errors import explained
+from taxi_platform.warehouse.bigquery_errors import translated_errors
 from taxi_platform.warehouse.bigquery_schema import LABELS, described, sql_type
 from taxi_platform.warehouse.session import MissingTable, Session, StagedRows, month_relation
 from taxi_platform.warehouse.tables import Table, TableFile
@@ -91,7 +91,7 @@ class BigQuerySession(Session):
         self.jobs.replace_rows(described(table, self.dataset), records)
 
     def ensure_dataset(self) -> None:
-        """Create the dataset where it is missing; raises `WarehouseError` where it is in another location."""
+        """Create the dataset if it is missing; raises `WarehouseError` if it is in another location."""
         location = self.warehouse.location
         try:
             existing = self.client.get_dataset(self.dataset, **jobs.CALL)
@@ -158,7 +158,7 @@ class BigQueryWarehouse(Warehouse):
 
     @contextmanager
     def session(self, action: Action) -> Iterator[BigQuerySession]:
-        with explained(action, self.url, self.variable):
+        with translated_errors(action, self.url, self.variable):
             session = BigQuerySession(self)
             if action != "read":
                 session.ensure_dataset()
@@ -188,7 +188,7 @@ def connect(
             "It takes bigquery://project/dataset?location=US, for example.",
         )
     credentials = AnonymousCredentials() if os.environ.get("BIGQUERY_EMULATOR_HOST") else None
-    with explained("open", url, variable):
+    with translated_errors("open", url, variable):
         if client_of and not credentials:
             client = client_of(project, location)
         else:

@@ -13,7 +13,7 @@ from taxi_platform.trips.errors import WarehouseBusy, WarehouseError
 
 
 @contextmanager
-def explained(action: str, url: str, variable: str) -> Iterator[None]:
+def translated_errors(action: str, url: str, variable: str) -> Iterator[None]:
     """Translate errors raised inside: `action` is what failed, `variable` the setting that the URL came from."""
     problem = f"Cannot {action} {url}"
     try:

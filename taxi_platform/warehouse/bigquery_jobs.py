@@ -123,7 +123,7 @@ class BigQueryJobs:
     def _start(
         self, uri: str, path: Path, partition: bq.TableReference, job_id: str, config: bq.LoadJobConfig
     ) -> bq.LoadJob:
-        """Start a load from the bucket, or from this machine where the lake is a folder."""
+        """Start a load from the bucket, or from this machine if the lake is a folder."""
         options: dict[str, Any] = {"job_id": job_id, "location": self.location, "job_config": config}
         try:
             if uri.startswith("gs://"):

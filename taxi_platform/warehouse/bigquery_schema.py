@@ -12,7 +12,7 @@ from taxi_platform.warehouse.tables import Table
 
 LABELS = {"application": "taxi-platform"}
 
-SQL_SPELLINGS = {each.bigquery_api: each.bigquery_sql for each in COLUMN_TYPES.values() if each.precision is None}
+SQL_SPELLINGS = {kind.bigquery_api: kind.bigquery_sql for kind in COLUMN_TYPES.values() if kind.precision is None}
 """BigQuery's API and its SQL spell some types differently: the API's → SQL's."""
 
 

@@ -1,6 +1,6 @@
 """The warehouse as one DuckDB file. It is opened for one short use and never held: an open writer locks out all others.
 
-Runs of ours take turns at a lock file beside it.
+Our own runs take turns with the help of a lock file beside it.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from taxi_platform.warehouse.session import MissingTable, Session, StagedRows, m
 from taxi_platform.warehouse.tables import Table, TableFile
 
 OTHER_PROGRAM_WAIT_SECONDS = 20.0
-"""Other programs may hold the file for as long as somebody looks at it."""
+"""How long to wait for another program, which may keep the file open for as long as somebody uses it."""
 
 POLLING_SECONDS = 0.5
-"""For a caller who does not wait: long enough for another short read to end, not for a load."""
+"""For a caller that must not wait: long enough for another short read to end, not for a load."""
 
 OWN_FILE = "Set TAXI_WAREHOUSE_URL to a file that you own."
 
@@ -172,7 +172,7 @@ class DuckDBWarehouse(Warehouse):
             name = f" ({holder[1]})" if holder else ""
             raise WarehouseLocked(
                 f"Another program holds {self.path} open{name}.",
-                "Close it there and run again. To read beside loads, open trips.duckdb in TAXI_HOME instead.",
+                "Close it there and run again. To query during loads, open trips.duckdb in TAXI_HOME instead.",
             ) from error
         if not read_only:  # nobody else has the file open now, so spilled files beside it are those of a killed load
             shutil.rmtree(self.path.with_name(f"{self.path.name}.tmp"), ignore_errors=True)

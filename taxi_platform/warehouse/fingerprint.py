@@ -1,6 +1,6 @@
 """The content of a month as one value that is the same in every engine: counts, sums and extremes of each column.
 
-`ColumnType.measures` says what is measured of each type, beside the number of values.
+`ColumnType.measures` says what is measured of each type, in addition to the number of values.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Fingerprint:
 
 
 def fingerprint_select(columns: Sequence[Column], relation: str) -> str:
-    """The SELECT over `relation` (what stands after FROM) whose one row `fingerprint_of` reads, in plain SQL."""
+    """The SELECT over `relation` (what follows FROM) whose one row `fingerprint_of` reads, in plain SQL."""
     measures = ", ".join(expression for _, expression in _measures(columns))
     return f"SELECT count(*), {measures} FROM {relation}"
 
@@ -52,7 +52,7 @@ def fingerprint_of(columns: Sequence[Column], row: Sequence[Any]) -> Fingerprint
 
 
 def parquet_fingerprint(columns: Sequence[Column], path: Path) -> Fingerprint:
-    """The fingerprint of a Parquet file on this machine; raises `IntegrityError` where it cannot be read."""
+    """The fingerprint of a Parquet file on this machine; raises `IntegrityError` if it cannot be read."""
     select = fingerprint_select(columns, f"read_parquet({literal(str(path))})")
     try:
         with duckdb.connect() as con:
@@ -63,7 +63,7 @@ def parquet_fingerprint(columns: Sequence[Column], path: Path) -> Fingerprint:
 
 
 def check_file_types(table: str, columns: Sequence[Column], path: Path) -> None:
-    """Raise `IntegrityError` where a Parquet file has other types than the contract: no load converts values."""
+    """Raise `IntegrityError` if a Parquet file has other types than the contract: no load converts values."""
     types = {field.name: str(field.type) for field in pq.read_schema(path)}
     for column in columns:
         actual, expected = types.get(column.name, "missing"), column.column_type.arrow

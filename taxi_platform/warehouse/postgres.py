@@ -80,7 +80,7 @@ class PostgresSession(Session):
     def create_or_widen(self, table: Table) -> None:
         def create() -> None:
             self._lock("")
-            # Not IF NOT EXISTS, which asks for the right to create even where there is nothing to create.
+            # Not IF NOT EXISTS, which requires the right to create a schema even if it exists.
             if not self.execute(f"SELECT 1 FROM pg_namespace WHERE nspname = {literal(self.schema.name)}"):
                 self.execute(f"CREATE SCHEMA {identifier(self.schema.name)}")
             is_new = not self.columns(table)
@@ -109,11 +109,11 @@ class PostgresSession(Session):
     def stage(self, file: TableFile) -> Iterator[StagedRows]:
         """Build the month as a table of its own. Not by LIKE, which would lock the parent until the end."""
         month = file.dataset_month.month
-        # The token keeps it apart from the month to be replaced, which may be of the same version.
+        # The token distinguishes it from the month to be replaced, which may have the same version.
         token = f"{month.year:04}_{month.month:02}_{file.file_version}_{secrets.token_hex(3)}"
         parent, name = self.name(file.table.name), self.name(f"{file.table.name}_{token}")
         definitions = [f"{identifier(column)} {type_name}" for column, type_name in self.columns(file.table).items()]
-        # This very condition spares ATTACH a scan under its lock.
+        # With exactly this condition, ATTACH need not scan the table while it holds its lock.
         definitions.append(f"CHECK (file_month IS NOT NULL AND file_month = DATE '{month.first_day}')")
         self.execute(f"CREATE TABLE {name} ({', '.join(definitions)})")
         columns = ", ".join(column.name for column in file.table.columns)

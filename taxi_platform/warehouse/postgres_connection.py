@@ -25,7 +25,7 @@ REFUSALS = {
     r"translate host name": "has an unknown host name",
     r"invalid .*(value|option)": "does not accept the value of an option",
 }
-"""Permanent failures before a connection is open, where there are only texts and no codes: pattern → meaning."""
+"""Permanent failures before a connection is open, when errors have a text but no code: pattern → meaning."""
 
 TRANSIENT_STATES = ("08", "25P03", "40", "53300", "57P01", "57P02", "57P03", "57P05")
 """Codes of failures that pass: connection lost, idle for too long, deadlock, too many clients, server (re)starting."""
@@ -76,9 +76,9 @@ class PostgresSchema:
                 con.execute("SET datestyle = 'ISO, YMD'")  # partition bounds are compared as text
                 yield con
         except psycopg.Error as error:
-            raise self._explained(error) from error
+            raise self._translated(error) from error
 
-    def _explained(self, error: psycopg.Error) -> WarehouseError:
+    def _translated(self, error: psycopg.Error) -> WarehouseError:
         message = re.sub(r"\n\tIs the server running.*", "", str(error))  # libpq's hint, which ends in a question mark
         text = " ".join(message.split())[:400].rstrip(".")
         if isinstance(error, errors.InsufficientPrivilege):

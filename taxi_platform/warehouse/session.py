@@ -21,18 +21,18 @@ class MissingTable(WarehouseError):
 
 @dataclass(frozen=True)
 class StagedRows:
-    """Where the rows of a `TableFile` are before they are published: what stands after FROM, to compare them."""
+    """The rows of a `TableFile` before they are published; `relation` is what follows FROM in a query of them."""
 
     relation: str
     links: dict[str, str] = field(default_factory=dict)
 
 
 class Session(ABC):
-    """An open connection to a warehouse. Its methods are all that a backend has to write, beside opening it."""
+    """An open connection to a warehouse. Its methods, and opening it, are all that a backend has to implement."""
 
     @abstractmethod
     def name(self, table: str) -> str:
-        """The table's name as this warehouse's SQL takes it, qualified and quoted."""
+        """The table's name in this warehouse's SQL, qualified and quoted."""
 
     @abstractmethod
     def type_of(self, column: Column) -> str:
@@ -40,9 +40,9 @@ class Session(ABC):
 
     @abstractmethod
     def columns(self, table: Table) -> dict[str, str]:
-        """Column → type of the existing table; empty where there is none.
+        """Column → type of the existing table; empty if there is none.
 
-        Raises `WarehouseError` where the existing table is not partitioned as `table` must be.
+        Raises `WarehouseError` if the existing table is not partitioned as `table` must be.
         """
 
     @abstractmethod
@@ -53,7 +53,7 @@ class Session(ABC):
     def transaction(self, dataset_month: DatasetMonth) -> AbstractContextManager[None]:
         """What is staged inside is published when it ends, or discarded when an exception ends it.
 
-        Where the warehouse lets two loads of a month mix, it also waits for the other one.
+        If two loads of a month could mix in this warehouse, it also waits for the other one.
         """
 
     @abstractmethod
@@ -65,7 +65,7 @@ class Session(ABC):
         """Replace all rows of a small table without months, atomically."""
 
     def partitioning(self, table: Table) -> str:
-        """What CREATE TABLE says after the columns."""
+        """The clause of CREATE TABLE after the columns."""
         return ""
 
     def create_or_widen(self, table: Table) -> None:
@@ -88,5 +88,5 @@ def is_month(dataset_month: DatasetMonth) -> str:
 
 
 def month_relation(session: Session, table: Table, dataset_month: DatasetMonth) -> str:
-    """One month of a table, as what stands after FROM."""
+    """One month of a table, as what follows FROM."""
     return f"{session.name(table.name)} WHERE {is_month(dataset_month)}"

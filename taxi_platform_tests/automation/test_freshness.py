@@ -76,4 +76,4 @@ def test_a_warehouse_that_cannot_be_read_is_a_warning_and_no_failure(freshness):
     (settings.home / "warehouse.duckdb").write_bytes(b"not a database, but long enough to be looked at" * 100)
     check = freshness()
     assert not check.passed
-    assert "The newest months cannot be looked at." in check.description
+    assert "The newest months could not be checked." in check.description

@@ -124,8 +124,8 @@ def test_a_full_queue_is_left_alone_but_for_the_newest_months(daemon):
     daemon.runs(STARTED, [NEWEST])
     months, message = daemon.tick()
     assert months == []
-    assert "37 months: a run is under way or waiting." in message
-    assert "121 months (2013-08 to 2023-08) will be looked at when fewer runs wait." in message
+    assert "37 months: a run is in progress or queued." in message
+    assert "121 months (2013-08 to 2023-08) will be looked at when fewer runs are queued." in message
 
 
 @pytest.mark.fault(52)
@@ -138,7 +138,7 @@ def test_months_that_failed_today_do_not_starve_the_others_and_are_called_failed
     months, message = daemon.tick()
     assert months == []
     assert "60 months (2021-10 to 2026-09) failed today and will be tried again tomorrow." in message
-    assert "under way" not in message
+    assert "in progress" not in message
     months, _ = daemon.tick(NOW.replace(day=26))
     assert months == back(0, CATCH_UP)
 
@@ -170,7 +170,7 @@ def test_what_a_tick_does_not_reach_is_named_and_the_next_one_continues_there(da
     monkeypatch.setattr(ticks, "LOOK_SECONDS", 0.0)
     months, message = daemon.tick()
     assert (months, daemon.asked()) == ([], Counter())
-    assert message == "158 months (2013-08 to 2026-09) not reached in this tick; the next one continues there."
+    assert message == "158 months (2013-08 to 2026-09) not reached in this tick; the next tick continues there."
     monkeypatch.setattr(ticks, "LOOK_SECONDS", 60.0)
     months, _ = daemon.tick()
     assert months == [oldest]

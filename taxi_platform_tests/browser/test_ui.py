@@ -13,7 +13,7 @@ from taxi_platform_tests.support.ui_actions import materialize_group
 
 pytestmark = pytest.mark.browser
 expect.set_options(timeout=DEADLINE * 1000)
-NOTHING_TO_DO = "Every month that was looked at is loaded in its last version."
+NOTHING_TO_DO = "Every month that was looked at is loaded in its latest version."
 
 
 def test_a_month_is_materialized_and_its_run_log_says_what_was_done(page, platform):

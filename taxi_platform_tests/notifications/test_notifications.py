@@ -422,7 +422,7 @@ def test_a_channel_that_is_not_configured_any_more_is_given_up(hook, outbox):
     outbox.add(MESSAGE, open_channels([f"json://{hook.address}/hook", "mailto://gone.example.org"]), time.time())
     assert deliver(outbox, [f"json://{hook.address}/hook"], print) == 1
     assert query(outbox, "SELECT state, problem FROM deliveries WHERE channel = '2 mailto'") == [
-        ("given up", "it is not configured any more")
+        ("given up", "it is no longer configured")
     ]
 
 
@@ -440,7 +440,7 @@ def test_a_pending_message_is_not_sent_to_another_recipient_in_the_same_place(ho
     outbox.add(MESSAGE, open_channels([f"json://{hook.address}/first"]), time.time())
     assert deliver(outbox, [f"json://{hook.address}/second"], print) == 0
     assert hook.requests == []
-    assert query(outbox, "SELECT state, problem FROM deliveries") == [("given up", "it is not configured any more")]
+    assert query(outbox, "SELECT state, problem FROM deliveries") == [("given up", "it is no longer configured")]
 
 
 def test_an_outbox_of_an_older_version_is_delivered_to_the_positions_it_names(hook, outbox):

@@ -25,7 +25,7 @@ from taxi_platform.trips.errors import (
 from taxi_platform.trips.months import Dataset
 from taxi_platform.warehouse import bigquery_jobs, open_warehouse
 from taxi_platform.warehouse.base import StoredRows, trips_table
-from taxi_platform.warehouse.bigquery_errors import explained
+from taxi_platform.warehouse.bigquery_errors import translated_errors
 from taxi_platform.warehouse.bigquery_schema import described
 
 
@@ -253,7 +253,7 @@ def test_a_month_cleaned_again_while_it_is_loaded_starts_over(warehouse, april, 
 def test_a_refusal_names_the_place_and_the_remedy(error, kind, remedy):
     with (
         pytest.raises(WarehouseError, match=rf"Cannot load bigquery://p/d.*{remedy}") as caught,
-        explained("load", "bigquery://p/d", "TAXI_SERVING_URL"),
+        translated_errors("load", "bigquery://p/d", "TAXI_SERVING_URL"),
     ):
         raise error
     assert type(caught.value) is kind

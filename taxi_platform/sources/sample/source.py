@@ -18,14 +18,14 @@ from taxi_platform.trips.months import DatasetMonth, newest_month
 
 TRIPS_PER_ROW = 400
 MIN_ROWS = 200
-"""From fhv 2018-12 with 23.9 million trips, 59,760 rows, down to the smallest green months."""
+"""For the smallest green months. The largest month, fhv 2018-12 with 23.9 million trips, has 59,760 rows."""
 
 
 @cache
 def proportional_rows(dataset_month: DatasetMonth) -> int:
     """The rows of a month by default: one for every 400 trips really published, and at least 200.
 
-    Months without a known count have as many as the newest earlier month that has one, or else as the dataset's first.
+    A month without a known count has the rows of the newest earlier month with one, or else of the dataset's first.
     """
     counts = {
         month: versions[-1]
@@ -40,8 +40,8 @@ def proportional_rows(dataset_month: DatasetMonth) -> int:
 class SampleSource(Source):
     """Synthetic months of `rows` trips each, by default in proportion to the real ones; the newest is two months ago.
 
-    The version names the rows: after a change of `rows`, or of the default, a month counts as published again. Homes
-    filled by versions whose default was 20,000 rows keep their months with `sample://?rows=20000`.
+    The version names the rows: after a change of `rows`, or of the default, a month counts as republished. Homes
+    that were filled when the default was 20,000 rows keep their months with `sample://?rows=20000`.
     """
 
     rows: int | None = None

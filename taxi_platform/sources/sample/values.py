@@ -43,9 +43,9 @@ def _file(name: str) -> dict[str, Any]:
 
 def table(name: str, dataset_month: DatasetMonth) -> dict[str, Any]:
     """A data file's values for a month: the dataset's entries up to that month, later ones overriding earlier ones."""
-    data = _file(name)
-    values = {key: value for key, value in data.items() if key not in FIRST_MONTHS}
-    for entry in data[dataset_month.dataset]:
+    document = _file(name)
+    values = {key: value for key, value in document.items() if key not in FIRST_MONTHS}
+    for entry in document[dataset_month.dataset]:
         if entry["first"] <= str(dataset_month.month):
             values |= entry
     return values
@@ -150,7 +150,7 @@ def _taxi(dice: Dice, dataset_month: DatasetMonth, pickup: Values) -> Trips:
     vendor, payment, rate = dice.pick("vendors"), dice.pick("payments"), dice.pick("rates")
     block, far = dice.chance("null_block"), dice.chance("far")
     if dice.shares["null_block"]:
-        block |= far  # 95–100 % of the absurd distances stand in the null block
+        block |= far  # 95–100 % of the absurd distances are in the null block
     reversal, twin = _twins(dice, block)
     payment[:-1] = np.where(reversal[1:], dice.pick("reversal_payments")[:-1], payment[:-1])
     miles, seconds = dice.journey(rate == 2)
@@ -202,9 +202,9 @@ def _taxi(dice: Dice, dataset_month: DatasetMonth, pickup: Values) -> Trips:
 
 
 def _twins(dice: Dice, block: Values) -> tuple[Values, Values]:
-    """Masks of the rows that take the charge before them back, and of all that repeat the row before them."""
+    """Masks of the rows that reverse the charge of the row before, and of all that repeat the row before."""
     reversal, duplicate = dice.chance("reversals"), dice.chance("duplicates")
-    reversal[1:] &= ~block[:-1]  # negative totals are all but absent there
+    reversal[1:] &= ~block[:-1]  # negative totals hardly occur there
     drawn = reversal | duplicate
     twin = drawn & ~np.roll(drawn, 1)
     twin[:1] = False

@@ -19,19 +19,25 @@ import pyarrow.compute as pc
 from taxi_platform.sources.sample.values import HUNDREDTHS, MILES, Trips, draw, table
 from taxi_platform.trips.months import DatasetMonth
 
-SAMPLE_VERSION = (
-    "1"  # part of a publication's version: raise it whenever the bytes of a month with the same number of rows change
-)
+SAMPLE_VERSION = "1"
+"""Part of a publication's version. Raise it whenever the bytes of a month with the same number of rows change."""
 BLOCK_ROWS = 50_000  # rows in memory at a time, about 100 MB
 UNREADABLE_SHARE = 0.0001
 COMPRESS_LEVEL = 1
 
-# How a number is printed, for money and miles from hundredths. `%.17g` distinguishes all doubles: 2.6299999999999999.
+
+def _without_leading_zero(hundredths: int) -> str:
+    """`.50` and `-.50`, but `10.50`."""
+    text = f"{hundredths / 100:.2f}"
+    return text.replace("0.", ".", 1) if abs(hundredths) < 100 else text
+
+
+# How money and miles are printed, from hundredths. `%.17g` distinguishes all doubles: 2.6299999999999999.
 WRITERS: dict[str, Callable[[int], str]] = {
     "long": lambda hundredths: f"{hundredths / 100:.17g}",
     "short": lambda hundredths: f"{hundredths / 100:.15g}",
     "float": lambda hundredths: repr(hundredths / 100),
-    "bare": lambda hundredths: f"{hundredths / 100:.2f}".replace("0.", ".", 1 if abs(hundredths) < 100 else 0),
+    "bare": _without_leading_zero,
 }
 
 
@@ -92,7 +98,7 @@ def _writer(name: str, style: str, layout: dict[str, Any]) -> Callable[[Any], st
 
 
 def _unreadable_lines(rng: np.random.Generator, rows: int) -> dict[int, int]:
-    """The numbers of the unreadable lines → in which of three ways each is broken; at least one in every file."""
+    """The number of each unreadable line → in which of three ways it is broken; at least one in every file."""
     count = min(rows, max(1, round(rows * UNREADABLE_SHARE)))
     kinds = (np.arange(count) + int(rng.random() * 3)) % 3
     return dict(zip(rng.choice(rows, count, replace=False).tolist(), kinds.tolist(), strict=True)) if rows else {}
