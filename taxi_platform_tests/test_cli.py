@@ -90,7 +90,7 @@ def test_a_month_that_is_not_published_is_one_sentence_and_status_three(tmp_path
         (("dance",), "dance"),
     ],
 )
-def test_a_mistake_is_told_with_its_remedy_and_status_two(arguments, message):
+def test_a_mistake_is_reported_with_its_remedy_and_status_two(arguments, message):
     status, _, err = taxi(*arguments)
     assert status == 2
     assert message in err
@@ -119,7 +119,7 @@ def test_a_wrong_setting_is_named_before_anything_runs(name, value, tmp_path):
     assert not (tmp_path / "home" / "lake").exists()
 
 
-def test_bad_data_is_status_one_with_what_to_do(tmp_path):
+def test_bad_input_is_status_one_with_what_to_do(tmp_path):
     (tmp_path / "green_2020-04.csv").write_bytes(b"<html>busy</html>")
     arguments = ("ingest", "green", "2020-04", "--force", "--reject", "zero_passengers,zero_distance")
     status, _, err = taxi(*arguments, TAXI_SOURCE_URL=f"file://{tmp_path}/{{dataset}}_{{month}}.csv")
@@ -136,7 +136,7 @@ def test_a_home_that_cannot_be_created_is_reported(tmp_path):
 
 
 @pytest.mark.fault(42)
-def test_a_database_held_open_is_told(tmp_path):
+def test_the_program_that_holds_the_database_open_is_reported(tmp_path):
     home = tmp_path / "home"
     home.mkdir()
     hold = "import duckdb, sys, time; c = duckdb.connect(sys.argv[1]); print('held', flush=True); time.sleep(90)"

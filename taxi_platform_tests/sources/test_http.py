@@ -406,7 +406,7 @@ def test_a_length_of_5000_digits_is_no_length(status, tmp_path):
             assert_fetched(known.fetch(MONTH, tmp_path))
 
 
-def test_the_reason_of_a_refusal_is_told_in_our_own_words():
+def test_the_reason_for_a_refusal_is_given_in_our_own_words():
     with answering((b"HTTP/1.1 410 \x1b[2J" + b"x" * 9000 + b"\r\nContent-Length: 0\r\n\r\n", False)) as host:
         with pytest.raises(SourceRefused) as caught:
             HttpSource(f"http://{host}/{{month}}", **QUICK).stat(MONTH)

@@ -1,4 +1,4 @@
-"""A small web server on this machine that misbehaves as told, for testing sources."""
+"""A small web server on this machine that misbehaves as its pages say, for testing sources."""
 
 import socket
 import time

@@ -117,7 +117,7 @@ def test_a_table_of_ours_that_is_not_partitioned_is_refused(postgres_backend: Ba
         postgres_backend.warehouse.replace_month(months("green", "2020-04"))
 
 
-def test_a_role_without_rights_is_told_what_to_grant_and_then_loads(
+def test_a_role_without_rights_learns_what_to_grant_and_then_loads(
     postgres_backend: Backend, months: Months, server_uri: str
 ):
     schema = postgres_backend.qualified("").rstrip(".")
