@@ -7,9 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from contextlib import suppress
-from pathlib import Path
 
 import dagster as dg
 import duckdb
@@ -92,7 +90,7 @@ def test_a_month_that_is_not_published_is_one_sentence_and_status_three(tmp_path
         (("dance",), "dance"),
     ],
 )
-def test_a_mistake_is_told_with_its_remedy_and_status_two(arguments, message):
+def test_a_mistake_is_reported_with_its_remedy_and_status_two(arguments, message):
     status, _, err = taxi(*arguments)
     assert status == 2
     assert message in err
@@ -121,7 +119,7 @@ def test_a_wrong_setting_is_named_before_anything_runs(name, value, tmp_path):
     assert not (tmp_path / "home" / "lake").exists()
 
 
-def test_bad_data_is_status_one_with_what_to_do(tmp_path):
+def test_bad_input_is_status_one_with_what_to_do(tmp_path):
     (tmp_path / "green_2020-04.csv").write_bytes(b"<html>busy</html>")
     arguments = ("ingest", "green", "2020-04", "--force", "--reject", "zero_passengers,zero_distance")
     status, _, err = taxi(*arguments, TAXI_SOURCE_URL=f"file://{tmp_path}/{{dataset}}_{{month}}.csv")
@@ -130,7 +128,6 @@ def test_bad_data_is_status_one_with_what_to_do(tmp_path):
     assert "ingest green 2020-04 --force --reject zero_distance,zero_passengers\n" in err
 
 
-@pytest.mark.skipif(os.geteuid() == 0 and not Path("/proc/version").exists(), reason="root may write anywhere")
 def test_a_home_that_cannot_be_created_is_reported(tmp_path):
     (tmp_path / "file").write_text("in the way")
     status, _, err = taxi("ingest", "green", "2020-04", TAXI_HOME=str(tmp_path / "file" / "home"))
@@ -139,7 +136,7 @@ def test_a_home_that_cannot_be_created_is_reported(tmp_path):
 
 
 @pytest.mark.fault(42)
-def test_a_database_held_open_is_told(tmp_path):
+def test_the_program_that_holds_the_database_open_is_reported(tmp_path):
     home = tmp_path / "home"
     home.mkdir()
     hold = "import duckdb, sys, time; c = duckdb.connect(sys.argv[1]); print('held', flush=True); time.sleep(90)"
@@ -247,7 +244,7 @@ def test_a_second_ui_over_the_same_home_is_refused(tmp_path):
     assert (status, "already running" in err) == (2, True)
 
 
-def test_dev_serves_the_graph_on_loopback_and_ends_within_seconds(tmp_path):
+def test_dev_serves_the_graph_on_loopback_and_ends_with_its_processes_on_ctrl_c(tmp_path):
     port = free_port()
     child = subprocess.Popen([TAXI, "dev", "--port", str(port)], stdout=subprocess.PIPE, text=True)
     try:
@@ -266,10 +263,8 @@ def test_dev_serves_the_graph_on_loopback_and_ends_within_seconds(tmp_path):
         assert {c.laddr.ip for c in connections} == {"127.0.0.1"}
     finally:
         child.send_signal(signal.SIGINT)
-        started = time.monotonic()
         child.wait(timeout=60)
     assert child.returncode == 130
-    assert time.monotonic() - started < 40
     assert not [process for process in family if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
 
 

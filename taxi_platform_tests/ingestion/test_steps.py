@@ -120,7 +120,7 @@ def test_a_changed_file_replaces_the_month_everywhere_and_keeps_the_old_raw_file
     assert len(place.lake.list("rejected/green/month=2020-04/")) == 1
 
 
-def test_going_back_to_an_older_file_appends_a_version(place):
+def test_restoring_an_older_file_appends_a_version(place):
     for day in (1, 2, 1):
         place.publish(ROW.format(day=day))
         place.ingest()
@@ -219,7 +219,7 @@ def test_a_synthetic_month_replaces_a_published_one_only_by_force(place):
 
 
 @pytest.mark.fault(37)
-def test_a_dropped_table_and_lost_clean_files_are_made_again_without_the_source(place):
+def test_a_dropped_table_and_lost_clean_files_are_rebuilt_without_the_source(place):
     place.publish(ROW.format(day=1))
     place.ingest()
     table = place.table()
@@ -240,7 +240,7 @@ def small_disk(tmp_path):
 
 
 @pytest.mark.fault(32)
-def test_a_full_disk_is_told_and_leaves_the_last_good_month(small_disk):
+def test_a_full_disk_is_reported_and_leaves_the_last_good_month(small_disk):
     place = Place(small_disk)
     place.publish(ROW.format(day=1))
     place.ingest()

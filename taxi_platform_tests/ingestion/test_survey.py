@@ -213,7 +213,7 @@ def test_a_state_that_is_damaged_or_of_another_source_is_ignored(house, text):
     assert json.loads(house.state().path.read_text())["stopped_at"] == str(MONTHS[4])
 
 
-def test_a_home_that_cannot_be_written_is_said_with_the_remedy(house):
+def test_a_home_that_cannot_be_written_is_reported_with_the_remedy(house):
     house.home.mkdir()
     (house.home / "survey").write_text("a file")
     with pytest.raises(LakeError, match="Set TAXI_HOME"):

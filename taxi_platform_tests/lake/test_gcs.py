@@ -58,7 +58,7 @@ def losing_the_answer_to(wanted):
     return meddle
 
 
-def answering(status, message="told"):
+def answering(status, message="refused"):
     def meddle(method, url, answer):
         answer.status_code = status
         answer._content = f'{{"error": {{"code": {status}, "message": "{message}"}}}}'.encode()
@@ -156,7 +156,7 @@ def test_an_object_replaced_while_it_is_read_is_a_conflict(bucket, tmp_path, way
 
 
 @pytest.mark.fault(36)
-def test_a_busy_service_is_tried_again_and_then_told_as_passing(bucket):
+def test_a_busy_service_is_tried_again_and_then_reported_as_transient(bucket):
     lake, _ = lake_over(bucket, answering(503), QUICK)
     with pytest.raises(LakeBusy, match="Try again later") as caught:
         lake.write("key", b"x", NEW)
@@ -172,7 +172,7 @@ def test_a_busy_service_is_tried_again_and_then_told_as_passing(bucket):
         return answer
 
     lake, _ = lake_over(bucket, busy_once)
-    assert lake.stat("key") is not None
+    assert lake.stat("key").size == len(b"x")
     assert len(seen) == 2
 
 
@@ -191,7 +191,7 @@ def test_a_refusal_names_the_object_and_the_remedy(bucket, status, remedy):
     assert not isinstance(caught.value, TransientError)
 
 
-def test_a_bucket_that_does_not_exist_is_told_when_something_is_written(bucket):
+def test_a_bucket_that_does_not_exist_is_reported_when_something_is_written(bucket):
     lake = open_lake(f"gs://no-{bucket}/some/prefix")
     assert lake.stat("key") is None
     for use in (lambda: lake.write("key", b"x"), lambda: lake.list("raw/")):
@@ -199,7 +199,7 @@ def test_a_bucket_that_does_not_exist_is_told_when_something_is_written(bucket):
             use()
 
 
-def test_without_credentials_the_remedy_is_told(monkeypatch, tmp_path):
+def test_missing_credentials_are_reported_with_the_remedy(monkeypatch, tmp_path):
     monkeypatch.setenv("CLOUDSDK_CONFIG", str(tmp_path))
     monkeypatch.setenv("NO_GCE_CHECK", "true")
     with pytest.raises(LakeError, match=r"Google accepts no credentials for TAXI_LAKE_URL.*application-default login"):

@@ -87,7 +87,7 @@ def test_going_back_to_an_older_file_appends_and_keeps_every_file(lake, run):
 
 
 @pytest.mark.fault(34, 35)
-def test_of_two_runs_that_publish_a_raw_file_at_once_one_is_told_to_start_over(lake, run, other_run, monkeypatch):
+def test_of_two_runs_that_publish_a_raw_file_at_once_one_must_start_over(lake, run, other_run, monkeypatch):
     theirs = []
     before(
         monkeypatch,
@@ -240,7 +240,7 @@ def test_a_month_cleaned_from_a_file_that_is_no_longer_current_is_not_published(
 @pytest.mark.fault(34, 35)
 @pytest.mark.parametrize("first", [True, False], ids=["the first time", "over an older one"])
 @pytest.mark.parametrize("moment", ["read", "upload"])
-def test_of_two_runs_that_publish_a_clean_month_at_once_one_is_told_to_start_over(
+def test_of_two_runs_that_publish_a_clean_month_at_once_one_must_start_over(
     lake, run, other_run, monkeypatch, first, moment
 ):
     fetched = run.fetched(200)

@@ -59,9 +59,9 @@ def platform(monkeypatch, hook):
     cursors = [None]
 
     def tick():
-        told = sensor.evaluate_tick(dg.build_sensor_context(instance=instance, cursor=cursors[-1]))
-        cursors.append(told.cursor)
-        return told.skip_message
+        result = sensor.evaluate_tick(dg.build_sensor_context(instance=instance, cursor=cursors[-1]))
+        cursors.append(result.cursor)
+        return result.skip_message
 
     definitions = build_definitions(load_settings())
     with open_instance(load_settings()) as instance:
@@ -97,7 +97,7 @@ def query(outbox, sql):
         return con.execute(sql).fetchall()
 
 
-def test_a_loaded_month_is_told_once_by_web_hook_and_mail(monkeypatch, hook):
+def test_a_loaded_month_is_announced_once_by_web_hook_and_mail(monkeypatch, hook):
     with mail_box(SECRET) as box:
         monkeypatch.setenv("TAXI_NOTIFY_URLS", f"json://{hook.address}/hook {box.url}")
         monkeypatch.setenv("TAXI_UI_URL", "https://dagster.example.org/taxi/")
@@ -146,7 +146,7 @@ def test_a_canceled_run_is_quiet(platform, hook):
     assert hook.requests == []
 
 
-def test_a_failure_tells_its_first_line_and_the_remedy(platform, hook, monkeypatch, tmp_path):
+def test_a_failure_is_announced_with_its_first_line_and_the_remedy(platform, hook, monkeypatch, tmp_path):
     publish(monkeypatch, tmp_path, b"<html>Too many requests</html>")
     outcome = platform.ingest()
     platform.tick()
@@ -160,7 +160,7 @@ def test_a_failure_tells_its_first_line_and_the_remedy(platform, hook, monkeypat
     assert "Traceback" not in posted["message"]
 
 
-def test_a_failed_check_is_the_problem_that_is_told(platform, hook, tmp_path):
+def test_a_failed_check_is_announced_as_the_problem(platform, hook, tmp_path):
     platform.ingest()
     with duckdb.connect(str(tmp_path / "home/warehouse.duckdb")) as con:
         con.execute("UPDATE green_trips SET fare_amount = fare_amount + 1")
@@ -172,7 +172,7 @@ def test_a_failed_check_is_the_problem_that_is_told(platform, hook, tmp_path):
     assert "Rows of green: 300 read, 299 clean, 1 rejected, 299 in the table" in lines
 
 
-def test_an_error_nobody_foresaw_is_one_line_without_control_characters_or_secrets(platform, hook):
+def test_an_unexpected_error_is_one_line_without_control_characters_or_secrets(platform, hook):
     @dg.op
     def breaks():
         raise ValueError(
@@ -193,14 +193,14 @@ def test_an_error_nobody_foresaw_is_one_line_without_control_characters_or_secre
     assert SECRET not in hook.messages()[0]
 
 
-def test_a_run_that_was_killed_is_told_with_what_to_do(platform, hook):
+def test_a_killed_run_is_announced_with_what_to_do(platform, hook):
     run = platform.instance.create_run_for_job(platform.job, tags={"dagster/partition": "2020-04"})
     platform.instance.report_run_failed(run, "The process of this run was killed. Run the month again.")
     platform.tick()
     assert "Problem: The process of this run was killed. Run the month again." in hook.messages()[0].splitlines()
 
 
-def test_a_run_from_the_uis_asset_pages_is_told_too(platform, hook):
+def test_a_run_from_the_uis_asset_pages_is_announced_too(platform, hook):
     names = ("raw_file", "clean_trips", "rejected_trips", "trips")
     job = platform.definitions.resolve_implicit_global_asset_job_def()
     done = job.execute_in_process(
@@ -214,7 +214,7 @@ def test_a_run_from_the_uis_asset_pages_is_told_too(platform, hook):
     assert hook.requests[0][2]["title"] == "taxi: green 2020-04 loaded"
 
 
-def test_a_run_of_another_job_is_none_of_ours(platform, hook):
+def test_a_run_of_another_job_is_ignored(platform, hook):
     @dg.job
     def elsewhere():
         dg.op(name="nothing")(lambda: None)()
@@ -234,7 +234,7 @@ def retried(platform, monkeypatch, tmp_path):
     return done.run_id
 
 
-def test_a_failure_that_is_retried_stays_quiet_and_the_last_one_is_told(platform, hook, retried):
+def test_of_a_failure_that_is_retried_only_the_last_one_is_announced(platform, hook, retried):
     assert platform.tick() == "0 messages sent, 0 waiting."
     again = platform.job.execute_in_process(
         instance=platform.instance,
@@ -246,11 +246,11 @@ def test_a_failure_that_is_retried_stays_quiet_and_the_last_one_is_told(platform
     platform.instance.add_run_tags(retried, {"dagster/auto_retry_run_id": again.run_id})
     platform.tick()
     platform.tick()
-    (told,) = hook.messages()
-    assert told.endswith(f"Message id: {again.run_id}.failure")
+    (message,) = hook.messages()
+    assert message.endswith(f"Message id: {again.run_id}.failure")
 
 
-def test_a_retry_that_never_begins_is_told_after_a_while(platform, hook, outbox, retried):
+def test_a_retry_that_never_begins_is_announced_after_a_while(platform, hook, outbox, retried):
     urls = load_settings().notify_urls
     now = time.time()
     assert note_finished_runs(platform.instance, outbox, urls, UI, now - 60, now) == now - 60
@@ -260,7 +260,7 @@ def test_a_retry_that_never_begins_is_told_after_a_while(platform, hook, outbox,
     assert "A retry was announced but has not started." in hook.messages()[0].splitlines()
 
 
-def test_a_retry_that_could_not_be_launched_is_told_at_once(platform, hook, retried):
+def test_a_retry_that_could_not_be_launched_is_announced_at_once(platform, hook, retried):
     platform.tick()
     platform.instance.add_run_tags(retried, {"dagster/will_retry": "false"})  # as Dagster's daemon does
     platform.tick()
@@ -279,7 +279,7 @@ def test_a_failure_waits_for_the_tag_that_announces_a_retry(platform, hook, outb
     assert outbox.known() == {f"{run.run_id}.failure"}
 
 
-def test_nothing_is_passed_by_while_the_outbox_cannot_be_written(platform, hook, outbox):
+def test_no_run_is_missed_while_the_outbox_cannot_be_written(platform, hook, outbox):
     platform.tick()
     moved = outbox.folder.rename(outbox.folder.with_name("away"))
     outbox.folder.write_text("not a folder")
@@ -333,8 +333,8 @@ def test_two_processes_that_deliver_at_once_send_once(hook, outbox):
     for process in processes:
         process.stdin.write("go\n")
         process.stdin.flush()
-    told = [process.communicate(timeout=60)[0].split("\n")[-2] for process in processes]
-    assert sorted(told) == ["0", "1"]
+    counts = [process.communicate(timeout=60)[0].split("\n")[-2] for process in processes]
+    assert sorted(counts) == ["0", "1"]
     assert hook.messages() == [MESSAGE.body]
 
 
@@ -345,7 +345,7 @@ def test_the_same_run_noted_twice_is_one_message(hook, outbox):
 
 
 @pytest.mark.fault(46)
-def test_channels_that_fail_keep_nothing_from_the_others(hook, outbox):
+def test_channels_that_fail_do_not_affect_the_others(hook, outbox):
     urls = [
         f"json://{hook.address}/500",
         f"json://{hook.address}/slow?rto=0.3",
@@ -404,7 +404,7 @@ def test_a_channel_that_fails_is_asked_once_a_pass(hook, outbox):
     assert len(hook.requests) == 1
 
 
-def test_it_is_given_up_after_some_days_and_says_so(hook, outbox):
+def test_a_delivery_is_given_up_after_some_days_and_logged(hook, outbox):
     hook.broken = True
     said = []
     now = time.time()
@@ -496,7 +496,7 @@ def test_old_messages_leave_the_outbox(hook, outbox):
 
 
 @pytest.mark.fault(46)
-def test_a_failing_channel_hurts_neither_run_nor_sensor(platform, hook):
+def test_a_failing_channel_affects_neither_run_nor_sensor(platform, hook):
     hook.broken = True
     assert platform.ingest().succeeded
     assert platform.tick() == "0 messages sent, 1 waiting."
@@ -516,12 +516,12 @@ def test_no_secret_of_a_url_is_logged_stored_or_sent(platform, hook, outbox, mon
         monkeypatch.setenv("TAXI_NOTIFY_URLS", " ".join(urls))
         (sensor,) = build_notifications(load_settings())
         platform.ingest()
-        told = sensor.evaluate_tick(dg.build_sensor_context(instance=platform.instance, cursor=str(time.time() - 60)))
+        result = sensor.evaluate_tick(dg.build_sensor_context(instance=platform.instance, cursor=str(time.time() - 60)))
         said = []
         assert not send_test(load_settings(), said.append)
-    assert told.skip_message == "1 messages sent, 3 waiting."
+    assert result.skip_message == "1 messages sent, 3 waiting."
     assert "refused the login" in said[3]
-    assert SECRET not in " ".join([told.skip_message, *said, *(str(body) for _, _, body in hook.requests)])
+    assert SECRET not in " ".join([result.skip_message, *said, *(str(body) for _, _, body in hook.requests)])
     assert "urllib3" not in logged.getvalue() and SECRET not in logged.getvalue()
     written = [file for file in (tmp_path / "home").rglob("*") if file.is_file()]
     assert outbox.folder / "outbox.db" in written

@@ -1,4 +1,4 @@
-"""The warm process, places of every kind, and what undisturbed runs publish."""
+"""The worker servers, installations of every kind, and what undisturbed runs publish."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def workers():
 
 @pytest.fixture(scope="session")
 def command_workers():
-    """The same for the whole of `taxi ingest`, Dagster included."""
+    """The same for whole `taxi` commands, Dagster included."""
     with worker_server(
         "dagster", "dagster_gcp", "dagster._core.execution.api", "taxi_platform.definitions", "taxi_platform.cli"
     ) as workers:
@@ -32,7 +32,7 @@ def command_workers():
 
 @pytest.fixture
 def open_installation(request, monkeypatch, tmp_path_factory) -> OpenInstallation:
-    """Makes an empty place; `lake` is local or gcs, `warehouse` duckdb, postgres or bigquery."""
+    """Makes an empty installation; `lake` is local or gcs, `warehouse` duckdb, postgres or bigquery."""
 
     def make(lake: str, warehouse: str) -> Installation:
         hosts = {}
@@ -43,29 +43,29 @@ def open_installation(request, monkeypatch, tmp_path_factory) -> OpenInstallatio
         for name, value in hosts.items():
             monkeypatch.setenv(name, value)
         server = request.getfixturevalue("server_uri") if warehouse == "postgres" else warehouse
-        return new_installation(tmp_path_factory.mktemp("place"), lake, server, hosts)
+        return new_installation(tmp_path_factory.mktemp("installation"), lake, server, hosts)
 
     return make
 
 
 @pytest.fixture(scope="session")
 def survivors() -> dict[tuple[str, str], Installation]:
-    """Places with a month in them that have outlived earlier kills, by lake and warehouse, for the next one."""
+    """Lake and warehouse → an installation with a month that survived earlier kills, for the next test to use."""
     return {}
 
 
 @pytest.fixture(scope="session")
 def undisturbed(workers: WorkerServer, tmp_path_factory) -> Undisturbed:
-    """What one undisturbed run of the sample of so many rows publishes, on the embedded default."""
-    known: dict[int, Version] = {}
+    """What one undisturbed run of a sample with so many rows publishes, on the embedded default."""
+    versions: dict[int, Version] = {}
 
     def version(rows: int) -> Version:
-        if rows not in known:
+        if rows not in versions:
             installation = new_installation(tmp_path_factory.mktemp("undisturbed"), "local", "duckdb", {})
-            (ending,) = workers.run(installation.order(rows))
-            assert ending.status == DONE, ending.told
+            (outcome,) = workers.run(installation.order(rows))
+            assert outcome.status == DONE, outcome.output
             assert installation.litter() == []
-            known[rows] = installation.version()
-        return known[rows]
+            versions[rows] = installation.version()
+        return versions[rows]
 
     return version

@@ -1,4 +1,4 @@
-"""Eight processes at once: whatever the order, one version stays, whole, and who lost says so and why."""
+"""Eight processes at once: in any order one version remains, complete, and every loser says why it lost."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from taxi_platform.trips.months import DatasetMonth, Month
 from taxi_platform_tests.reliability.conftest import OpenInstallation, Undisturbed
 from taxi_platform_tests.reliability.test_kills import NEW, OLD
 from taxi_platform_tests.support.installations import TABLES, Installation, Version
-from taxi_platform_tests.support.worker_process import DONE, REFUSED, Ending, Order, WorkerServer
+from taxi_platform_tests.support.worker_process import DONE, REFUSED, Order, Outcome, WorkerServer
 
 PROCESSES = 8
 pytestmark = pytest.mark.slow
@@ -29,45 +29,45 @@ def at_once(installation: Installation, month: str, rows: int, number: int) -> O
 
 
 def make_tables(installation: Installation) -> None:
-    """Beforehand in BigQuery, whose emulator shows others a table that it has only half made."""
+    """Create BigQuery's tables beforehand: its emulator shows a table that is only half created."""
     if installation.warehouse_url.startswith("bigquery:"):
         for change in installation.warehouse.plan(TABLES):
             change.apply()
 
 
-def check_told(endings: list[Ending], locked: bool) -> None:
-    """Everybody ended well: where a lock makes them wait with the month, elsewhere perhaps with a reason."""
-    for ending in endings:
-        assert ending.status in ([DONE] if locked else [DONE, REFUSED]), ending.told
-        assert ending.status == DONE or ending.told.startswith("Conflict: "), ending.told
-    assert any(ending.status == DONE for ending in endings)
+def check_outcomes(outcomes: list[Outcome], locked: bool) -> None:
+    """Every process loaded the month, or, where no lock makes them wait, may have ended with a conflict."""
+    for outcome in outcomes:
+        assert outcome.status in ([DONE] if locked else [DONE, REFUSED]), outcome.output
+        assert outcome.status == DONE or outcome.output.startswith("Conflict: "), outcome.output
+    assert any(outcome.status == DONE for outcome in outcomes)
 
 
 @pytest.mark.fault(34, 35)
 @EVERYWHERE
-def test_of_eight_runs_of_a_month_from_two_versions_of_its_source_one_version_stays(
+def test_of_eight_runs_of_a_month_from_two_versions_of_its_file_one_version_remains(
     open_installation: OpenInstallation, workers: WorkerServer, undisturbed: Undisturbed, lake, warehouse
 ):
     installation = open_installation(lake, warehouse)
     make_tables(installation)
     possible: dict[str, Version] = {undisturbed(rows).raw: undisturbed(rows) for rows in (OLD, NEW)}
     sources = Random(f"{lake} {warehouse}").sample([OLD, NEW] * (PROCESSES // 2), PROCESSES)
-    endings = workers.run(*(at_once(installation, "2020-04", rows, number) for number, rows in enumerate(sources)))
-    check_told(endings, locked=lake == "local")
-    stayed = installation.raw_files()[-1]
-    assert installation.version() == possible[stayed]
-    if any(ending.status == REFUSED for ending in endings):  # may have left something that the next run sweeps
-        workers.run(installation.order(OLD if possible[stayed] == undisturbed(OLD) else NEW))
+    outcomes = workers.run(*(at_once(installation, "2020-04", rows, number) for number, rows in enumerate(sources)))
+    check_outcomes(outcomes, locked=lake == "local")
+    remaining = installation.raw_files()[-1]
+    assert installation.version() == possible[remaining]
+    if any(outcome.status == REFUSED for outcome in outcomes):  # it may have left files that the next run sweeps
+        workers.run(installation.order(OLD if possible[remaining] == undisturbed(OLD) else NEW))
     assert installation.litter() == []
 
 
 @pytest.mark.fault(35)
-def test_a_month_that_is_cleaned_again_just_when_it_is_loaded_is_loaded_as_it_is_then(
+def test_a_month_that_is_cleaned_again_while_it_is_loaded_is_loaded_in_the_new_version(
     open_installation: OpenInstallation, workers: WorkerServer, undisturbed: Undisturbed, monkeypatch
 ):
     installation = open_installation("gcs", "duckdb")
-    (ending,) = workers.run(installation.order(OLD))
-    assert ending.status == DONE, ending.told
+    (outcome,) = workers.run(installation.order(OLD))
+    assert outcome.status == DONE, outcome.output
     # Between a load's look at the clean file and its look at the report, another run replaces and sweeps both.
     others = [lambda: workers.run(at_once(installation, "2020-04", NEW, 1))]
     read = installation.lake.read
@@ -89,9 +89,9 @@ def test_eight_months_at_once_do_not_touch_each_other(
     make_tables(installation)
     for rows in (OLD, NEW):
         orders = [at_once(installation, month, rows + number, number) for number, month in enumerate(MONTHS)]
-        assert [ending.told for ending in workers.run(*orders)] == ["done done done"] * PROCESSES
+        assert [outcome.output for outcome in workers.run(*orders)] == ["done done done"] * PROCESSES
     loaded = installation.warehouse.loaded_months("green_trips")
-    assert {month: found.rows for month, found in loaded.items()} == {
+    assert {month: stored.rows for month, stored in loaded.items()} == {
         month: NEW + number - 1 for number, month in enumerate(MONTHS)
     }
     for number, month in enumerate(MONTHS):

@@ -8,7 +8,7 @@ from taxi_platform_tests.support.fuzz import Fuzz, watched
 
 
 @pytest.mark.parametrize(
-    ("target", "rounds", "endings"),
+    ("target", "rounds", "outcomes"),
     [
         ("csv", 60, {"cleaned", "cleaned, some rejected", "NotData", "ContractError"}),
         ("parquet", 130, {"cleaned", "cleaned, some rejected", "NotData", "ContractError"}),
@@ -17,13 +17,13 @@ from taxi_platform_tests.support.fuzz import Fuzz, watched
     ],
 )
 def test_random_input_ends_in_rows_all_accounted_for_or_in_an_error_that_says_what_to_do(
-    target, rounds, endings, tmp_path
+    target, rounds, outcomes, tmp_path
 ):
     fuzz = Fuzz("ci", tmp_path)
     for number in range(rounds):
         fuzz.round(target, number)
     assert fuzz.failures == []
-    assert endings <= fuzz.figures[target].outcomes.keys()
+    assert outcomes <= fuzz.figures[target].outcomes.keys()
     assert list(tmp_path.iterdir()) == []
 
 

@@ -1,4 +1,4 @@
-"""Runs killed wherever they publish: the next run ends as if nothing had happened, and readers never see a half."""
+"""Runs killed wherever they publish: readers never see half a month, and the next run repairs everything."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from taxi_platform_tests.support.system import TAXI
 from taxi_platform_tests.support.worker_process import DONE, WorkerServer
 
 OLD, NEW = 600, 500
-"""Rows of the two samples that runs publish over one another."""
+"""Rows of the two samples, which replace each other."""
 
 IN_LAKE = ["manifest_written", "cleaned", "rejected_published", "report_published", "clean_published"]
 LOCAL = [f"{point}:{n}" for point in ("temp_written", "fsynced", "renamed") for n in (1, 2, 3, 4)]
@@ -54,18 +54,19 @@ RANDOM_KILLS = 30
 """For each of four pairs of lake and warehouse: 200 together with those at the fault points."""
 
 RUN_SECONDS = 0.6
-"""A little more than one run takes, so that some are killed in a second one."""
+"""A little longer than one run takes, so that some are killed during a second one."""
 
 pytestmark = pytest.mark.slow
 
 
 def check_readable(installation: Installation, *possible: Version | None) -> None:
-    """What readers find is whole and of one of these versions, None for no month yet, in the lake and in the tables."""
+    """Lake and tables show readers one of these versions, complete; None stands for no month yet."""
     assert installation.clean() in [version.objects if version else {} for version in possible]
     tables = [version.tables if version else (None, None) for version in possible]
-    if "bigquery" in installation.warehouse_url:  # has no transaction over two tables
+    if "bigquery" in installation.warehouse_url:  # it has no transaction over two tables
         assert all(
-            found in expected for found, expected in zip(installation.loaded(), zip(*tables, strict=True), strict=True)
+            stored in expected
+            for stored, expected in zip(installation.loaded(), zip(*tables, strict=True), strict=True)
         )
     else:
         assert installation.loaded() in tables
@@ -73,20 +74,20 @@ def check_readable(installation: Installation, *possible: Version | None) -> Non
 
 def run_again(workers: WorkerServer, installation: Installation, rows: int, expected: Version) -> None:
     """An undisturbed run repairs everything."""
-    (ending,) = workers.run(installation.order(rows))
-    assert ending.status == DONE, ending.told
+    (outcome,) = workers.run(installation.order(rows))
+    assert outcome.status == DONE, outcome.output
     assert installation.version() == expected
     assert installation.litter() == []
 
 
 @pytest.mark.fault(33)
 @pytest.mark.parametrize(("lake", "warehouse", "fault"), OF_A_NEW_MONTH)
-def test_a_run_killed_over_a_new_month_is_made_good_by_the_next(
+def test_a_run_killed_while_it_adds_a_month_is_repaired_by_the_next(
     open_installation: OpenInstallation, workers: WorkerServer, undisturbed: Undisturbed, lake, warehouse, fault
 ):
     installation = open_installation(lake, warehouse)
-    (ending,) = workers.run(installation.order(NEW, fault=fault))
-    assert ending.killed, ending.told
+    (outcome,) = workers.run(installation.order(NEW, fault=fault))
+    assert outcome.killed, outcome.output
     check_readable(installation, None, undisturbed(NEW))
     run_again(workers, installation, NEW, undisturbed(NEW))
     assert installation.raw_files() == [undisturbed(NEW).raw]
@@ -94,7 +95,7 @@ def test_a_run_killed_over_a_new_month_is_made_good_by_the_next(
 
 @pytest.mark.fault(33)
 @pytest.mark.parametrize(("lake", "warehouse", "fault"), OF_A_KNOWN_MONTH)
-def test_a_run_killed_while_it_replaces_a_month_is_made_good_by_the_next(
+def test_a_run_killed_while_it_replaces_a_month_is_repaired_by_the_next(
     open_installation: OpenInstallation,
     workers: WorkerServer,
     undisturbed: Undisturbed,
@@ -109,8 +110,8 @@ def test_a_run_killed_while_it_replaces_a_month_is_made_good_by_the_next(
         run_again(workers, installation, OLD, undisturbed(OLD))
     history = installation.raw_files()
     old, new = (OLD, NEW) if history[-1] == undisturbed(OLD).raw else (NEW, OLD)
-    (ending,) = workers.run(installation.order(new, fault=fault))
-    assert ending.killed, ending.told
+    (outcome,) = workers.run(installation.order(new, fault=fault))
+    assert outcome.killed, outcome.output
     check_readable(installation, undisturbed(old), undisturbed(new))
     run_again(workers, installation, new, undisturbed(new))
     assert installation.raw_files() == [*history, undisturbed(new).raw]
@@ -120,7 +121,7 @@ def test_a_run_killed_while_it_replaces_a_month_is_made_good_by_the_next(
 @pytest.mark.fault(33)
 @pytest.mark.parametrize("warehouse", ["duckdb", "postgres"])
 @pytest.mark.parametrize("lake", ["local", "gcs"])
-def test_kills_at_any_moment_never_show(
+def test_kills_at_any_moment_are_never_visible_to_readers(
     open_installation: OpenInstallation, workers: WorkerServer, undisturbed: Undisturbed, lake, warehouse
 ):
     random = Random(f"{lake} {warehouse}")
@@ -129,8 +130,8 @@ def test_kills_at_any_moment_never_show(
     run_again(workers, installation, OLD, possible[0])
     for number in range(RANDOM_KILLS):
         orders = installation.order(*random.sample((OLD, NEW), 2), endless=True, checks=False)
-        (ending,) = workers.run(orders, kill_after=random.uniform(0, RUN_SECONDS))
-        assert ending.killed, ending.told
+        (outcome,) = workers.run(orders, kill_after=random.uniform(0, RUN_SECONDS))
+        assert outcome.killed, outcome.output
         check_readable(installation, *possible)
         if number % 6 == 5:
             rows = random.choice((OLD, NEW))
@@ -148,7 +149,7 @@ con.execute("CREATE TABLE t AS SELECT hash(range) AS a, 'x' || hash(range + 1) A
 
 
 @pytest.mark.fault(33, 42)
-def test_what_a_killed_process_spilled_beside_the_database_is_gone_after_the_next_load(
+def test_files_that_a_killed_process_spilled_are_removed_by_the_next_load(
     open_installation: OpenInstallation, workers: WorkerServer, undisturbed: Undisturbed
 ):
     installation = open_installation("local", "duckdb")
@@ -156,7 +157,7 @@ def test_what_a_killed_process_spilled_beside_the_database_is_gone_after_the_nex
     spilled = installation.home / "warehouse.duckdb.tmp"
     with subprocess.Popen([sys.executable, "-c", SPILL, str(installation.home / "warehouse.duckdb")]) as child:
         while not any(spilled.glob("*")):
-            assert child.poll() is None, "it has not spilled"
+            assert child.poll() is None, "it ended without spilling"
             time.sleep(0.01)
         child.kill()
     assert installation.litter() == [str(spilled)]
@@ -165,7 +166,7 @@ def test_what_a_killed_process_spilled_beside_the_database_is_gone_after_the_nex
 
 @pytest.mark.fault(33)
 @pytest.mark.parametrize(("lake", "warehouse", "faults"), OF_A_COMMAND)
-def test_a_command_killed_again_and_again_is_made_good_by_the_next(
+def test_a_command_killed_repeatedly_is_repaired_by_the_next(
     open_installation: OpenInstallation,
     command_workers: WorkerServer,
     undisturbed: Undisturbed,
@@ -177,12 +178,12 @@ def test_a_command_killed_again_and_again_is_made_good_by_the_next(
     possible = undisturbed(OLD), undisturbed(NEW)
     ingest = ("ingest", "green", MONTH)
     for number, fault in enumerate(faults):
-        # The other version each time, and by force, so that every start does everything that it comes to.
+        # The other version each time, with --force, so that every run does all its work up to the fault point.
         rows = (OLD, NEW)[number % 2]
-        (ending,) = command_workers.run(
+        (outcome,) = command_workers.run(
             installation.order(command=(*ingest, "--force"), settings=installation.settings(rows), fault=fault)
         )
-        assert ending.killed, (fault, ending)
+        assert outcome.killed, (fault, outcome)
         check_readable(installation, *possible, None)
     environment = {**os.environ, **installation.settings(NEW)}
     done = subprocess.run([TAXI, *ingest], env=environment, capture_output=True, text=True, timeout=120)
@@ -206,10 +207,10 @@ def test_a_command_that_is_stopped_at_any_stage_says_so_and_leaves_nothing_tempo
     run_again(workers, installation, OLD, undisturbed(OLD))
     for number, fault in enumerate(faults):
         order = {"fault": fault, "ends_by": ("SIGTERM", "SIGINT")[number % 2], "settings": installation.settings(NEW)}
-        (ending,) = command_workers.run(installation.order(command=("ingest", "green", MONTH, "--force"), **order))
-        assert (ending.status, "green 2020-04: interrupted" in ending.told) == (130, True), (fault, ending)
+        (outcome,) = command_workers.run(installation.order(command=("ingest", "green", MONTH, "--force"), **order))
+        assert (outcome.status, "green 2020-04: interrupted" in outcome.output) == (130, True), (fault, outcome)
         check_readable(installation, undisturbed(OLD), undisturbed(NEW))
-        # Objects that no month follows yet or any more may stay, for the next run to take or to sweep.
+        # Objects that no month refers to may remain: the next run uses or sweeps them.
         assert [left for left in installation.litter() if not left.startswith(("raw/", *PUBLISHED))] == []
     run_again(workers, installation, OLD, undisturbed(OLD))
     run_again(workers, installation, NEW, undisturbed(NEW))

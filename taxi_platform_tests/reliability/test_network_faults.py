@@ -1,4 +1,4 @@
-"""Whole months over a network that fails: a run gets through or says why, and the next ends as if nothing had been."""
+"""Whole months over a network that fails: a run succeeds or says why it did not, and the next one succeeds."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ from taxi_platform_tests.support.worker_process import WorkerServer, ingest_by
 
 pytestmark = pytest.mark.slow
 PARTS = {"source": ("local", "duckdb"), "storage": ("gcs", "duckdb"), "bigquery": ("gcs", "bigquery")}
-"""What stands behind the proxy → the lake and the warehouse of the month."""
+"""The service behind the proxy → the lake and the warehouse of the month."""
 
-UNDONE = {
+FAILING_REQUESTS = {
     "all of storage": ("storage", b"", LakeBusy),
     "reading objects": ("storage", b"alt=media", LakeBusy),
     "listing objects": ("storage", b"?projection=noAcl&prefix=", LakeBusy),
@@ -57,14 +57,14 @@ UNDONE = {
     "loading trips": ("bigquery", b"green_trips$202004", WarehouseBusy),
     "queries": ("bigquery", b"/queries?", WarehouseBusy),
 }
-"""Requests that fail for as long as the run tries → what they go to, bytes that tell them, how the run ends."""
+"""Requests that fail for as long as the run tries → their service, bytes by which they are recognised, the outcome."""
 
 PATH = "/green_tripdata_2020-04.csv.gz"
 PATH_TEMPLATE = "/{dataset}_tripdata_{month}.csv.gz"
 
 
 @dataclass(frozen=True)
-class Way:
+class Route:
     """How a run reaches its source, lake and warehouse, and the proxies in between."""
 
     source: Source
@@ -81,7 +81,7 @@ class Way:
         return sum((proxy.injected for proxy in self.proxies), Counter())
 
 
-OpenWay = Callable[..., AbstractContextManager[Way]]
+OpenRoute = Callable[..., AbstractContextManager[Route]]
 
 
 @pytest.fixture(scope="module")
@@ -96,15 +96,15 @@ def web(tmp_path_factory) -> Iterator[Web]:
 
 
 @pytest.fixture
-def open_way(web: Web, monkeypatch) -> OpenWay:
-    """Opens a way to a place, on which requests to these parts meet a plan, while so many rows are published.
+def open_route(web: Web, monkeypatch) -> OpenRoute:
+    """Opens a route to an installation. Requests to `parts` meet the plan; the source publishes `rows` rows.
 
     Google's clients wait a hundredth of a second before the first retry, and give up after `patience` seconds.
     """
 
     @contextmanager
-    def make(installation: Installation, rows: int, plan: Plan, *parts: str, patience: float = 1) -> Iterator[Way]:
-        assert installation.lake and installation.warehouse  # opened here, they go straight there
+    def make(installation: Installation, rows: int, plan: Plan, *parts: str, patience: float = 1) -> Iterator[Route]:
+        assert installation.lake and installation.warehouse  # opened here, before the variables name a proxy
         web.pages[PATH] = web.samples[rows]
         with ExitStack() as stack, monkeypatch.context() as patch:
             proxies = []
@@ -130,7 +130,7 @@ def open_way(web: Web, monkeypatch) -> OpenWay:
             lake = open_lake(installation.lake_url)
             if isinstance(lake, GCSLake):
                 lake._options = {"timeout": (10, 0.3), "retry": quick[0]}
-            yield Way(source, lake, open_warehouse(installation.warehouse_url), installation.home, proxies)
+            yield Route(source, lake, open_warehouse(installation.warehouse_url), installation.home, proxies)
 
     return make
 
@@ -138,14 +138,14 @@ def open_way(web: Web, monkeypatch) -> OpenWay:
 @pytest.mark.fault(25, 26, 27, 28, 29, 36, 38)
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize("part", PARTS)
-def test_runs_get_through_when_every_request_fails_at_first(
-    open_installation: OpenInstallation, open_way: OpenWay, undisturbed: Undisturbed, part, fault
+def test_runs_succeed_when_every_request_fails_at_first(
+    open_installation: OpenInstallation, open_route: OpenRoute, undisturbed: Undisturbed, part, fault
 ):
     installation = open_installation(*PARTS[part])
     for rows in (OLD, NEW):
-        with open_way(installation, rows, every_other(fault), part, patience=60) as way:
-            assert way.ingest() == "done done done"
-        assert way.injected.keys() == {fault}
+        with open_route(installation, rows, every_other(fault), part, patience=60) as route:
+            assert route.ingest() == "done done done"
+        assert route.injected.keys() == {fault}
         assert installation.version() == undisturbed(rows)
     assert installation.raw_files() == [undisturbed(OLD).raw, undisturbed(NEW).raw]
     assert installation.litter() == []
@@ -154,24 +154,28 @@ def test_runs_get_through_when_every_request_fails_at_first(
 @pytest.mark.fault(36, 38)
 @pytest.mark.parametrize("fault", ["reset", "503", "lost", "cut"])
 @pytest.mark.parametrize(
-    "requests", [pytest.param(name, marks=[pytest.mark.bigquery] * (UNDONE[name][0] == "bigquery")) for name in UNDONE]
+    "requests",
+    [
+        pytest.param(name, marks=pytest.mark.bigquery if service == "bigquery" else ())
+        for name, (service, *_) in FAILING_REQUESTS.items()
+    ],
 )
-def test_a_run_that_cannot_get_through_says_so_and_the_next_one_ends_as_if_it_had_not_been(
+def test_a_run_that_cannot_finish_says_why_and_the_next_one_succeeds(
     open_installation: OpenInstallation,
-    open_way: OpenWay,
+    open_route: OpenRoute,
     workers: WorkerServer,
     undisturbed: Undisturbed,
     requests,
     fault,
 ):
-    part, matching, error = UNDONE[requests]
+    part, matching, error = FAILING_REQUESTS[requests]
     installation = open_installation(*PARTS[part])
     run_again(workers, installation, OLD, undisturbed(OLD))
     plan = scripted(repeat(fault), lambda asked: matching in f"{asked.method} {asked.path} ".encode() + asked.body)
-    with open_way(installation, NEW, plan, part) as way, pytest.raises(error, match="Try again later") as caught:
-        way.ingest()
+    with open_route(installation, NEW, plan, part) as route, pytest.raises(error, match="Try again later") as caught:
+        route.ingest()
     assert isinstance(caught.value, TransientError)
-    assert way.injected[fault] > 1
+    assert route.injected[fault] > 1
     check_readable(installation, undisturbed(OLD), undisturbed(NEW))
     run_again(workers, installation, NEW, undisturbed(NEW))
     assert installation.raw_files() == [undisturbed(OLD).raw, undisturbed(NEW).raw]
@@ -179,19 +183,22 @@ def test_a_run_that_cannot_get_through_says_so_and_the_next_one_ends_as_if_it_ha
 
 @pytest.mark.fault(24, 25, 26)
 @pytest.mark.parametrize("fault", ["reset", "429", "lost", "silent", "cut"])
-def test_a_source_out_of_reach_makes_no_new_month_and_leaves_a_kept_one_as_it_is(
-    open_installation: OpenInstallation, open_way: OpenWay, workers: WorkerServer, undisturbed: Undisturbed, fault
+def test_an_unreachable_source_adds_no_month_and_leaves_a_loaded_one_unchanged(
+    open_installation: OpenInstallation, open_route: OpenRoute, workers: WorkerServer, undisturbed: Undisturbed, fault
 ):
     installation = open_installation("local", "duckdb")
     gets = scripted(repeat(fault), lambda asked: asked.method == "GET")
-    with open_way(installation, NEW, gets, "source") as way, pytest.raises(SourceUnavailable, match="Try again later"):
-        way.ingest()
-    assert way.injected == {fault: 5}
+    with (
+        open_route(installation, NEW, gets, "source") as route,
+        pytest.raises(SourceUnavailable, match="Try again later"),
+    ):
+        route.ingest()
+    assert route.injected == {fault: 5}
     assert (installation.clean(), installation.loaded(), installation.litter()) == ({}, (None, None), [])
     run_again(workers, installation, OLD, undisturbed(OLD))
-    with open_way(installation, NEW, scripted(repeat(fault), lambda asked: asked.method == "GET"), "source") as way:
-        assert way.ingest() == "unchanged unchanged unchanged"
-    assert way.injected == {fault: 5}
+    with open_route(installation, NEW, scripted(repeat(fault), lambda asked: asked.method == "GET"), "source") as route:
+        assert route.ingest() == "unchanged unchanged unchanged"
+    assert route.injected == {fault: 5}
     run_again(workers, installation, OLD, undisturbed(OLD))
     assert installation.raw_files() == [undisturbed(OLD).raw]
 
@@ -199,10 +206,10 @@ def test_a_source_out_of_reach_makes_no_new_month_and_leaves_a_kept_one_as_it_is
 @pytest.mark.fault(36, 38)
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("part", ["storage", "bigquery"])
-def test_faults_at_random_everywhere_never_show(
+def test_random_faults_everywhere_never_show(
     web: Web,
     open_installation: OpenInstallation,
-    open_way: OpenWay,
+    open_route: OpenRoute,
     workers: WorkerServer,
     undisturbed: Undisturbed,
     part,
@@ -213,9 +220,9 @@ def test_faults_at_random_everywhere_never_show(
     plan = seeded(f"{part} {seed}", share=0.3)
     run_again(workers, installation, OLD, undisturbed(OLD))
     for rows in (NEW, OLD, NEW):
-        with open_way(installation, rows, plan, *parts) as way, suppress(TransientError):
-            way.ingest()
-        assert way.injected
+        with open_route(installation, rows, plan, *parts) as route, suppress(TransientError):
+            route.ingest()
+        assert route.injected
         check_readable(installation, undisturbed(OLD), undisturbed(NEW))
     for rows in (OLD, NEW):  # both, because the first leaves a raw file of the other that no manifest may list yet
         web.pages[PATH] = web.samples[rows]
@@ -234,20 +241,20 @@ def test_faults_at_random_everywhere_never_show(
 # Not "lost": what the service has already, it passes over when it comes again, and its emulator refuses.
 @pytest.mark.fault(36)
 @pytest.mark.parametrize("fault", ["reset", "429", "503"])
-def test_an_upload_in_chunks_survives_what_befalls_each_of_its_chunks(
-    open_installation: OpenInstallation, open_way: OpenWay, fault
+def test_an_upload_in_chunks_survives_a_fault_in_each_chunk(
+    open_installation: OpenInstallation, open_route: OpenRoute, fault
 ):
     installation, data = open_installation("gcs", "duckdb"), random.Random(fault).randbytes(2 * CHUNK_BYTES + 5)
-    with open_way(installation, NEW, every_other(fault), "storage", patience=60) as way:
-        stored = way.lake.write("key", data, "")
+    with open_route(installation, NEW, every_other(fault), "storage", patience=60) as route:
+        stored = route.lake.write("key", data, "")
     assert installation.lake.read("key") == (data, stored)
-    assert [met for asked, met in way.proxies[0].log if asked.method == "PUT"] == [fault, None] * 3
+    assert [met for asked, met in route.proxies[0].log if asked.method == "PUT"] == [fault, None] * 3
 
 
 @pytest.mark.fault(38)
 @pytest.mark.bigquery
-def test_a_column_that_is_added_twice_because_the_answer_was_lost_is_worth_another_try(
-    open_installation: OpenInstallation, open_way: OpenWay
+def test_a_column_added_twice_because_the_answer_was_lost_is_a_transient_error(
+    open_installation: OpenInstallation, open_route: OpenRoute
 ):
     installation = open_installation("gcs", "bigquery")
     for change in installation.warehouse.plan(TABLES):
@@ -258,10 +265,10 @@ def test_a_column_that_is_added_twice_because_the_answer_was_lost_is_worth_anoth
     lacking = described(TABLES[0], installation.warehouse.dataset)
     lacking.schema = [field for field in lacking.schema if field.name != "trip_type"]
     client.create_table(lacking)
-    with open_way(installation, NEW, scripted(["lost"], lambda asked: asked.method == "PATCH"), "bigquery") as way:
-        change = list(way.warehouse.plan(TABLES))[1]
+    with open_route(installation, NEW, scripted(["lost"], lambda asked: asked.method == "PATCH"), "bigquery") as route:
+        change = list(route.warehouse.plan(TABLES))[1]
         with pytest.raises(WarehouseBusy, match="Try again later"):
             change.apply()
-    assert way.injected == {"lost": 1}
+    assert route.injected == {"lost": 1}
     assert {field.name for field in client.get_table(name).schema} == {field.name for field in whole.schema}
     assert [change.needed for change in installation.warehouse.plan(TABLES)] == [False, False, False]

@@ -1,4 +1,4 @@
-"""Outages of the machines below: a full disk, a database that restarts, objects that vanish between two steps."""
+"""Outages: a full disk, a database that restarts, objects that are lost between two steps."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def database(tmp_path_factory):
 
 @pytest.fixture
 def at(monkeypatch) -> Callable[..., None]:
-    """Lets something happen when a load into PostgreSQL passes a fault point for so many times."""
+    """Makes something happen when a load into PostgreSQL passes a fault point for the `count`-th time."""
 
     def let(point: str, count: int, happen: Callable[[], object]) -> None:
         passed: Counter[str] = Counter()
@@ -102,7 +102,7 @@ ENDS = {
     ("point", "count"), [("postgres_copying", 2), ("postgres_copying", 5), ("postgres_swapped", 1)]
 )
 @pytest.mark.parametrize("end", ENDS)
-def test_a_load_whose_server_ends_it_is_rolled_back_and_made_good_by_the_next(
+def test_a_load_that_the_server_ends_is_rolled_back_and_the_next_one_succeeds(
     database: Database, at, workers: WorkerServer, undisturbed: Undisturbed, tmp_path, end, point, count
 ):
     installation = new_installation(tmp_path, "local", database.uri, {})
@@ -116,7 +116,7 @@ def test_a_load_whose_server_ends_it_is_rolled_back_and_made_good_by_the_next(
 
 
 @pytest.mark.fault(40)
-def test_a_load_that_the_server_finds_idle_for_too_long_is_rolled_back(
+def test_a_load_that_exceeds_the_servers_idle_timeout_is_rolled_back(
     database: Database, at, workers: WorkerServer, undisturbed: Undisturbed, tmp_path
 ):
     options = quote("-c idle_in_transaction_session_timeout=100")
@@ -130,7 +130,7 @@ def test_a_load_that_the_server_finds_idle_for_too_long_is_rolled_back(
 
 
 @pytest.mark.fault(40)
-def test_a_deadlock_with_a_reader_is_won_by_the_reader_and_the_load_tries_again(
+def test_in_a_deadlock_with_a_reader_the_load_gives_way_and_tries_again(
     database: Database, workers: WorkerServer, undisturbed: Undisturbed, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(postgres, "LOCK_TIMEOUT", "60s")  # longer than it takes the server to see a deadlock
@@ -162,32 +162,32 @@ FULL = {
     "lake": ("Cannot write", "/raw/", "/clean/"),
     "warehouse": ("warehouse.duckdb failed",),
 }
-"""What is on a disk that fills up → what runs say of it, the less room they have."""
+"""What is on the disk that fills up → the messages of runs, from less room to more."""
 
 
 @pytest.mark.fault(32)
 @pytest.mark.parametrize(("full", "kilobytes"), [("work", 4), ("lake", 8), ("warehouse", 60)])
-def test_a_disk_that_fills_up_at_any_moment_is_told_and_hurts_no_month(
+def test_a_disk_that_fills_up_at_any_moment_is_reported_and_damages_no_month(
     small_disk: Path, workers: WorkerServer, undisturbed: Undisturbed, tmp_path, full, kilobytes
 ):
     work, lake, warehouse = (small_disk if part == full else tmp_path for part in ("work", "lake", "warehouse"))
     (work / "home").mkdir()
     installation = Installation(work / "home", (lake / "lake").as_uri(), f"duckdb://{warehouse}/warehouse.duckdb")
     run_again(workers, installation, OLD, undisturbed(OLD))
-    told, filler = [], small_disk / "filler"
+    messages, filler = [], small_disk / "filler"
     for number in range(100):
         rows, room = OLD + number, number * kilobytes * 1024
         filler.write_bytes(bytes(shutil.disk_usage(small_disk).free - room))
-        (ending,) = workers.run(installation.order(rows + 1))
+        (outcome,) = workers.run(installation.order(rows + 1))
         check_readable(installation, undisturbed(rows), undisturbed(rows + 1))
         filler.unlink()
         run_again(workers, installation, rows + 1, undisturbed(rows + 1))
-        if ending.status == DONE:
+        if outcome.status == DONE:
             break
-        assert ending.status == REFUSED, ending.told
-        told.append(ending.told)
-    assert all("free" in line.lower() or "Check the disk" in line for line in told)
-    assert [problem for problem in FULL[full] if not any(problem in line for line in told)] == []
+        assert outcome.status == REFUSED, outcome.output
+        messages.append(outcome.output)
+    assert all("free" in line.lower() or "Check the disk" in line for line in messages)
+    assert [problem for problem in FULL[full] if not any(problem in line for line in messages)] == []
 
 
 @pytest.mark.fault(32)
@@ -199,21 +199,21 @@ def test_a_command_on_a_full_disk_fails_and_the_next_one_works(
         small_disk / "home", (tmp_path / "lake").as_uri(), f"duckdb://{tmp_path}/warehouse.duckdb"
     )
     run_again(workers, installation, OLD, undisturbed(OLD))
-    told = []
+    messages = []
     for kilobytes in range(0, 4000, 50):
         filler = small_disk / "filler"
         filler.write_bytes(bytes(shutil.disk_usage(small_disk).free - kilobytes * 1024))
-        (ending,) = command_workers.run(
+        (outcome,) = command_workers.run(
             installation.order(command=("ingest", "green", MONTH, "--no-patient"), settings=installation.settings(NEW))
         )
         filler.unlink()
         check_readable(installation, undisturbed(OLD), undisturbed(NEW))
-        if ending.status == 0:
+        if outcome.status == 0:
             break
-        told.append(ending.told)
-    assert len(told) >= 1
-    assert [line for line in told if not re.search("No space left|(?i:disk is (not )?full)", line)] == []
-    assert "Traceback" not in "".join(told)
+        messages.append(outcome.output)
+    assert messages
+    assert [line for line in messages if not re.search("No space left|disk is (not )?full", line)] == []
+    assert "Traceback" not in "".join(messages)
     assert installation.version() == undisturbed(NEW)
 
 
@@ -248,7 +248,7 @@ NO_CLEAN = r"no clean file of green 2020-04\. Materialize its clean_trips first"
         ("reports/", delete, LakeError, NO_CLEAN),
     ],
 )
-def test_an_object_lost_between_two_steps_is_named_with_what_makes_it_again(
+def test_an_object_lost_between_two_steps_is_named_with_the_asset_to_materialize(
     open_installation: OpenInstallation,
     workers: WorkerServer,
     undisturbed: Undisturbed,

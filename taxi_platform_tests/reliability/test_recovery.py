@@ -1,4 +1,4 @@
-"""What was lost is made again, and a bad month is gone back from, each by one command."""
+"""Whatever is lost is rebuilt, and a bad month is undone, each by one command."""
 
 import json
 import os
@@ -69,7 +69,7 @@ def month(tmp_path):
         yield month
 
 
-def test_with_dagsters_database_lost_the_next_run_does_no_work_and_records_the_month_again(month):
+def test_after_the_loss_of_dagsters_database_the_next_run_only_records_the_month_again(month):
     shutil.rmtree(month.home / "dagster")
     table, fetched = month.table(), month.fetches()
     again = month.ingest()
@@ -98,15 +98,15 @@ def test_lost_clean_files_are_cleaned_again_from_the_raw_file_to_the_same_bytes(
     assert (clean.read_bytes(), month.fetches()) == (before, fetched)
 
 
-def test_a_bad_month_is_gone_back_from_by_one_command_until_the_source_mends_it(month):
+def test_a_bad_month_is_undone_by_one_command_until_the_source_corrects_it(month):
     good = month.table()
     month.publish(200)
     assert month.ingest()["rows_in_table"] == 199
     status, out, err = month.taxi("restore", "green", "2020-04")
     assert status == 0, err
-    told = out.splitlines()
-    assert [line.split()[3] for line in told[1:3]] == ["300", "200"]  # what is kept, the current one last
-    assert "with 300 rows is now the current one" in told[3]
+    lines = out.splitlines()
+    assert [line.split()[3] for line in lines[1:3]] == ["300", "200"]  # all versions, the current one last
+    assert "with 300 rows is now the current one" in lines[3]
     assert [row[:-1] for row in month.table()] == [row[:-1] for row in good]
     fetched = month.fetches()
     assert month.ingest()["status"] == "unchanged"  # the bad file is still published, and set aside
@@ -124,27 +124,27 @@ def test_a_bad_month_is_gone_back_from_by_one_command_until_the_source_mends_it(
     assert month.ingest()["rows_in_table"] == 309
 
 
-def test_any_version_can_be_named_and_one_that_is_not_there_is_a_mistake(month):
+def test_any_version_can_be_restored_and_an_unknown_one_is_a_mistake(month):
     for rows in (200, 100):
         month.publish(rows)
         month.ingest()
     first = month.in_lake.versions()[0][0]
     assert month.taxi("restore", "green", "2020-04", first.short_sha256)[0] == 0
     assert len(month.table()) == 299
-    for wrong, told in (
+    for wrong, message in (
         ("000000000000", "taxi versions green 2020-04"),
         (first.short_sha256, "is already the current one"),
     ):
         status, _, err = month.taxi("restore", "green", "2020-04", wrong)
-        assert (status, told in err) == (2, True)
-    (month.home / "lake" / first.key).unlink()  # nothing but the file gone back to may take its place
+        assert (status, message in err) == (2, True)
+    (month.home / "lake" / first.key).unlink()  # no other file may replace the one that was restored
     status, _, err = month.taxi("ingest", "green", "2020-04", "--force")
     assert (status, "is missing" in err) == (1, True)
     assert len(month.table()) == 299
 
 
 @pytest.mark.fault(48)
-def test_a_waiting_run_of_a_dataset_that_was_taken_out_meanwhile_fails_clearly_and_touches_nothing(month):
+def test_a_queued_run_of_a_dataset_that_was_removed_fails_clearly_and_changes_nothing(month):
     table = month.table()
     environment = {**os.environ, "TAXI_HOME": str(month.home), "TAXI_SOURCE_URL": month.url}
     with dg.DagsterInstance.from_config(str(month.home / "dagster")) as instance:
@@ -160,14 +160,14 @@ def test_a_waiting_run_of_a_dataset_that_was_taken_out_meanwhile_fails_clearly_a
             finally:
                 dev.send_signal(signal.SIGINT)
         assert instance.get_run_by_id(waiting.run_id).status == dg.DagsterRunStatus.FAILURE
-        told = " ".join(
+        log = " ".join(
             log.dagster_event.message or "" for log in instance.all_logs(waiting.run_id) if log.dagster_event
         )
-        assert "green_ingest" in told
+        assert "green_ingest" in log
     assert month.table() == table
 
 
-def test_old_raw_files_are_named_first_and_removed_only_when_told(month):
+def test_old_raw_files_are_listed_first_and_removed_only_with_apply(month):
     for rows in (200, 100):
         month.publish(rows)
         month.ingest()
@@ -189,6 +189,6 @@ def test_a_single_month_can_be_pruned(month):
     month.publish(200)
     month.ingest()
     assert month.taxi("prune", "green", "2020-05", "--keep", "1")[1] == "Nothing to remove.\n"
-    told = month.taxi("prune", "Green", "2020-04", "--keep", "1", "--apply")[1].splitlines()
-    assert told[0].startswith("removed raw/green/2020-04/")
-    assert (told[1], len(month.raw_files())) == ("1 file, 0.0 MB.", 1)
+    lines = month.taxi("prune", "Green", "2020-04", "--keep", "1", "--apply")[1].splitlines()
+    assert lines[0].startswith("removed raw/green/2020-04/")
+    assert (lines[1], len(month.raw_files())) == ("1 file, 0.0 MB.", 1)

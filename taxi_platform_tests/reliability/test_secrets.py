@@ -76,7 +76,7 @@ def ask(environment, port):
 @pytest.mark.slow
 def test_no_secret_is_found_in_output_files_ui_or_messages(settings, tmp_path):
     environment, hook = settings
-    told = [
+    shown = [
         run(environment, "doctor"),
         run(environment, "ingest", "green", "2020-04", "2020-07", "--jobs", "2", "--no-patient"),
         run(environment, "ingest", "green", "2020-04", "--jobs", "1", "--no-patient"),
@@ -97,8 +97,8 @@ def test_no_secret_is_found_in_output_files_ui_or_messages(settings, tmp_path):
     answers = ask(environment, port)
     wait_for(lambda: hook.requests)
 
-    assert [text for text in told if CANARY in text] == []
-    assert "2020-04: loaded" in told[1] or "2020-04: failed" in told[1]
+    assert [text for text in shown if CANARY in text] == []
+    assert "2020-04: loaded" in shown[1] or "2020-04: failed" in shown[1]
     for answer in answers:
         assert answer.status_code == 200, answer.text
         assert "errors" not in answer.json(), answer.text[:1000]

@@ -55,7 +55,7 @@ def stages(found):
     return {month.month: month.stage for month in found.months if month.stage != Stage.UNKNOWN}
 
 
-def test_every_stage_is_told_apart(web, monkeypatch):
+def test_every_stage_is_distinguished(web, monkeypatch):
     bring("2020-01", "fetch", "clean", "load")
     bring("2020-02", "fetch", "clean")
     bring("2020-03", "fetch")
@@ -94,13 +94,13 @@ def test_a_month_that_is_clean_but_not_loaded_tells_its_rejected_rows_from_the_r
     found = {month.month: month for month in status(load_settings(), NEWEST, {}).months}
     kept = LakeMonth(open_lake(load_settings().lake_url), DatasetMonth.parse("green", "2020-02"))
     report = kept.report(kept.footer().file_version)
-    told = (found["2020-02"].rows, found["2020-02"].rows_rejected)
-    assert told == (report.rows_clean, report.rows_rejected)
+    counts = (found["2020-02"].rows, found["2020-02"].rows_rejected)
+    assert counts == (report.rows_clean, report.rows_rejected)
     assert report.rows_rejected > 0
     assert (found["2020-03"].rows, found["2020-03"].rows_rejected) == (None, None)
 
 
-def test_a_raw_file_that_was_published_twice_takes_its_place_once(web):
+def test_a_raw_file_that_was_published_twice_is_counted_once(web):
     page, first = web.pages["/green_2020-05.csv.gz"], web.pages["/green_2020-05.csv.gz"].body
     for etag, body in (("1", first), ("2", web.pages["/green_2020-04.csv.gz"].body), ("3", first)):
         page.etag, page.body = f'"{etag}"', body
@@ -141,7 +141,7 @@ def test_the_source_is_asked_about_three_months_unless_all_are_wanted(web):
     assert sum(month.stage == Stage.PUBLISHED for month in found.months) == 7
 
 
-def test_a_source_that_is_down_is_told_once_and_hides_nothing_that_is_known(web, monkeypatch):
+def test_a_source_that_is_down_is_reported_once_and_hides_nothing_that_is_known(web, monkeypatch):
     bring("2020-07", "fetch", "clean", "load")
     monkeypatch.setenv("TAXI_SOURCE_URL", "http://127.0.0.1:9/{dataset}_{month}.csv.gz")
     found = status(load_settings(), NEWEST, {})
@@ -165,31 +165,31 @@ def run(*arguments, **environment):
 
 
 def test_the_command_draws_a_picture_and_makes_nothing(web, tmp_path):
-    told = run("status")
-    assert told.returncode == 0, told.stderr
-    assert "unknown: not asked about; taxi status --ask asks" in told.stdout
-    assert told.stderr == ""  # nothing turns where no terminal is
-    assert "green: 0 of" in told.stdout and "  2013–" in told.stdout
+    done = run("status")
+    assert done.returncode == 0, done.stderr
+    assert "unknown: not asked about; taxi status --ask asks" in done.stdout
+    assert done.stderr == ""  # nothing turns where no terminal is
+    assert "green: 0 of" in done.stdout and "  2013–" in done.stdout
     assert not (tmp_path / "home").exists()
 
 
 def test_a_warehouse_that_cannot_be_reached_is_one_sentence_and_status_one(web):
     bring("2020-01", "fetch")
-    told = run("status", "--json", TAXI_WAREHOUSE_URL="postgresql://taxi:hidden@127.0.0.1:9/trips")
-    assert (told.returncode, told.stdout) == (1, "")
-    assert "cannot be reached" in told.stderr
-    assert "hidden" not in told.stderr and "Traceback" not in told.stderr
+    done = run("status", "--json", TAXI_WAREHOUSE_URL="postgresql://taxi:hidden@127.0.0.1:9/trips")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "cannot be reached" in done.stderr
+    assert "hidden" not in done.stderr and "Traceback" not in done.stderr
 
 
 def test_a_month_that_failed_is_shown_with_the_reason_and_the_command(web, tmp_path):
     web.pages["/green_2020-05.csv.gz"] = Page(b"<html>We are sorry</html>")
     run("ingest", "green", "2020-04", "2020-05")
-    told = run("status")
-    assert told.returncode == 0, told.stderr
-    assert "  2020  · · · ● ✗ · · · · · · ·\n" in told.stdout
-    assert "  2013–2019  nothing in the lake\n" in told.stdout
-    assert "\x1b" not in told.stdout
-    assert "green 2020-05:" in told.stdout and "ingest green 2020-05" in told.stdout
+    done = run("status")
+    assert done.returncode == 0, done.stderr
+    assert "  2020  · · · ● ✗ · · · · · · ·\n" in done.stdout
+    assert "  2013–2019  nothing in the lake\n" in done.stdout
+    assert "\x1b" not in done.stdout
+    assert "green 2020-05:" in done.stdout and "ingest green 2020-05" in done.stdout
     months = {month["month"]: month for month in json.loads(run("status", "--json").stdout)}
     assert (months["2020-04"]["stage"], months["2020-05"]["stage"]) == ("loaded", "failed")
     assert months["2020-04"]["rows"] + months["2020-04"]["rows_rejected"] == 300
@@ -202,7 +202,7 @@ def test_a_table_that_a_load_holds_is_not_waited_for(web):
     bring("2020-03", "fetch")
     with held(load_settings().home / "warehouse.duckdb.lock"):
         found = status(load_settings(), NEWEST, {})
-        told = run("status")  # ends, where it once waited for half an hour
+        done = run("status")  # ends, where it once waited for half an hour
     assert stages(found) == {
         "2020-03": Stage.RAW,
         "2020-06": Stage.PUBLISHED,
@@ -211,20 +211,20 @@ def test_a_table_that_a_load_holds_is_not_waited_for(web):
     }
     by_month = {month.month: month for month in found.months}
     assert by_month["2020-01"].rows + by_month["2020-01"].rows_rejected == 300
-    assert told.returncode == 0
-    assert "Months that are clean in the lake are shown as unknown." in told.stderr
-    assert "  2020  · · ○ ·" in told.stdout
+    assert done.returncode == 0
+    assert "Months that are clean in the lake are shown as unknown." in done.stderr
+    assert "  2020  · · ○ ·" in done.stdout
 
 
 @pytest.mark.fault(54)
-def test_files_that_only_their_bytes_tell_apart_are_counted(web):
+def test_files_that_can_only_be_compared_by_their_bytes_are_counted(web):
     web.pages["/green_2020-02.csv.gz"].etag = None
     bring("2020-01", "fetch")
     bring("2020-02", "fetch")
     assert [str(each) for each in status(load_settings(), NEWEST, {}).weak] == ["green 2020-02"]
-    told = run("status").stdout
-    assert "1 of the files came without ETag and Last-Modified" in told
-    assert "30 days after the last comparison" in told
+    text = run("status").stdout
+    assert "1 of the files came without ETag and Last-Modified" in text
+    assert "30 days after the last comparison" in text
 
 
 def test_what_people_put_beside_the_months_of_a_lake_is_left_alone(tmp_path):

@@ -7,7 +7,6 @@ import io
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -15,8 +14,8 @@ import pytest
 from taxi_platform.sources.sample.values import table
 from taxi_platform.sources.sample.writing import BLOCK_ROWS, SAMPLE_VERSION, write_sample
 from taxi_platform.trips.months import Dataset, DatasetMonth, Month
+from taxi_platform_tests.support.system import shared_file
 
-HEADS = Path(__file__).parents[3] / "shared" / "tlc" / "heads"  # the first 1,024 bytes of real monthly files
 LAST_MONTH, FAR_MONTH = Month(2027, 12), Month(2030, 2)  # nothing is known to change after 2026
 MEASURED = [  # dataset, month, column or measure, least and greatest share
     ("yellow", "2021-01", "null block", 0.065, 0.080),
@@ -125,9 +124,8 @@ def test_a_file_has_exactly_the_lines_asked_for(tmp_path, rows):
 
 
 def test_header_blank_lines_and_line_ends_equal_those_of_the_real_files(tmp_path):
-    if not HEADS.is_dir():
-        pytest.skip(f"the first bytes of the TLC's files are not at {HEADS}")
-    heads = sorted(HEADS.glob("*.csv"))
+    """Compared with the first 1,024 bytes of each."""
+    heads = sorted(shared_file("heads").glob("*.csv"))
     assert len(heads) == 225
     for head in heads:
         dataset, month = head.stem.split("_tripdata_")

@@ -24,7 +24,7 @@ from taxi_platform_tests.support.emulators.fixtures import (  # noqa: F401
 )
 
 DIFFERENT_IN_BIGQUERY = {
-    "test_a_month_that_arrives_otherwise_than_its_file_is_not_kept": "a load job is compared after it replaced",
+    "test_a_month_that_differs_from_its_file_after_loading_is_rolled_back": "a load job is compared after it replaced",
     "test_a_column_of_another_type_is_refused_by_name": "it has no such ALTER; test_bigquery has its own test",
     "test_two_versions_of_a_month_loaded_at_once_never_mix": "it has no lock, so such a load starts over",
 }

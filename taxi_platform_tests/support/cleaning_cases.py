@@ -31,8 +31,8 @@ TRIP = "2,2020-04-07 00:44:02,2020-04-07 00:52:23,N,1,42,41,1,1.68,9.3"
 
 
 @dataclass
-class Cleaned:
-    """What one cleaning made, read back. `careful` tells whether the whole file was read record by record."""
+class CleanedFile:
+    """The files and report of one cleaning. `careful`: whether the whole file was read record by record."""
 
     table: pa.Table
     rejected: list[dict[str, Any]]
@@ -67,8 +67,8 @@ def clean(
     rows: int | None = None,
     threads: int = 2,
     folder: Path | None = None,
-) -> Cleaned:
-    """Clean bytes, a file or an Arrow table as Parquet; `careful` keeps the fast scan out of it."""
+) -> CleanedFile:
+    """Clean bytes, a file or an Arrow table as Parquet; `careful` switches the fast scan off."""
     if folder is None:
         with tempfile.TemporaryDirectory() as made:
             return clean(
@@ -86,8 +86,8 @@ def clean(
         data if isinstance(data, bytes) else parquet(data) if isinstance(data, pa.Table) else data.read_bytes()
     )
     dataset_month = DatasetMonth.parse(*month.split())
-    found = verify(path) if rows is None else VerifiedFile(Format.CSV, rows)
-    raw = CleaningInput(dataset_month, path, hashlib.sha256(path.read_bytes()).hexdigest(), found.rows, found.plain)
+    file = verify(path) if rows is None else VerifiedFile(Format.CSV, rows)
+    raw = CleaningInput(dataset_month, path, hashlib.sha256(path.read_bytes()).hexdigest(), file.rows, file.plain)
     cleaner = Cleaner(raw, folder / "work", reject, Engine("512MB", threads))
     scan = (lambda *_: None) if careful else typed_scan.typed_scan
     with (
@@ -96,7 +96,7 @@ def clean(
     ):
         made = cleaner.clean(force)
     trips, rejected = pq.read_table(made.trips), pq.read_table(made.rejected)
-    return Cleaned(
+    return CleanedFile(
         trips,
         rejected.to_pylist(),
         made.report,

@@ -112,9 +112,9 @@ def _array(column: Column | None, type_: str, era: Era) -> pa.Array:
 def clean_era(era: Era, folder: Path) -> tuple[int, CleaningOutput]:
     """Rows read and the clean month of an era."""
     path = write_era(era, folder)
-    found = verify(path)
-    raw = CleaningInput(era.dataset_month, path, "0" * 64, found.rows, found.plain)
-    return found.rows, Cleaner(raw, folder / "work", engine=Engine(threads=1)).clean()
+    file = verify(path)
+    raw = CleaningInput(era.dataset_month, path, "0" * 64, file.rows, file.plain)
+    return file.rows, Cleaner(raw, folder / "work", engine=Engine(threads=1)).clean()
 
 
 def main() -> int:

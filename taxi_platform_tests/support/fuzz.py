@@ -76,7 +76,7 @@ class Fuzz:
         return [failure for figures in self.figures.values() for failure in figures.failures]
 
     def round(self, target: str, number: int, seconds: float | None = None) -> None:
-        """One round; what fails is told, and its folder stays."""
+        """One round; a failure is printed, and its folder stays."""
         figures, folder = self.figures[target], self.folder / f"{target}-{number}"
         folder.mkdir(parents=True)
         started, failed = time.monotonic(), False
@@ -86,7 +86,7 @@ class Fuzz:
             spent = time.monotonic() - started
             assert seconds is None or spent < seconds, f"{outcome} after {spent:.0f} seconds"
             peak, allowed = _peak_bytes(), self._memory
-            self._memory = max(allowed, peak)  # the peak stays: it is told once
+            self._memory = max(allowed, peak)  # the peak stays, so that it is reported once
             assert peak <= allowed, f"{outcome} with {peak >> 20} MiB"
         except Exception:
             failed = True
@@ -131,7 +131,7 @@ def _look(event: str, arguments: tuple) -> None:
     writes = event in MOVING or (event == "open" and isinstance(arguments[2], int) and arguments[2] & WRITING)
     if writes and isinstance(arguments[0], str | bytes | os.PathLike):
         path = os.fsdecode(arguments[0])
-        # A relative one is removed within a folder that is told by a descriptor; an import writes bytecode.
+        # A relative path is removed within a folder given by a descriptor; an import writes bytecode.
         real = f"{os.path.realpath(path)}{os.sep}"
         inside = real.startswith((f"{_folder}{os.sep}", "/dev/")) or "__pycache__" in real
         if not inside and (Path(path).is_absolute() or event not in ("os.remove", "os.rmdir")):

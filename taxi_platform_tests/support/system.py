@@ -1,4 +1,4 @@
-"""What tests of several rooms need: command, browser, port, disk, patience, and the TLC's real files beside us."""
+"""What tests of several rooms need: the command, a browser, a port, a small disk, waiting, the TLC's real files."""
 
 import os
 import random
@@ -67,12 +67,12 @@ def free_port() -> int:
 
 
 def wait_for(what: Callable[[], Any], seconds: float = DEADLINE) -> Any:
-    """The first true value of `what`, asked again and again."""
+    """The first true value that `what` returns, called every half second; fails after `seconds`."""
     deadline = time.monotonic() + seconds
-    while not (found := what()):
+    while not (value := what()):
         assert time.monotonic() < deadline, "not in time"
         time.sleep(0.5)
-    return found
+    return value
 
 
 def crash(pg_ctl: Callable[..., object]) -> None:

@@ -1,4 +1,4 @@
-"""A small web server on this machine that misbehaves as told, for testing sources."""
+"""A small web server on this machine that misbehaves as its pages say, for testing sources."""
 
 import socket
 import time
@@ -33,6 +33,8 @@ class Page:
     no_head: int = 0
     """The status a HEAD gets instead."""
     first: list["Page"] = field(default_factory=list)
+    sent: int = 0
+    """Body bytes that were sent so far, in all answers."""
 
 
 @dataclass
@@ -105,6 +107,7 @@ def serving() -> Iterator[Web]:
             for at in range(0, len(body), step):
                 piece = body[at : at + step]
                 self.wfile.write(b"%x\r\n%b\r\n" % (len(piece), piece) if page.chunked else piece)
+                page.sent += len(piece)
                 if page.drip:
                     self.wfile.flush()
                     time.sleep(page.drip)

@@ -1,9 +1,9 @@
-"""Processes to kill by the hundred: forked from one that has imported everything, so that each starts at once.
+"""Processes to kill by the hundred, forked from one that has imported everything, so that each starts at once.
 
-A child of its own would spend two seconds on imports to do half a second's work. Run as a module it is the server,
-which takes a line of orders, forks a child for each, kills them when told, and answers with how they ended; imported
-it starts one. It ends with whoever started it. Dagster is in none of these processes, but for a server of its own whose
-children are `taxi`: so started, a command takes 2.4 seconds instead of 5.5.
+A new process would spend two seconds on imports for half a second of work. Run as a module, this is the server: it
+reads a line of orders, forks a child for each, kills them after the time that the line gives, and answers with their
+outcomes. Imported, it starts such a server, which ends with its parent. Only the server that runs whole `taxi` commands
+imports Dagster; a command then takes 2.4 seconds instead of 5.5.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ if TYPE_CHECKING:
     from taxi_platform.warehouse.base import Warehouse
 
 CHILD_SECONDS = 180
-"""A child that takes longer hangs, and is ended by its alarm."""
+"""A child that takes longer hangs, and its alarm ends it."""
 
 DONE, REFUSED, BROKEN = 0, 1, 2
-"""How a child ends: it did the work; it told why not, in an error of ours; it failed in another way."""
+"""Exit statuses of a child: it did the work; it raised a `TaxiError`; it failed in another way."""
 
 
 @dataclass(frozen=True)
 class Order:
-    """Ingest a month of green trips: samples of so many rows in turn, each number being a version of the source.
+    """Ingest a month of green trips from samples with these `rows`, one after the other; each is a version of the file.
 
-    `endless` goes round and round until it is killed. `checks` are the asset checks that follow a load. `command` are
-    arguments for `taxi` instead, of which the environment tells the rest. `ends_by` is the signal of the fault point.
+    `endless` repeats them until the process is killed. `checks` runs the asset checks after a load. `command`, if
+    given, are arguments for `taxi`, which runs instead. `ends_by` is the signal that the fault point sends.
     """
 
     home: str
@@ -57,11 +57,11 @@ class Order:
 
 
 @dataclass(frozen=True)
-class Ending:
-    """How a child ended: its exit status or the signal, negative, and what it said."""
+class Outcome:
+    """How a child ended: its exit status, or the signal as a negative number, and its last message."""
 
     status: int
-    told: str
+    output: str
 
     @property
     def killed(self) -> bool:
@@ -69,25 +69,25 @@ class Ending:
 
 
 class WorkerServer:
-    """The server, seen from whoever gives orders."""
+    """The server as its parent uses it."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
 
-    def run(self, *orders: Order, kill_after: float | None = None) -> list[Ending]:
-        """Carry out orders at the same time and wait for all; after so many seconds those left are killed."""
+    def run(self, *orders: Order, kill_after: float | None = None) -> list[Outcome]:
+        """Carry out orders at the same time and wait for all; kills those that still run after `kill_after` seconds."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(json.dumps([kill_after, *map(asdict, orders)]) + "\n")
         self._process.stdin.flush()
         answer = self._process.stdout.readline()
-        assert answer, "the warm process is gone"
-        return [Ending(*ending) for ending in json.loads(answer)]
+        assert answer, "the server has ended"
+        return [Outcome(*outcome) for outcome in json.loads(answer)]
 
 
 @contextmanager
 def worker_server(*libraries: str) -> Iterator[WorkerServer]:
-    """A server that has the steps and these libraries in memory."""
+    """A server that has imported the steps and these libraries."""
     command = [sys.executable, "-m", "taxi_platform_tests.support.worker_process", *libraries]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     with subprocess.Popen(command, text=True, cwd=Path(__file__).parents[2], **pipes) as process:
@@ -98,17 +98,21 @@ def worker_server(*libraries: str) -> Iterator[WorkerServer]:
 
 
 def ingest(order: Order, rows: int) -> str:
-    """One run of the order, of a sample of so many rows; tells which steps found nothing to do."""
+    """One run of the order, from a sample of `rows` rows; returns `done` or `unchanged` for each step."""
     from taxi_platform.lake import open_lake
     from taxi_platform.sources import open_source
     from taxi_platform.warehouse import open_warehouse
 
-    ways = open_source(f"sample://?rows={rows}"), open_lake(order.lake), open_warehouse(order.warehouse)
-    return ingest_by(*ways, order.month, Path(order.home), order.checks)
+    source, lake, warehouse = (
+        open_source(f"sample://?rows={rows}"),
+        open_lake(order.lake),
+        open_warehouse(order.warehouse),
+    )
+    return ingest_by(source, lake, warehouse, order.month, Path(order.home), order.checks)
 
 
 def ingest_by(source: Source, lake: Lake, warehouse: Warehouse, month: str, home: Path, checks: bool = True) -> str:
-    """The steps of one run, as the assets call them; tells which found nothing to do."""
+    """The steps of one run, as the assets call them; returns `done` or `unchanged` for each step."""
     from taxi_platform.ingestion import steps
     from taxi_platform.trips.cleaning import Engine
     from taxi_platform.trips.errors import Conflict
@@ -133,17 +137,17 @@ def _carry_out(order: Order) -> tuple[int, str]:
 
     os.environ.update(order.environment)
     faults.signal = SimpleNamespace(SIGKILL=signal.Signals[order.ends_by])
-    told = ""
+    output = ""
     try:
         if order.command:
-            return _taxi(*order.command), told
+            return _taxi(*order.command), output
         for rows in itertools.cycle(order.rows) if order.endless else order.rows:
-            told = ingest(order, rows)
+            output = ingest(order, rows)
     except TaxiError as error:
         return REFUSED, f"{type(error).__name__}: {error}"
     except BaseException:
         return BROKEN, traceback.format_exc()
-    return DONE, told
+    return DONE, output
 
 
 def _taxi(*arguments: str) -> int:
@@ -159,7 +163,7 @@ def _taxi(*arguments: str) -> int:
 
 
 def _start(order: Order) -> tuple[int, int]:
-    """Fork a child; returns its id and the pipe that it tells its end through."""
+    """Fork a child; returns its process id and the pipe with its output."""
     reading, writing = os.pipe()
     if child := os.fork():
         os.close(writing)
@@ -168,18 +172,18 @@ def _start(order: Order) -> tuple[int, int]:
     signal.alarm(CHILD_SECONDS)
     if order.command:
         os.dup2(writing, sys.stderr.fileno())
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # the server's answers go out there
-    status, told = _carry_out(order)
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # stdout is for the server's answers
+    status, output = _carry_out(order)
     sys.stdout.flush()
-    os.write(writing, told.encode()[:60_000])  # fits into the pipe, so nobody has to read it yet
+    os.write(writing, output.encode()[:60_000])  # fits into the pipe, so that writing does not wait for a reader
     os._exit(status)
 
 
 def _end(child: int, reading: int) -> tuple[int, str]:
     with os.fdopen(reading, "rb") as pipe:
-        told = pipe.read().decode()
+        output = pipe.read().decode()
     _, status = os.waitpid(child, 0)
-    return os.waitstatus_to_exitcode(status), told
+    return os.waitstatus_to_exitcode(status), output
 
 
 def main() -> None:

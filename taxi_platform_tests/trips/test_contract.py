@@ -68,7 +68,7 @@ def test_every_era_is_known_whole(month):
     assert sum(map(len, mapping.sources.values())) == len(names)
 
 
-def test_what_is_repeated_unknown_missing_or_ignored_is_told_apart():
+def test_repeated_unknown_missing_and_ignored_columns_are_distinguished():
     names = ["lpep_pickup_datetime", "new", "VendorID", "vendor_id", "new", "__index_level_0__"]
     mapping = GREEN.map_columns(names)
     assert mapping.sources == {"pickup_datetime": (0,), "vendor_id": (2, 3)}

@@ -105,7 +105,7 @@ def test_a_file_without_pickup_times_is_refused_with_the_names_found(as_parquet,
 
 
 @pytest.mark.fault(9)
-def test_the_column_of_june_2026_has_its_place_and_one_of_tomorrow_is_kept():
+def test_the_column_of_june_2026_is_known_and_an_unknown_one_is_kept():
     """Fault 9."""
     data = green(f"{TRIP},HV0003,7", header=f"{GREEN},request_source,tomorrow")
     wide = TABLE.append_column("request_source", pa.array(["HV0003"] * 3)).append_column("tomorrow", pa.array([7] * 3))
@@ -116,7 +116,7 @@ def test_the_column_of_june_2026_has_its_place_and_one_of_tomorrow_is_kept():
 
 @pytest.mark.fault(10)
 @BOTH
-def test_columns_that_are_missing_are_null_and_told(careful):
+def test_missing_columns_are_null_and_reported(careful):
     """Fault 10."""
     made = clean(b"lpep_pickup_datetime\n2020-04-07 00:00:00\n", careful=careful)
     assert {name for name, value in made.trips[0].items() if value is not None} == {
@@ -188,9 +188,7 @@ FHV = b"dispatching_base_num,pickup_datetime,Affiliated_base_number\n"
         (b"\xef\xbb\xbfB1,2020-04-07 00:00:00,B1,", None, "\ufeffB1"),
     ],
 )
-def test_a_line_that_cannot_be_read_is_rejected_alone_and_a_strange_one_is_read_to_the_letter(
-    line, fault, text, careful
-):
+def test_an_unreadable_line_is_rejected_alone_and_an_unusual_one_is_read_literally(line, fault, text, careful):
     """Faults 13, 14, 15, 16."""
     made = clean(
         FHV + b"B0,2020-04-07 00:00:00,\n" + line + b"\nB9,2020-04-08 00:00:00,B9\n", "fhv 2020-04", careful=careful
@@ -350,7 +348,7 @@ def test_a_column_of_any_name_is_kept_under_it(as_parquet):
     assert len(clean(data).report.unknown_columns) == len(NAMES)
 
 
-def test_names_found_in_place_of_pickup_times_are_told_in_a_message_of_bounded_length():
+def test_a_file_without_pickup_times_is_refused_in_a_message_of_bounded_length():
     """Fault 44."""
     with pytest.raises(ContractError) as caught:
         clean(b",".join(b"%d" % n + b"x" * 10_000 for n in range(50)) + b"\n")

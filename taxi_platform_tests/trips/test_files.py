@@ -186,7 +186,7 @@ def test_what_cannot_be_trips_is_refused_by_its_first_bytes(head, says):
         sniff(head)
 
 
-def test_formats_are_told_by_their_bytes():
+def test_formats_are_recognised_by_their_first_bytes():
     assert sniff(b"PAR1....") is Format.PARQUET
     assert sniff(gzip.compress(CSV)) is Format.GZIP
     assert sniff(CSV) is Format.CSV

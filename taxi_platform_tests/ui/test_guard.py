@@ -328,7 +328,7 @@ def test_a_websocket_of_another_page_is_refused(ui, origin, headers):
     assert refused.value.response.status_code == 403
 
 
-def test_a_refused_websocket_is_told_why(ui):
+def test_a_refused_websocket_gets_the_reason(ui):
     with pytest.raises(InvalidStatus) as refused, ui.handshake("https://evil.example"):
         pass
     assert b"Origin 'https://evil.example' is not allowed" in refused.value.response.body

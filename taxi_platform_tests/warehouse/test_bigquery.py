@@ -211,7 +211,7 @@ def test_a_table_without_month_partitions_is_refused(warehouse, april):
         warehouse.replace_month(april)
 
 
-def test_a_dataset_elsewhere_is_told_with_its_location(warehouse, april):
+def test_a_dataset_elsewhere_is_reported_with_its_location(warehouse, april):
     warehouse.replace_month(april)
     elsewhere = open_warehouse(warehouse.url.replace("EU", "US"), "TAXI_SERVING_URL")
     with pytest.raises(WarehouseError, match=r"is in EU, not in US\. Write \?location=EU in TAXI_SERVING_URL"):
@@ -219,7 +219,7 @@ def test_a_dataset_elsewhere_is_told_with_its_location(warehouse, april):
 
 
 @pytest.mark.fault(39)
-def test_a_month_that_arrives_otherwise_than_its_file_fails(warehouse, april, months):
+def test_a_month_that_differs_from_its_file_after_loading_fails(warehouse, april, months):
     cut = pq.read_table(april.trips).slice(0, 400)
     other = Path(april.trips).with_name("cut.parquet")
     pq.write_table(cut, other)
@@ -259,7 +259,7 @@ def test_a_refusal_names_the_place_and_the_remedy(error, kind, remedy):
     assert type(caught.value) is kind
 
 
-def test_without_credentials_the_remedy_is_told(monkeypatch, tmp_path):
+def test_missing_credentials_are_reported_with_the_remedy(monkeypatch, tmp_path):
     monkeypatch.setenv("CLOUDSDK_CONFIG", str(tmp_path))
     monkeypatch.setenv("NO_GCE_CHECK", "true")
     with pytest.raises(WarehouseError, match=r"TAXI_WAREHOUSE_URL.*application-default login"):
@@ -279,14 +279,14 @@ def test_without_credentials_the_remedy_is_told(monkeypatch, tmp_path):
         "bigquery://project/a?region=EU",
     ],
 )
-def test_a_url_that_names_no_dataset_is_told_with_what_the_variable_takes(url):
+def test_a_url_without_a_dataset_is_reported_with_what_the_variable_takes(url):
     with pytest.raises(
         SettingError, match=r"TAXI_SERVING_URL does not name a BigQuery dataset\. It takes bigquery://project/"
     ):
         open_warehouse(url, "TAXI_SERVING_URL")
 
 
-def test_people_are_told_where_a_table_is_and_how_to_ask_it(warehouse):
+def test_a_table_has_an_address_and_an_example_query(warehouse):
     name = f"taxi-test.{warehouse.dataset.dataset_id}.green_trips"
     assert warehouse.uri("green_trips") == f"{warehouse.url}#green_trips"
     assert warehouse.example_query("green_trips") == (

@@ -112,7 +112,7 @@ def test_a_month_without_rows_empties_its_partition_only(backend: Backend, month
     assert is_loaded(backend, empty)
 
 
-def test_a_table_dropped_behind_our_back_is_loaded_again(backend: Backend, months: Months):
+def test_a_table_dropped_by_hand_is_loaded_again(backend: Backend, months: Months):
     files = months("green", "2020-04")
     backend.warehouse.replace_month(files)
     backend.execute(f"DROP TABLE {backend.qualified('green_rejected_trips')}")
@@ -123,7 +123,7 @@ def test_a_table_dropped_behind_our_back_is_loaded_again(backend: Backend, month
 
 
 @pytest.mark.fault(39)
-def test_rows_deleted_behind_our_back_are_noticed(backend: Backend, months: Months):
+def test_rows_deleted_by_hand_are_noticed(backend: Backend, months: Months):
     files = months("green", "2020-04")
     backend.warehouse.replace_month(files)
     backend.execute(f"DELETE FROM {backend.qualified('green_trips')} WHERE pickup_location_id > 100")
@@ -141,7 +141,7 @@ def test_a_damaged_file_leaves_the_old_month_in_both_tables(backend: Backend, mo
 
 
 @pytest.mark.fault(39)
-def test_a_month_that_arrives_otherwise_than_its_file_is_not_kept(backend: Backend, months: Months, monkeypatch):
+def test_a_month_that_differs_from_its_file_after_loading_is_rolled_back(backend: Backend, months: Months, monkeypatch):
     old, new = months("green", "2020-04"), months("green", "2020-04", 700)
     backend.warehouse.replace_month(old)
 

@@ -1,7 +1,6 @@
 """What only PostgreSQL does: readers in transactions, roles and rights, URIs with secrets."""
 
 import threading
-import time
 from urllib.parse import quote
 
 import psycopg
@@ -11,6 +10,7 @@ from taxi_platform.trips.errors import SettingError, TransientError, WarehouseBu
 from taxi_platform.warehouse import open_warehouse
 from taxi_platform.warehouse.base import StoredRows
 from taxi_platform.warehouse.postgres import PostgresSession, PostgresWarehouse
+from taxi_platform_tests.support.system import wait_for
 
 from .conftest import Backend, Months
 
@@ -46,10 +46,12 @@ def test_the_swap_waits_for_an_open_reader_who_keeps_seeing_the_old_month(
         assert reader.execute(count).fetchone() == (499,)
         load = threading.Thread(target=warehouse.replace_month, args=[new])
         load.start()
-        load.join(1.5)
+        waits = "SELECT 1 FROM pg_stat_activity WHERE application_name = 'taxi_platform' AND wait_event_type = 'Lock'"
+        wait_for(lambda: postgres_backend.execute(waits))
         assert load.is_alive()
         assert reader.execute(count).fetchone() == (499,)
-    load.join(20)
+    load.join(60)
+    assert not load.is_alive()
     assert warehouse.loaded_months("green_trips") == {"2020-04": StoredRows(699, (new.file_version,))}
 
 
@@ -61,10 +63,8 @@ def test_a_reader_who_stays_makes_the_load_give_up_and_leaves_the_old_month(
     impatient = PostgresWarehouse(postgres_backend.address, wait_seconds=0.1)
     with psycopg.connect(server_uri) as reader:
         reader.execute(f"SELECT count(*) FROM {postgres_backend.qualified('green_rejected_trips')}")
-        started = time.monotonic()
         with pytest.raises(WarehouseBusy, match="End their transactions"):
             impatient.replace_month(new)
-        assert time.monotonic() - started < 5
     assert postgres_backend.warehouse.is_loaded(old.dataset_month, old.file_version, 499, 1)
     assert tables(postgres_backend) == partitions(postgres_backend)
 
@@ -117,7 +117,7 @@ def test_a_table_of_ours_that_is_not_partitioned_is_refused(postgres_backend: Ba
         postgres_backend.warehouse.replace_month(months("green", "2020-04"))
 
 
-def test_a_role_without_rights_is_told_what_to_grant_and_then_loads(
+def test_a_role_without_rights_learns_what_to_grant_and_then_loads(
     postgres_backend: Backend, months: Months, server_uri: str
 ):
     schema = postgres_backend.qualified("").rstrip(".")

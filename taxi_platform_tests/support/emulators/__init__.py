@@ -1,4 +1,4 @@
-"""Emulators of cloud services for tests: child processes on free loopback ports that end with whoever started them.
+"""Emulators of cloud services for tests: child processes on free loopback ports that end with their parent.
 
 A child binds 127.0.0.1 itself, prints its port as its first line, and leaves when its standard input closes, so that
 nothing outlives even a killed test run.
@@ -19,7 +19,7 @@ LOOPBACK = "127.0.0.1"
 
 @contextmanager
 def running(command: Sequence[str], folder: Path, environment: Mapping[str, str] | None = None) -> Iterator[str]:
-    """Run an emulator and yield its URL; what it logs goes to `folder/emulator.log`, told when it does not start."""
+    """Run an emulator and yield its URL; its log is `folder/emulator.log`, shown when it does not start."""
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / "emulator.log"
     with (

@@ -62,8 +62,8 @@ def attach(con: duckdb.DuckDBPyConnection, project: str) -> None:
 
 
 def projects() -> list[str]:
-    found = database.fetch("SELECT database_name FROM duckdb_databases() WHERE NOT internal ORDER BY 1")
-    return [name for (name,) in found if name not in OWN_DATABASES]
+    rows = database.fetch("SELECT database_name FROM duckdb_databases() WHERE NOT internal ORDER BY 1")
+    return [name for (name,) in rows if name not in OWN_DATABASES]
 
 
 def local_paths(cur: duckdb.DuckDBPyConnection, uri: str) -> list[str]:

@@ -62,7 +62,7 @@ def scripted(faults: Iterable[str | None], matching: Callable[[Asked], bool] = l
 
 
 def every_other(fault: str) -> Plan:
-    """The first attempt of a request, told apart by all that it is, meets the fault, the second passes, and so on."""
+    """Every other attempt of a request, beginning with the first, meets the fault; requests differ by their content."""
     attempts: Counter[Asked] = Counter()
 
     def plan(asked: Asked) -> str | None:
@@ -101,7 +101,7 @@ class _Server(ThreadingHTTPServer):
         self.close_request(request)
 
     def handle_error(self, request, client_address):
-        """Nothing is told of clients that hang up while they are answered."""
+        """Report nothing about clients that hang up while they are answered."""
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)
 
@@ -165,11 +165,11 @@ def fault_proxy(upstream: str, plan: Plan = lambda asked: None) -> Iterator[Faul
             kept = {name: value for name, value in asked.headers.items() if name.lower() not in HOP_BY_HOP}
             connection.request(asked.method, asked.path, asked.body or None, kept)
             answer = connection.getresponse()
-            body, found = answer.read(), [(n, v) for n, v in answer.getheaders() if n.lower() not in HOP_BY_HOP]
+            body, answered = answer.read(), [(n, v) for n, v in answer.getheaders() if n.lower() not in HOP_BY_HOP]
             if "json" in answer.getheader("Content-Type", ""):
                 body = body.replace(address.encode(), own.encode())
             length = answer.getheader("Content-Length", "0") if asked.method == "HEAD" else str(len(body))
-            headers = [(name, value.replace(address, own)) for name, value in found]
+            headers = [(name, value.replace(address, own)) for name, value in answered]
             return answer.status, [*headers, ("Content-Length", length)], body
 
     server = _Server((LOOPBACK, 0), Handler)

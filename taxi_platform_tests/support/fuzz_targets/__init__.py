@@ -54,14 +54,14 @@ HOSTILE = [
 
 
 def check_told(error: TaxiError | Refusal, shown: str = "") -> None:
-    """What people are told has both parts and, like what is shown elsewhere, no secret."""
-    told = f"{error.problem} {error.remedy}"
-    assert error.problem and error.remedy, told
-    assert SECRET not in told + shown, told + shown
+    """A message has a problem and a remedy and, like all that is shown elsewhere, no secret."""
+    message = f"{error.problem} {error.remedy}"
+    assert error.problem and error.remedy, message
+    assert SECRET not in message + shown, message + shown
 
 
 def check_harmless(error: TaxiError | Refusal) -> None:
-    """What is told of others' bytes is besides short, and holds nothing that drives a terminal."""
+    """A message about a file's content is also short, and holds nothing that controls a terminal."""
     check_told(error)
     assert len(error.problem) <= TOLD_CHARACTERS, f"{len(error.problem)} characters: {error.problem[:200]}"
     assert error.problem.isprintable(), repr(error.problem)
@@ -81,7 +81,7 @@ def check_fetched(dataset_month: DatasetMonth, path: Path, folder: Path) -> int 
 
 
 def cleaned(month: str, data: bytes, folder: Path, careful: bool = False) -> object:
-    """`found` in a folder of its own; a refusal is one that may be told."""
+    """`found` in a folder of its own; a refusal may be shown to people."""
     folder.mkdir()
     ended = found(month, data, careful, folder)
     if isinstance(ended, Refusal):
