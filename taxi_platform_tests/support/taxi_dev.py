@@ -136,7 +136,10 @@ class Platform:
         return [str(event) for event in events if event]
 
     def latest_checks(self, dataset: str) -> dict[str, str | None]:
-        """What the asset graph shows: `green/trips:check_name` → its latest status, None if never evaluated."""
+        """`green/trips:check_name` → the status in the run created last, None if never evaluated.
+
+        The graph counts a check with partitions as passed if it passed in every month: see `check_ranges`.
+        """
         query = """query($keys: [AssetKeyInput!]) { assetNodes(assetKeys: $keys) { assetKey { path }
                      assetChecksOrError { ... on AssetChecks { checks { name
                        executionForLatestMaterialization { status } } } } } }"""
@@ -146,6 +149,22 @@ class Platform:
             for node in nodes
             for check in node["assetChecksOrError"]["checks"]
             for execution in [check["executionForLatestMaterialization"]]
+        }
+
+    def check_ranges(self, dataset: str) -> dict[str, list[tuple[str, str, str]]]:
+        """`green/trips:check_name` → ranges of months with one status: `("SUCCEEDED", "2020-01", "2020-03")`."""
+        query = """query($keys: [AssetKeyInput!]) { assetNodes(assetKeys: $keys) { assetKey { path }
+                     assetChecksOrError { ... on AssetChecks { checks { name partitionStatuses {
+                       ... on AssetCheckTimePartitionStatuses { ranges { status startKey endKey } } } } } } } }"""
+        nodes = self.ask(query, keys=[{"path": [dataset, asset]} for asset in ASSETS])["assetNodes"]
+        return {
+            f"{'/'.join(node['assetKey']['path'])}:{check['name']}": [
+                (months["status"], months["startKey"], months["endKey"])
+                for months in check["partitionStatuses"]["ranges"]
+            ]
+            for node in nodes
+            for check in node["assetChecksOrError"]["checks"]
+            if check["partitionStatuses"]
         }
 
 
