@@ -28,4 +28,5 @@ def must_compare(raw: RawVersion, offered: Publication, now: datetime) -> bool:
         return True
     if fetched.tzinfo is None:
         fetched = fetched.replace(tzinfo=UTC)
-    return now - fetched > COMPARE_EVERY
+    # Also where it lies ahead, because the clock was wrong once: otherwise the month would not be compared for years.
+    return abs(now - fetched) > COMPARE_EVERY

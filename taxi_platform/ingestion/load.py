@@ -9,6 +9,7 @@ from taxi_platform.ingestion.common import Say, no_message, open_clean_month, re
 from taxi_platform.ingestion.work_folder import work_folder
 from taxi_platform.lake.base import Lake
 from taxi_platform.lake.months import LakeMonth
+from taxi_platform.trips.errors import WarehouseError
 from taxi_platform.trips.known import taxi_zones
 from taxi_platform.trips.months import DatasetMonth
 from taxi_platform.warehouse.base import CleanFiles, LoadResult, Warehouse, trips_table, zones_table
@@ -35,8 +36,8 @@ def load(
 ) -> Loaded:
     """Bring the warehouse's month up to date with the lake's clean file and rejected rows.
 
-    Also loads the taxi zones if the warehouse does not have them. Raises `LakeError` if the month is not clean, or
-    what the warehouse raises.
+    Loads the taxi zones too, where the warehouse does not have them and lets us. Raises `LakeError` if the month is
+    not clean, or what the warehouse raises.
     """
     trips = trips_table(dataset_month.dataset)
     with open_clean_month(lake, dataset_month) as (month, footer, report):
@@ -47,13 +48,21 @@ def load(
             result = LoadResult(footer.rows, report.rows_rejected, fingerprint, warehouse.links(trips.name))
         else:
             result = _replace_month(warehouse, month, version, home)
-    if not zones_are_loaded(warehouse):
-        load_zones(warehouse)
+    _load_missing_zones(warehouse, say)
     if unchanged:
         say(f"{dataset_month}: {trips.name} already holds version {version}.")
     else:
         say(f"{dataset_month}: {result.rows:,} rows in {trips.name}, {result.rejected_rows:,} in the rejected table.")
     return Loaded(result, version, warehouse.uri(trips.name), unchanged)
+
+
+def _load_missing_zones(warehouse: Warehouse, say: Say) -> None:
+    """Load the zones where they are missing. The month is loaded: somebody's own table of that name cannot fail it."""
+    try:
+        if not zones_are_loaded(warehouse):
+            load_zones(warehouse)
+    except WarehouseError as error:
+        say(f"The taxi zones were not loaded: {error}")
 
 
 def zones_are_loaded(warehouse: Warehouse) -> bool:

@@ -62,6 +62,8 @@ def note_finished_runs(
 
     `since` and `now` are seconds since 1970.
     """
+    if since > now:  # the clock was ahead once; this must not silence the runs until that time
+        since = now - PATIENCE
     finished = dg.RunsFilter(
         statuses=[dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE],
         updated_after=datetime.fromtimestamp(max(since, now - GIVE_UP), UTC),

@@ -100,11 +100,15 @@ class Outbox:
                 con.executemany("INSERT INTO deliveries (message, channel, recipient, at) VALUES (?, ?, ?, ?)", pending)
 
     def due(self, now: float) -> list[Delivery]:
-        """The deliveries due now, the longest waiting first."""
+        """The deliveries due now, the longest waiting first.
+
+        No attempt waits longer than `LONGEST_WAIT`: a time beyond that was written while the clock was ahead.
+        """
         query = """SELECT id, title, body, failure, channel, recipient, attempts, created
-                   FROM deliveries JOIN messages ON id = message WHERE state = 'pending' AND at <= ? ORDER BY at"""
+                   FROM deliveries JOIN messages ON id = message 
+                   WHERE state = 'pending' AND (at <= ? OR at > ?) ORDER BY at"""
         with self._open() as con:
-            rows = con.execute(query, (now,)).fetchall()
+            rows = con.execute(query, (now, now + LONGEST_WAIT)).fetchall()
         return [Delivery(Message(row[0], row[1], row[2], bool(row[3])), *row[4:]) for row in rows]
 
     def waiting(self) -> int:

@@ -3,7 +3,7 @@
 import re
 from collections import Counter
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import dagster as dg
@@ -13,6 +13,7 @@ from dagster._core.test_utils import create_run_for_test, freeze_time
 from taxi_platform.assets.names import RANGE_END_TAG, RANGE_START_TAG
 from taxi_platform.automation import ticks
 from taxi_platform.automation.schedules import CATCH_UP, check_schedule
+from taxi_platform.automation.sensors import Cursor
 from taxi_platform.definitions import build_definitions
 from taxi_platform.ingestion import steps, survey_state
 from taxi_platform.lake import open_lake
@@ -59,9 +60,9 @@ class Daemon:
             result = repository.get_schedule_def(name).evaluate_tick(context)
         return [Month.parse(request.partition_key) for request in result.run_requests], result.skip_message
 
-    def sensor(self):
+    def sensor(self, cursor=None):
         repository, resources = self.definitions.get_repository_def(), self.definitions.resources
-        built = dg.build_sensor_context(self.instance, definitions=self.definitions, resources=resources)
+        built = dg.build_sensor_context(self.instance, cursor=cursor, definitions=self.definitions, resources=resources)
         with freeze_time(NOW), built as context:
             result = repository.get_sensor_def("green_publication").evaluate_tick(context)
         return [Month.parse(request.partition_key) for request in result.run_requests], result.skip_message
@@ -224,3 +225,10 @@ def test_a_sensor_leaves_out_a_month_that_is_under_way(daemon):
     daemon.runs(WAITING, [NEWEST])
     months, _ = daemon.sensor()
     assert months == [NEWEST.plus(-1)]
+
+
+@pytest.mark.parametrize(("ahead", "asks"), [(timedelta(hours=6), False), (timedelta(days=3650), True)])
+def test_a_sensor_waits_for_its_next_look_but_not_for_years_after_a_wrong_clock(daemon, ahead, asks):
+    daemon.publish(NEWEST)
+    months, _ = daemon.sensor(cursor=str(Cursor(NOW + ahead)))
+    assert months == ([NEWEST] if asks else [])

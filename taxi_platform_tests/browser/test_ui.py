@@ -81,6 +81,7 @@ def test_a_schedule_that_is_switched_on_ticks_and_catches_up(page, platform):
     wait_for(lambda: platform.ticks("Schedule", "fhv_schedule")[0].get("skipReason") == NOTHING_TO_DO)
 
 
+@pytest.mark.fault(49)
 def test_a_range_of_months_becomes_a_run_each_with_every_check_evaluated(page, platform):
     months = {"2025-01", "2025-02", "2025-03"}
     earlier = platform.newest_backfill()

@@ -85,6 +85,20 @@ def test_a_month_lands_in_lake_and_table(place):
     assert rejected == [("too_few_fields", 5, "broken", version)]
 
 
+def test_somebodys_own_taxi_zones_do_not_fail_a_month(place):
+    place.publish(ROW.format(day=1))
+    place.home.mkdir()
+    with duckdb.connect(str(place.database)) as con:
+        con.execute("CREATE VIEW taxi_zones AS SELECT 1 AS mine")
+    messages: list[str] = []
+    place.ingest()
+    steps.load(place.lake, place.warehouse, GREEN, place.home, say=messages.append)
+    assert len(place.table()) == 1
+    assert any(message.startswith("The taxi zones were not loaded: ") for message in messages), messages
+    with duckdb.connect(str(place.database), read_only=True) as con:
+        assert con.execute("SELECT mine FROM taxi_zones").fetchall() == [(1,)]
+
+
 def test_a_second_time_changes_no_byte_and_says_unchanged(place):
     place.publish(ROW.format(day=1))
     place.ingest()

@@ -238,10 +238,10 @@ def weak():
         yield open_source(web.url + "/{dataset}_{month}.csv", [Dataset.GREEN]), page, bodies, web
 
 
-def fetched_long_ago(house):
+def fetched_long_ago(house, age=COMPARE_EVERY + timedelta(hours=1)):
     month = LakeMonth(house.lake, GREEN)
     manifest = json.loads(house.lake.read(month.manifest_key)[0])
-    long_ago = datetime.now(UTC) - COMPARE_EVERY - timedelta(hours=1)
+    long_ago = datetime.now(UTC) - age
     manifest["versions"][-1]["time"] = long_ago.isoformat(timespec="seconds")
     house.lake.write(month.manifest_key, json.dumps(manifest).encode())
 
@@ -272,6 +272,14 @@ def test_a_comparison_that_finds_the_same_bytes_holds_for_the_next_month(house, 
     assert web.methods().count("GET") == 2
     (state,) = house.survey(source).look([GREEN.month])
     assert (state.reason, len(state.versions)) == (None, 1)
+
+
+def test_a_month_fetched_while_the_clock_was_years_ahead_is_compared(house, weak):
+    source, _, _, _ = weak
+    house.ingest(source)
+    fetched_long_ago(house, age=timedelta(days=-3650))
+    (state,) = house.survey(source).look([GREEN.month])
+    assert state.reason == "to compare"
 
 
 @pytest.mark.parametrize("header", [{"etag": '"1"'}, {"modified": "Mon, 01 Mar 2021 12:00:00 GMT"}])

@@ -480,6 +480,24 @@ def test_any_process_delivers_after_ingesting_and_the_sensor_does_not_repeat_it(
     assert platform.tick() == "0 messages sent, 0 waiting."
 
 
+def test_a_clock_that_was_years_ahead_does_not_silence_the_runs_that_follow(platform, hook, outbox):
+    deliver_notifications(platform.instance, load_settings(), print)
+    platform.ingest()
+    outbox.set_noted_until(time.time() + 10 * 365 * 86400)
+    deliver_notifications(platform.instance, load_settings(), print)
+    assert len(hook.got) == 1
+    assert outbox.noted_until() < time.time()
+
+
+def test_an_attempt_planned_while_the_clock_was_years_ahead_is_made_now(hook, outbox):
+    urls, now = [f"json://{hook.address}/hook"], time.time()
+    hook.broken = True
+    outbox.add(MESSAGE, open_channels(urls), now + 10 * 365 * 86400)
+    deliver(outbox, urls, lambda text: None, now + 10 * 365 * 86400)
+    hook.broken = False
+    assert deliver(outbox, urls, print, now) == 1
+
+
 def test_without_channels_delivering_touches_neither_the_runs_nor_the_disk(outbox):
     deliver_notifications(None, load_settings(), print)
     assert not outbox.folder.exists()
