@@ -11,6 +11,7 @@ import dagster as dg
 import duckdb
 import pytest
 
+from taxi_platform.assets.names import PARTITION_TAG, RANGE_END_TAG, RANGE_START_TAG
 from taxi_platform.notifications.outbox import Outbox
 from taxi_platform.runs.instance import open_instance
 from taxi_platform.settings import load_settings
@@ -57,6 +58,16 @@ def test_every_month_has_its_status_rows_and_raw_versions(home):
     assert table_rows(home, "green_rejected_trips") == {month: rejected for month, (_, rejected) in ROWS.items()}
     listed = subprocess.run([TAXI, "versions", "green", "2020-06"], capture_output=True, text=True, timeout=60)
     assert [line.split()[0] for line in listed.stdout.splitlines()[1:]] == RESTORED
+
+
+def test_a_month_whose_run_had_a_range_instead_of_a_partition_shows_why_it_failed(home):
+    with open_instance(load_settings()) as instance:
+        [run] = instance.get_runs(dg.RunsFilter(statuses=[FAILURE]))
+    assert (run.tags[RANGE_START_TAG], run.tags[RANGE_END_TAG]) == ("2020-03", "2020-03")
+    assert PARTITION_TAG not in run.tags
+    [month] = [entry for entry in taxi("status") if entry["month"] == "2020-03"]
+    assert month["stage"] == "failed"
+    assert "HTML" in month["problem"]
 
 
 def test_a_month_that_is_loaded_is_unchanged(home):

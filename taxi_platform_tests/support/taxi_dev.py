@@ -130,10 +130,9 @@ class Platform:
     def run_failures(self, run_id: str) -> list[str]:
         """What the failed steps of a run say."""
         query = """query($id: ID!) { runOrError(runId: $id) { ... on Run { eventConnection(limit: 1000) { events {
-                     ... on ExecutionStepFailureEvent { error { message }
-                       failureMetadata { description } } } } } } }"""
+                     ... on ExecutionStepFailureEvent { error { message } } } } } } }"""
         events = self.ask(query, id=run_id)["runOrError"]["eventConnection"]["events"]
-        return [str(event) for event in events if event]
+        return [event["error"]["message"] for event in events if event]
 
     def latest_checks(self, dataset: str) -> dict[str, str | None]:
         """`green/trips:check_name` → the status in the run created last, None if never evaluated.
