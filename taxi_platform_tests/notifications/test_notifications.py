@@ -485,7 +485,7 @@ def test_a_clock_that_was_years_ahead_does_not_silence_the_runs_that_follow(plat
     platform.ingest()
     outbox.set_noted_until(time.time() + 10 * 365 * 86400)
     deliver_notifications(platform.instance, load_settings(), print)
-    assert len(hook.got) == 1
+    assert len(hook.requests) == 1
     assert outbox.noted_until() < time.time()
 
 
