@@ -18,7 +18,7 @@ test-bigquery: setup-dev ## Run the tests that need the BigQuery emulator (a Pyt
 	@.venv/bin/pytest -m "bigquery and not real_gcp"
 
 test-browser: setup-dev ## Drive the real UI in Chromium
-	@.venv/bin/pytest -n 0 -m browser
+	@.venv/bin/pytest -n 0 -m "browser and not soak"
 
 test-slow: setup-dev ## Run the tests that take minutes: a simulated year, hundreds of kills, notifications, the guard
 	@.venv/bin/pytest -m "slow and not (bigquery or browser)"

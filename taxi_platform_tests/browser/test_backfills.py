@@ -156,6 +156,7 @@ def test_an_unreadable_month_fails_alone_and_is_repaired_from_its_failure(page, 
     assert status(source, home)["2025-06"] == "loaded"
 
 
+@pytest.mark.soak
 def test_a_cancelled_backfill_keeps_what_is_done_and_is_completed_from_there(page, platform, source, home):
     months = [str(month) for month in Month(2021, 1).until(Month(2023, 12))]
     publish(source, *months)
