@@ -89,7 +89,7 @@ class Answers(Source):
         return Publication(f"https://somewhere/{month}", "1", etag="1") if month in self.published else None
 
     def fetch(self, *arguments):
-        raise NotImplementedError
+        raise AssertionError("a survey asks about months and fetches none")
 
 
 def test_months_come_in_the_order_asked_for_and_several_questions_are_under_way_but_never_more_than_four(house):
