@@ -4,6 +4,8 @@ import os
 
 import pytest
 
+from taxi_platform_tests.support.system import chromium
+
 
 @pytest.fixture(autouse=True)
 def no_settings(monkeypatch, tmp_path):
@@ -12,6 +14,13 @@ def no_settings(monkeypatch, tmp_path):
         if name.startswith(("TAXI_", "DAGSTER_", "GOOGLE_", "STORAGE_EMULATOR", "BIGQUERY_EMULATOR")):
             monkeypatch.delenv(name)
     monkeypatch.setenv("TAXI_HOME", str(tmp_path / "home"))
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """One for all rooms: Playwright's event loop, which lives as long as its browser, allows no second one."""
+    with chromium() as browser:
+        yield browser
 
 
 def pytest_collection_modifyitems(items):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from taxi_platform_tests.support.system import DEADLINE, chromium
+from taxi_platform_tests.support.system import DEADLINE
 from taxi_platform_tests.support.taxi_dev import taxi_dev
 
 
@@ -16,12 +16,6 @@ def platform(tmp_path_factory):
     }
     with taxi_dev(tmp_path_factory.mktemp("ui") / "home", **settings) as platform:
         yield platform
-
-
-@pytest.fixture(scope="session")
-def browser():
-    with chromium() as browser:
-        yield browser
 
 
 @pytest.fixture

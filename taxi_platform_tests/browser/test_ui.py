@@ -70,9 +70,7 @@ def test_a_sensor_that_is_switched_on_brings_the_newest_months(page, platform):
 
 def test_a_schedule_that_is_switched_on_ticks_and_catches_up(page, platform):
     page.goto(f"{platform.url}/locations/taxi_platform/schedules/fhv_schedule")
-    expect(
-        page.get_by_text("By * * * * * (New York's time): a run for each month of fhv since 2026-07")
-    ).to_be_visible()
+    expect(page.get_by_text("By * * * * * (New York time): a run for each month of fhv since 2026-07")).to_be_visible()
     page.locator("label").last.click()
     wait_for(lambda: platform.ticks("Schedule", "fhv_schedule")[0]["switched"] == "RUNNING")
     wait_for(lambda: any(tick.get("runIds") for tick in platform.ticks("Schedule", "fhv_schedule")))

@@ -23,7 +23,7 @@ from websockets.sync.client import connect
 from taxi_platform.trips.errors import SettingError
 from taxi_platform.ui.access import load_access
 from taxi_platform.ui.guard import BODY_BYTES, WRONG_TOKEN_SECONDS
-from taxi_platform_tests.support.system import chromium, free_port
+from taxi_platform_tests.support.system import free_port
 
 pytestmark = pytest.mark.slow
 TOKEN = "a-token-for-the-ui-0123456789"
@@ -563,12 +563,6 @@ def test_the_ui_is_served_on_loopback_only(tmp_path):
 
 
 # The browser
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with chromium() as browser:
-        yield browser
 
 
 @pytest.fixture
