@@ -101,6 +101,7 @@ def status(source, home):
     return {month["month"]: month["stage"] for month in json.loads(printed.stdout)}
 
 
+@pytest.mark.fault(49)
 def test_trips_alone_are_loaded_where_months_are_clean(page, platform, source, home):
     publish(source, "2026-01", "2026-02", "2026-03")
     assert ended(platform, platform.launch_backfill("green", ["2026-01", "2026-02"])) == "COMPLETED_SUCCESS"
@@ -125,6 +126,7 @@ def test_trips_alone_are_loaded_where_months_are_clean(page, platform, source, h
     assert status(source, home)["2026-03"] == "loaded"
 
 
+@pytest.mark.fault(49)
 def test_an_unreadable_month_fails_alone_and_is_repaired_from_its_failure(page, platform, source, home):
     publish(source, "2025-05", "2025-06", "2025-07")
     (source / "green_2025-06.csv").write_text("<html>We are sorry</html>")
@@ -156,6 +158,7 @@ def test_an_unreadable_month_fails_alone_and_is_repaired_from_its_failure(page, 
     assert status(source, home)["2025-06"] == "loaded"
 
 
+@pytest.mark.fault(49)
 @pytest.mark.soak
 def test_a_cancelled_backfill_keeps_what_is_done_and_is_completed_from_there(page, platform, source, home):
     months = [str(month) for month in Month(2021, 1).until(Month(2023, 12))]
