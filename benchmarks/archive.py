@@ -15,7 +15,7 @@ from pathlib import Path
 import dagster as dg
 from dagster._core.scheduler.instigation import TickStatus
 
-from taxi_platform.runs.ingest import open_instance
+from taxi_platform.runs.instance import open_instance
 from taxi_platform.settings import load_settings
 from taxi_platform_tests.support.archive import archive_environment, daemon, publish_archive, ticks_of
 from taxi_platform_tests.support.web_server import serving
