@@ -228,7 +228,10 @@ def retried(platform, monkeypatch, tmp_path):
     """A failed run that Dagster has announced to retry."""
     publish(monkeypatch, tmp_path, b"<html>Too many requests</html>")
     done = platform.job.execute_in_process(
-        instance=platform.instance, partition_key="2020-04", tags={"dagster/max_retries": "1"}, raise_on_error=False
+        instance=platform.instance,
+        partition_key="2020-04",
+        tags={"dagster/retry_on_asset_or_op_failure": "true"},
+        raise_on_error=False,
     )
     assert platform.instance.get_run_by_id(done.run_id).tags["dagster/will_retry"] == "true"
     return done.run_id
