@@ -84,6 +84,10 @@ def load_settings(environment: Mapping[str, str] = os.environ) -> Settings:
         home = Path(value("TAXI_HOME", "data")).expanduser().absolute()
     except RuntimeError:
         raise SettingError("TAXI_HOME begins with ~ and the name of an unknown user.", "It takes a folder.") from None
+    if "?" in str(home):
+        raise SettingError(
+            f"TAXI_HOME is {home}: DuckDB takes a ? for the end of a file's name.", "It takes a folder without a ?."
+        )
     return Settings(
         home=home,
         source_url=value("TAXI_SOURCE_URL", "sample://"),

@@ -5,9 +5,13 @@ Without it Dagster runs with telemetry on, without limits, and never runs a kill
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
+import re
+import tempfile
 import uuid
+from contextlib import suppress
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -58,6 +62,22 @@ def write_dagster_yaml(home: Path) -> None:
         log.warning("%s was damaged and has been written again; the old file is %s.damaged.", path, FILE)
     else:
         _check(path, content)
+
+
+def without_url_characters(home: Path) -> Path:
+    """The home, by a path that Dagster can make a part of SQLite's URLs: through a link if it contains `%` or `?`.
+
+    Raises `UserError` if somebody else has put something in the link's place.
+    """
+    if not re.search("[%?]", str(home)):
+        return home
+    digest = hashlib.sha256(str(home).encode("utf-8", "surrogateescape")).hexdigest()[:16]
+    link = Path(tempfile.gettempdir(), f"taxi-home-{digest}")
+    with suppress(FileExistsError):
+        link.symlink_to(home, target_is_directory=True)
+    if link.is_symlink() and link.readlink() == home and link.lstat().st_uid == os.getuid():
+        return link
+    raise UserError(f"{link} is not our link to {home}.", "Remove it, or choose a TAXI_HOME without a %.")
 
 
 def _text(name: str) -> bytes:

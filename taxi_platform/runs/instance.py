@@ -13,7 +13,7 @@ import dagster as dg
 from sqlalchemy.exc import DBAPIError
 
 from taxi_platform.assets.names import PROCESS_RUN_TAG, PROCESS_TAG
-from taxi_platform.runs.home import write_dagster_yaml
+from taxi_platform.runs.home import without_url_characters, write_dagster_yaml
 from taxi_platform.runs.sqlite import damaged_file, wait_for_locked_files
 from taxi_platform.settings import Settings
 from taxi_platform.trips.errors import LakeError, TaxiError, UserError
@@ -36,7 +36,7 @@ def open_instance(settings: Settings) -> Iterator[dg.DagsterInstance]:
     except OSError as error:
         remedy = "Free some space and run again." if error.errno in FULL else f"Set {HOMES} to a folder that you own."
         raise LakeError(f"Cannot write {home}: {error.strerror}.", remedy) from error
-    os.environ["DAGSTER_HOME"] = str(home)
+    os.environ["DAGSTER_HOME"] = str(without_url_characters(home))
     os.environ["TAXI_HOME"] = str(settings.home)
     os.environ["DAGSTER_DISABLE_TELEMETRY"] = "1"  # also where somebody's own dagster.yaml does not say so
     wait_for_locked_files()
