@@ -73,6 +73,7 @@ FAULTS: dict[int, tuple[str, str]] = {
     ),
     56: ("a reader beside a load", "`trips.duckdb` never blocks; a reader of the warehouse is waited for, then named."),
     57: ("taxi zones that are missing or incomplete", "The next load writes them again; `taxi doctor` says so."),
+    89: ("wrong tokens, thirty at a time", "Each waits for itself alone; the right token is let in at once."),
 }
 """Number → the fault, and what happens then."""
 
