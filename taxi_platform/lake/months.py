@@ -101,7 +101,8 @@ class LakeMonth:
         """Make an older raw file current again: the previous one, or the one whose sha256 begins with `version`.
 
         What the source offers at that time is not fetched again; only new content is. Raises `UserError` if
-        there is no such file or more than one, if it is already current, or if the month was already restored and no version is named.
+        there is no such file or more than one, if it is already current, or if the month was already restored and no
+        version is named.
         """
         with self.lake.lock(self.dataset_month):
             manifest = self.manifest()
