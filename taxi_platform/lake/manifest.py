@@ -174,6 +174,12 @@ class Manifest:
         restored = replace(raw, time=_now(), instead_of=replaced.instead_of or replaced.publication.offer)
         return self._with(restored, after=self.versions)
 
+    def files_named(self, sha256_prefix: str) -> list[str]:
+        """The sha256 of every file, current or not, that begins with the prefix, oldest first."""
+        return [
+            sha256 for sha256 in dict.fromkeys(raw.sha256 for raw in self.versions) if sha256.startswith(sha256_prefix)
+        ]
+
     def older_files(self, sha256_prefix: str | None) -> list[RawVersion]:
         """What a restore may choose: the files with that prefix, or the one before the current, without repetitions."""
         others = [raw for raw in self.versions if raw.sha256 != self.versions[-1].sha256]

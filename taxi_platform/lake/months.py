@@ -135,11 +135,19 @@ class LakeMonth:
         """Make an older raw file current again: the previous one, or the one whose sha256 begins with `version`.
 
         What the source offers at that time is not fetched again; only new content is. Raises `UserError` if
-        there is no such file, if it is already current, or if the month was already restored and no version is named.
+        there is no such file or more than one, if it is already current, or if the month was already restored and no
+        version is named.
         """
         with self.lake.lock(self.dataset_month):
             manifest = self.manifest()
             current = manifest.current
+            matching = manifest.files_named(version or "none")
+            if len(matching) > 1:
+                raise UserError(
+                    f"{version} is the beginning of {len(matching)} versions of {self.dataset_month}: "
+                    f"{', '.join(sha256[:SHORT] for sha256 in matching)}.",
+                    "Give more digits of the one to restore.",
+                )
             if current and current.instead_of and not version:
                 raise UserError(
                     f"{self.dataset_month} was already restored to version {current.short_sha256}.",
