@@ -13,8 +13,8 @@ from taxi_platform.ingestion.work_folder import work_folder
 from taxi_platform.lake.base import Lake
 from taxi_platform.lake.manifest import Manifest, RawVersion
 from taxi_platform.lake.months import CleanFooter, LakeMonth
-from taxi_platform.trips.cleaning import Cleaner, CleaningInput, Engine
 from taxi_platform.trips.contract import contract_of
+from taxi_platform.trips.engine import Engine
 from taxi_platform.trips.errors import IntegrityError, LakeError
 from taxi_platform.trips.months import DatasetMonth
 from taxi_platform.trips.report import Report
@@ -56,6 +56,8 @@ def clean(
     its pick-ups lie outside of the month, and cleans the one before it. Raises `LakeError`, `IntegrityError`, what the
     cleaner raises, or `LooksWrong` if there is no raw file before it.
     """
+    from taxi_platform.trips.cleaning import Cleaner, CleaningInput
+
     contract = contract_of(dataset_month.dataset)
     rules = contract.check_rules(reject)
     with lake.lock(dataset_month):
