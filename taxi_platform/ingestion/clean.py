@@ -56,8 +56,6 @@ def clean(
     its pick-ups lie outside of the month, and cleans the one before it. Raises `LakeError`, `IntegrityError`, what the
     cleaner raises, or `LooksWrong` if there is no raw file before it.
     """
-    from taxi_platform.trips.cleaning import Cleaner, CleaningInput
-
     contract = contract_of(dataset_month.dataset)
     rules = contract.check_rules(reject)
     with lake.lock(dataset_month):
@@ -73,6 +71,8 @@ def _clean_current(
     month: LakeMonth, home: Path, engine: Engine, rules: Sequence[str], force: bool, judge: bool, say: Say
 ) -> Cleaned | None:
     """Clean the current raw file; None if it was set aside, so that another one is current."""
+    from taxi_platform.trips.cleaning import Cleaner, CleaningInput
+
     lake, dataset_month = month.lake, month.dataset_month
     manifest = month.manifest()
     raw = manifest.current

@@ -8,7 +8,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from taxi_platform.lake.manifest import Manifest, RawVersion, SetAside
-from taxi_platform.trips import csv_reading
 from taxi_platform.trips.errors import LooksWrong, NotData
 from taxi_platform.trips.formats import SNIFFED_BYTES, Format, sniff
 from taxi_platform.trips.judgement import judge
@@ -45,6 +44,8 @@ def published_columns(path: Path) -> tuple[Format, list[str]]:
     """A file's format and column names; raises `NotData` if it has none that can be read."""
     import pyarrow as pa
     import pyarrow.parquet as pq
+
+    from taxi_platform.trips import csv_reading
 
     with path.open("rb") as file:
         file_format = sniff(file.read(SNIFFED_BYTES))
