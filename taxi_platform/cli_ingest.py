@@ -84,13 +84,14 @@ def ingest(
       taxi ingest yellow 2023-01 2023-12 --reject zero_passengers
     """
     settings = checked_settings()
+    skipped = False
     if dataset and month:
         dataset_months = _range(settings, dataset, month, last_month)
     elif force:
         raise UserError("--force needs months.", "Name them: taxi ingest green 2020-04 2020-06 --force.")
     else:
-        dataset_months = _due(settings, [Dataset.parse(dataset)] if dataset else settings.datasets)
-        if not dataset_months and not as_json:
+        dataset_months, skipped = _due(settings, [Dataset.parse(dataset)] if dataset else settings.datasets)
+        if not dataset_months and not skipped and not as_json:
             out.print("Nothing to do: every published month is loaded in its latest version.")
     rules = sorted({rule for p in dataset_months for rule in contract_of(p.dataset).check_rules(listed(reject))})
     results = _ingest(settings, dataset_months, force, rules, jobs, patient, quiet=as_json) if dataset_months else []
@@ -99,7 +100,7 @@ def ingest(
     elif results:
         flags = (["--force"] if force else []) + (["--reject", ",".join(rules)] if rules else [])
         print_table(results, flags)
-    sys.exit(exit_status(results))
+    sys.exit(exit_status(results) or skipped)
 
 
 @click.command()
@@ -161,8 +162,11 @@ def _range(settings: Settings, dataset: str, month: str, last_month: str | None)
     return [DatasetMonth(first.dataset, m) for m in first.month.until(last.month)]
 
 
-def _due(settings: Settings, datasets: Sequence[Dataset]) -> list[DatasetMonth]:
-    """The months that schedules and sensors would start; raises `TaxiError` if source or table did not answer."""
+def _due(settings: Settings, datasets: Sequence[Dataset]) -> tuple[list[DatasetMonth], bool]:
+    """The months that schedules and sensors would start, and whether any had to be skipped, which says why.
+
+    Raises `TaxiError` if source or table did not answer.
+    """
     from taxi_platform.ingestion.survey import Survey, first_month
     from taxi_platform.lake import open_lake
     from taxi_platform.sources import open_source
@@ -171,17 +175,19 @@ def _due(settings: Settings, datasets: Sequence[Dataset]) -> list[DatasetMonth]:
     source, lake = open_source(settings.source_url, settings.datasets), open_lake(settings.lake_url)
     warehouse, newest = open_warehouse(settings.warehouse_url), newest_month(today())
     due: list[DatasetMonth] = []
+    skipped = False
     for dataset in datasets:
         survey = Survey(source, lake, warehouse, dataset, settings.reject)
         months = sorted(first_month(dataset, settings.since, newest).until(newest), reverse=True)
         for state in survey.look(months):
             if state.problem:
                 errors.print(f"{state.dataset_month} is skipped. {state.problem}", style="red", soft_wrap=True)
+                skipped = True
             if state.reason:
                 due.append(state.dataset_month)
         if problem := survey.source_problem or survey.warehouse_problem:
             raise problem
-    return due
+    return due, skipped
 
 
 def _ingest(

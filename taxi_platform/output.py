@@ -29,6 +29,7 @@ MARKS = {
     "raw": ("○", "yellow"),
     "outdated": ("!", "yellow"),
     "republished": ("↻", "yellow"),
+    "damaged": ("#", "red"),
     "failed": ("✗", "red"),
     "published": ("+", "cyan"),
     "unknown": ("·", "dim"),

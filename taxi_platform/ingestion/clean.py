@@ -14,7 +14,7 @@ from taxi_platform.lake.manifest import RawVersion
 from taxi_platform.lake.months import CleanFooter, LakeMonth
 from taxi_platform.trips.cleaning import Cleaner, CleaningInput, Engine
 from taxi_platform.trips.contract import contract_of
-from taxi_platform.trips.errors import IntegrityError, LakeError
+from taxi_platform.trips.errors import DamagedFile, LakeError
 from taxi_platform.trips.months import DatasetMonth
 from taxi_platform.trips.report import Report
 
@@ -50,7 +50,7 @@ def clean(
 ) -> Cleaned:
     """Bring the lake's clean file up to date with the current raw file, the contract and the rules in `reject`.
 
-    `force` cleans again, and publishes a month that is empty or mostly rejected. Raises `LakeError`, `IntegrityError`
+    `force` cleans again, and publishes a month that is empty or mostly rejected. Raises `LakeError`, `DamagedFile`
     or what the cleaner raises.
     """
     contract = contract_of(dataset_month.dataset)
@@ -62,7 +62,8 @@ def clean(
             raise LakeError(f"The lake has no raw file of {dataset_month}.", "Materialize its raw_file first.")
         version = contract.file_version(raw.sha256, rules)
         footer, object_version = month.read_clean()
-        report = month.report(version) if month.is_complete(footer, version) and not force else None
+        complete = month.is_complete(footer, version) and not force
+        report = _intact_report(month, footer, say) if footer and complete else None
         if footer and report:
             say(f"{dataset_month}: the clean file is already version {version}.")
             cleaned = Cleaned(month, raw, footer, report, unchanged=True)
@@ -77,11 +78,20 @@ def clean(
         return cleaned
 
 
+def _intact_report(month: LakeMonth, footer: CleanFooter, say: Say) -> Report | None:
+    """The report of a month whose files are what was stored; None, and why, if they have to be made again."""
+    try:
+        return month.check_files(footer)
+    except DamagedFile as damage:
+        say(f"{damage.problem} The month is cleaned again.")
+        return None
+
+
 def _check_content(path: Path, raw: RawVersion, uri: str) -> None:
-    """Raise `IntegrityError` if a raw file is no longer the one that was fetched."""
+    """Raise `DamagedFile` if a raw file is no longer the one that was fetched."""
     with path.open("rb") as file:
         if hashlib.file_digest(file, "sha256").hexdigest() != raw.sha256:
-            raise IntegrityError(
+            raise DamagedFile(
                 f"{uri} is not the file that was fetched on {raw.time[:10]}.",
                 "Delete it, and materialize the month's raw_file again.",
             )

@@ -5,13 +5,15 @@ Values and rules only. `months.py` reads and writes them.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Collection
+import re
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from itertools import groupby
+from typing import Any
 
 from taxi_platform.trips.publication import FetchedFile, Publication
+from taxi_platform.trips.stored_json import dump, record
 
 SHORT = 12
 """Hex digits of a sha256 that name a raw file to people and in its key."""
@@ -80,17 +82,19 @@ class Manifest:
     object_version: str
 
     @classmethod
-    def parse(cls, text: bytes, object_version: str) -> Manifest:
-        """Read a stored manifest; raises `ValueError`, `KeyError` or `TypeError` if it is malformed."""
-        versions = tuple(RawVersion(**entry) for entry in json.loads(text)["versions"])
+    def of(cls, content: Mapping[str, Any], object_version: str) -> Manifest:
+        """The manifest with these stored fields; raises `ValueError` if it is malformed."""
+        entries = content.get("versions")
+        if not isinstance(entries, list):
+            raise ValueError("it has no list of versions")
+        versions = tuple(record(RawVersion, entry) for entry in entries)
         for raw in versions:
-            texts, numbers = (raw.key, raw.url, raw.source_version, raw.sha256, raw.time), (raw.size, raw.rows)
-            if {*map(type, texts)} != {str} or {*map(type, numbers)} != {int}:
-                raise TypeError(f"wrong types in the entry of {raw.time}")
+            if not re.fullmatch("[0-9a-f]{64}", raw.sha256) or raw.size < 0 or raw.rows < 0:
+                raise ValueError(f"wrong values in the entry of {raw.time}")
         return cls(versions, object_version)
 
     def to_json(self) -> str:
-        return json.dumps({"versions": [asdict(version) for version in self.versions]}, indent=1)
+        return dump({"versions": [asdict(version) for version in self.versions]})
 
     @property
     def current(self) -> RawVersion | None:

@@ -59,6 +59,14 @@ class LakeError(TaxiError):
     """The lake cannot be read or written."""
 
 
+class DamagedFile(LakeError, IntegrityError):
+    """A file in the lake is not what was stored: lost, cut, altered, or unreadable. The next run makes it again."""
+
+
+class NewerFormat(LakeError):
+    """A file was stored by a newer version of the platform, which alone knows what it means."""
+
+
 class LakeBusy(LakeError, TransientError):
     """The lake does not respond, or responds that it is busy."""
 
