@@ -15,7 +15,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from taxi_platform.output import errors, out, print_places, print_table, print_versions
 from taxi_platform.runs.result import IngestStatus, MonthResult, exit_status
 from taxi_platform.settings import Settings, check_urls, listed, load_settings
-from taxi_platform.trips.contract import all_rules, contract_of
+from taxi_platform.trips.contract import all_rules, check_rules, contract_of
 from taxi_platform.trips.errors import TaxiError, UserError
 from taxi_platform.trips.months import Dataset, DatasetMonth, Month, newest_month
 
@@ -85,21 +85,21 @@ def ingest(
     """
     settings = checked_settings()
     skipped = False
+    datasets = [Dataset.parse(dataset)] if dataset else settings.datasets
+    rules = check_rules([contract_of(chosen) for chosen in datasets], listed(reject))
     if dataset and month:
         dataset_months = _range(settings, dataset, month, last_month)
     elif force:
         raise UserError("--force needs months.", "Name them: taxi ingest green 2020-04 2020-06 --force.")
     else:
-        dataset_months, skipped = _due(settings, [Dataset.parse(dataset)] if dataset else settings.datasets)
+        dataset_months, skipped = _due(settings, datasets)
         if not dataset_months and not skipped and not as_json:
             out.print("Nothing to do: every published month is loaded in its latest version.")
-    rules = sorted({rule for p in dataset_months for rule in contract_of(p.dataset).check_rules(listed(reject))})
     results = _ingest(settings, dataset_months, force, rules, jobs, patient, quiet=as_json) if dataset_months else []
     if as_json:
         click.echo(json.dumps([result.as_json() for result in results], indent=1))
     elif results:
-        flags = (["--force"] if force else []) + (["--reject", ",".join(rules)] if rules else [])
-        print_table(results, flags)
+        print_table(results, force, rules)
     sys.exit(exit_status(results) or skipped)
 
 

@@ -16,6 +16,7 @@ from rich.table import Table
 
 from taxi_platform.runs.result import UNFINISHED, IngestStatus, MonthResult
 from taxi_platform.settings import Settings
+from taxi_platform.trips.contract import contract_of
 from taxi_platform.trips.months import Dataset, DatasetMonth
 
 if TYPE_CHECKING:
@@ -41,8 +42,8 @@ errors = Console(stderr=True, highlight=False, markup=False)
 out = Console(highlight=False)
 
 
-def print_table(results: Sequence[MonthResult], flags: Sequence[str] = ()) -> None:
-    """A line for each month that was begun, what went wrong, and the commands, with `flags`, that finish the rest."""
+def print_table(results: Sequence[MonthResult], force: bool = False, reject: Sequence[str] = ()) -> None:
+    """A line for each month that was begun, what went wrong, and the commands, with the flags, that finish the rest."""
     table = _table("dataset", "month", "status", numbers=("rows read", "clean", "rejected", "in table", "seconds"))
     begun = [result for result in results if result.status != IngestStatus.NOT_BEGUN]
     for result in begun:
@@ -58,7 +59,7 @@ def print_table(results: Sequence[MonthResult], flags: Sequence[str] = ()) -> No
             message = f"{result.dataset_month}: {result.problem}{_expected(result)}"
             errors.print(message, style=style, markup=False, soft_wrap=True)
     if unfinished := [result.dataset_month for result in results if result.status in UNFINISHED]:
-        commands = _commands(unfinished, flags)
+        commands = _commands(unfinished, force, reject)
         errors.print("Finish the remaining months with:", *commands, sep="\n", markup=False, soft_wrap=True)
 
 
@@ -157,16 +158,21 @@ def _mark(mark: str, style: str) -> str:
     return f"[{style}]{mark}[/]"
 
 
-def _commands(dataset_months: Sequence[DatasetMonth], flags: Sequence[str] = ()) -> list[str]:
+def _commands(dataset_months: Sequence[DatasetMonth], force: bool = False, reject: Sequence[str] = ()) -> list[str]:
     """The commands that ingest these months, as they can be typed here: with the path of `taxi` if PATH lacks it."""
     path = sys.argv[0]
     on_path = Path(shutil.which("taxi") or "").resolve() == Path(path).resolve()
     taxi = "taxi" if on_path else shlex.quote(path)
-    return ["  " + " ".join([taxi, "ingest", span, *flags]) for span in _spans(dataset_months)]
+    commands = []
+    for dataset, span in _spans(dataset_months):
+        rules = contract_of(dataset).own_rules(reject)
+        flags = [*(["--force"] if force else []), *(["--reject", ",".join(rules)] if rules else [])]
+        commands.append("  " + " ".join([taxi, "ingest", span, *flags]))
+    return commands
 
 
-def _spans(dataset_months: Sequence[DatasetMonth]) -> list[str]:
-    """The arguments of the command line, such as `green 2020-04 2020-06`: neighbouring months as one range."""
+def _spans(dataset_months: Sequence[DatasetMonth]) -> list[tuple[Dataset, str]]:
+    """Datasets, and arguments such as `green 2020-04 2020-06`: neighbouring months as one range."""
     spans: list[list[DatasetMonth]] = []
     for dataset_month in sorted(dataset_months):
         previous = spans[-1][-1] if spans else None
@@ -174,7 +180,7 @@ def _spans(dataset_months: Sequence[DatasetMonth]) -> list[str]:
             spans[-1].append(dataset_month)
         else:
             spans.append([dataset_month])
-    return [str(span[0]) if len(span) == 1 else f"{span[0]} {span[-1].month}" for span in spans]
+    return [(span[0].dataset, str(span[0]) if len(span) == 1 else f"{span[0]} {span[-1].month}") for span in spans]
 
 
 def print_places(settings: Settings) -> None:

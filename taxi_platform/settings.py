@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from difflib import get_close_matches
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from taxi_platform.lake import open_lake
 from taxi_platform.sources import open_source
-from taxi_platform.trips.contract import all_rules
+from taxi_platform.trips.contract import check_rules, contract_of
 from taxi_platform.trips.errors import SettingError, UserError
 from taxi_platform.trips.months import Dataset, Month
 from taxi_platform.warehouse import open_warehouse
@@ -84,14 +84,15 @@ def load_settings(environment: Mapping[str, str] = os.environ) -> Settings:
         home = Path(value("TAXI_HOME", "data")).expanduser().absolute()
     except RuntimeError:
         raise SettingError("TAXI_HOME begins with ~ and the name of an unknown user.", "It takes a folder.") from None
+    datasets = _datasets(value("TAXI_DATASETS", ",".join(Dataset)))
     return Settings(
         home=home,
         source_url=value("TAXI_SOURCE_URL", "sample://"),
         lake_url=value("TAXI_LAKE_URL", (home / "lake").as_uri()),
         warehouse_url=value("TAXI_WAREHOUSE_URL", f"duckdb://{home / 'warehouse.duckdb'}"),
         serving_url=value("TAXI_SERVING_URL", "") or None,
-        datasets=_datasets(value("TAXI_DATASETS", ",".join(Dataset))),
-        reject=_rules(value("TAXI_REJECT", "")),
+        datasets=datasets,
+        reject=_rules(value("TAXI_REJECT", ""), datasets),
         notify_urls=tuple(value("TAXI_NOTIFY_URLS", "").split()),
         ui_url=_ui_url(value("TAXI_UI_URL", "http://127.0.0.1:3000")),
         since=_since(value("TAXI_SINCE", "")),
@@ -153,14 +154,12 @@ def _datasets(text: str) -> tuple[Dataset, ...]:
     return tuple(dataset for dataset in Dataset if dataset in chosen)
 
 
-def _rules(text: str) -> tuple[str, ...]:
-    rules = listed(text)
-    for rule in rules:
-        if rule not in all_rules():
-            raise SettingError(
-                f"TAXI_REJECT: {rule!r} is not a suspicious rule.", f"It takes a list of {', '.join(all_rules())}."
-            )
-    return tuple(sorted(set(rules)))
+def _rules(text: str, datasets: Sequence[Dataset]) -> tuple[str, ...]:
+    """Rules that at least one of the datasets has; each rejects where it exists."""
+    try:
+        return check_rules([contract_of(dataset) for dataset in datasets], listed(text))
+    except UserError as error:
+        raise SettingError(f"TAXI_REJECT: {error.problem}", error.remedy) from None
 
 
 def _since(text: str) -> Month | None:

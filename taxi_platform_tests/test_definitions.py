@@ -143,6 +143,16 @@ def test_a_runs_config_can_reject_by_the_lines_that_the_readme_gives(definitions
     assert "zero_passengers" in reasons(metadata)
 
 
+@pytest.mark.fault(90)
+def test_a_runs_config_that_rejects_by_a_rule_of_another_dataset_fails_and_names_the_rules(definitions):
+    config = {"ops": {"fhv_cleaning": {"config": {"reject": ["zero_passengers"]}}}}
+    result, _ = materialize(definitions, "fhv_ingest", "2020-04", config)
+    (failure,) = [e.event_specific_data.user_failure_data for e in result.all_events if e.is_step_failure]
+    assert failure.description.startswith(
+        "'zero_passengers' is not a suspicious rule of fhv. Choose from dropoff_before_pickup, "
+    )
+
+
 def test_taxi_reject_promotes_a_rule_for_every_run(monkeypatch):
     monkeypatch.setenv("TAXI_SOURCE_URL", "sample://?rows=3000")
     monkeypatch.setenv("TAXI_REJECT", "zero_distance")

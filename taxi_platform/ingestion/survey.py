@@ -79,7 +79,7 @@ class Survey:
         seconds: float = inf,
     ) -> None:
         self.source, self.lake, self.warehouse, self.dataset = source, lake, warehouse, dataset
-        self.reject = contract_of(dataset).check_rules(reject)
+        self.reject = contract_of(dataset).own_rules(reject)
         self.state = state
         self.seconds = seconds
         self.source_problem: SourceUnavailable | SourceRefused | None = None

@@ -24,6 +24,7 @@ from taxi_platform.runs.dagster_internals import execute_run, remote_job_origin
 from taxi_platform.runs.history import INTERRUPTED, problem_of
 from taxi_platform.runs.processes import process_name
 from taxi_platform.runs.result import IngestStatus, MonthResult
+from taxi_platform.trips.contract import contract_of
 from taxi_platform.trips.faults import fault_point
 from taxi_platform.trips.months import DatasetMonth
 
@@ -35,7 +36,7 @@ class IngestOptions:
     force: bool = False
     """Fetch, clean and load again, even what has not changed."""
     reject: tuple[str, ...] = ()
-    """Suspicious rules that reject rows in this run, in addition to those of TAXI_REJECT."""
+    """Suspicious rules that reject rows, in addition to those of TAXI_REJECT, in the datasets that have them."""
     use_lake_copy: bool = False
     """Use the lake's raw file without asking the source; `force` then applies to cleaning and loading only."""
     patient: bool = False
@@ -51,8 +52,9 @@ def run_config(dataset_month: DatasetMonth, options: IngestOptions) -> dict[str,
         ops[raw_file_op(dataset)] = {"config": fetch}
     if options.force:
         ops[trips_op(dataset)] = {"config": {"force": True}}
-    if options.force or options.reject:
-        ops[cleaning_op(dataset)] = {"config": {"force": options.force, "reject": list(options.reject)}}
+    reject = list(contract_of(dataset).own_rules(options.reject))
+    if options.force or reject:
+        ops[cleaning_op(dataset)] = {"config": {"force": options.force, "reject": reject}}
     return {"ops": ops, "loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, fields, is_dataclass
 from types import UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -81,6 +81,8 @@ def _typed(value: Any, hint: Any, name: str) -> Any:
         return tuple(_typed(each, arguments[0], name) for each in value)
     if origin is dict and type(value) is dict:
         return {key: _typed(each, arguments[1], name) for key, each in value.items()}
+    if isinstance(hint, type) and is_dataclass(hint):
+        return record(hint, value)
     # A lone surrogate is valid in JSON, and nowhere else.
     if origin or type(value) is not hint or (hint is str and not _encodable(value)):
         raise ValueError(f"{name} is {_short(value)}")

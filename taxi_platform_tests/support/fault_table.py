@@ -73,6 +73,9 @@ FAULTS: dict[int, tuple[str, str]] = {
     ),
     56: ("a reader beside a load", "`trips.duckdb` never blocks; a reader of the warehouse is waited for, then named."),
     57: ("taxi zones that are missing or incomplete", "The next load writes them again; `taxi doctor` says so."),
+    89: ("wrong tokens, thirty at a time", "Each waits for itself alone; the right token is let in at once."),
+    90: ("a reject rule that the dataset does not have", "A mistake, which lists the rules it has."),
+    91: ("a restore by digits that begin several versions", "None is restored; all are named."),
 }
 """Number → the fault, and what happens then."""
 
