@@ -12,8 +12,8 @@ from taxi_platform.ingestion.work_folder import work_folder
 from taxi_platform.lake.base import Lake
 from taxi_platform.lake.manifest import RawVersion
 from taxi_platform.lake.months import CleanFooter, LakeMonth
-from taxi_platform.trips.cleaning import Cleaner, CleaningInput, Engine
 from taxi_platform.trips.contract import contract_of
+from taxi_platform.trips.engine import Engine
 from taxi_platform.trips.errors import DamagedFile, LakeError
 from taxi_platform.trips.months import DatasetMonth
 from taxi_platform.trips.report import Report
@@ -53,6 +53,8 @@ def clean(
     `force` cleans again, and publishes a month that is empty or mostly rejected. Raises `LakeError`, `DamagedFile`
     or what the cleaner raises.
     """
+    from taxi_platform.trips.cleaning import Cleaner, CleaningInput
+
     contract = contract_of(dataset_month.dataset)
     rules = contract.check_rules(reject)
     with lake.lock(dataset_month):
