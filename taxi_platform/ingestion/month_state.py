@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from taxi_platform.lake.manifest import SetAside
 from taxi_platform.lake.months import CleanFooter, RawVersion
 from taxi_platform.trips.contract import contract_of
 from taxi_platform.trips.errors import DamagedFile, LakeError
@@ -23,6 +24,7 @@ class Stage(StrEnum):
     REPUBLISHED = "republished"
     DAMAGED = "damaged"
     FAILED = "failed"
+    SET_ASIDE = "set aside"
     PUBLISHED = "published"
     NOT_PUBLISHED = "not published"
     UNKNOWN = "unknown"
@@ -63,6 +65,8 @@ class MonthState:
     """What is not as it was stored, and is made again by a run."""
     compare: bool = False
     """Whether the published file has to be fetched to see whether it has changed."""
+    set_aside: SetAside | None = None
+    """The version that the source offered last, if it looks wrong."""
 
     @property
     def raw(self) -> RawVersion | None:
@@ -75,6 +79,17 @@ class MonthState:
 
     @property
     def stage(self) -> Stage:
+        """A month whose new version is set aside needs a person, unless there is also work on what is current."""
+        stage = self._stage_of_current()
+        is_settled = stage in (Stage.LOADED, Stage.PUBLISHED, Stage.NOT_PUBLISHED, Stage.UNKNOWN)
+        return Stage.SET_ASIDE if self._offers_what_is_set_aside and is_settled else stage
+
+    @property
+    def _offers_what_is_set_aside(self) -> bool:
+        """Whether the source offers nothing newer than what is set aside, as far as it was asked."""
+        return self.set_aside is not None and (self.published is None or self.set_aside.raw.is_of(self.published))
+
+    def _stage_of_current(self) -> Stage:
         if self.problem:
             return Stage.DAMAGED if isinstance(self.problem, DamagedFile) else Stage.FAILED
         if self.damage:
@@ -83,7 +98,7 @@ class MonthState:
             if self.published:
                 return Stage.PUBLISHED
             return Stage.NOT_PUBLISHED if self.source_answered else Stage.UNKNOWN
-        if self.published and not self.raw.is_of(self.published):
+        if self.published and not self.raw.is_of(self.published) and not self._offers_what_is_set_aside:
             return Stage.REPUBLISHED
         if self.clean is None:
             return Stage.RAW

@@ -13,10 +13,11 @@ from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from math import inf
 
-from taxi_platform.ingestion.comparing import must_compare
+from taxi_platform.ingestion.comparing import must_compare_month
 from taxi_platform.ingestion.month_state import MonthState, Stage
 from taxi_platform.ingestion.survey_state import SurveyState
-from taxi_platform.lake.base import Lake
+from taxi_platform.lake.base import NEW, Lake
+from taxi_platform.lake.manifest import Manifest
 from taxi_platform.lake.months import LakeMonth, RawVersion
 from taxi_platform.sources.base import Source
 from taxi_platform.trips.contract import contract_of
@@ -136,30 +137,31 @@ class Survey:
     def _look_at(self, month: Month, ask: Question) -> MonthState:
         """The month in lake and source; runs in a thread of its own."""
         dataset_month = DatasetMonth(self.dataset, month)
-        versions: list[RawVersion] = []
+        manifest = Manifest((), NEW)
         clean = damage = None
         if month in self.months_in_lake:
             lake_month = LakeMonth(self.lake, dataset_month)
             try:
-                versions, _ = lake_month.versions()
-                if versions:
+                manifest = lake_month.manifest()
+                if manifest.current:
                     clean = lake_month.footer()
-                    damage = lake_month.find_damage(versions[-1], clean)
+                    damage = lake_month.find_damage(manifest.current, clean)
             except LakeBusy:
                 raise
             except LakeError as error:
                 return MonthState(dataset_month, reject=self.reject, problem=error)
-        raw = versions[-1] if versions else None
+        raw = manifest.current
         answered, published = self._ask(dataset_month) if ask(month, raw) else (False, None)
         return MonthState(
             dataset_month,
-            tuple(versions),
+            manifest.versions,
             clean,
             published=published,
             source_answered=answered,
             reject=self.reject,
             damage=damage,
-            compare=bool(raw and published and must_compare(raw, published, self._now)),
+            compare=bool(published and must_compare_month(manifest, published, self._now)),
+            set_aside=manifest.pending,
         )
 
     def _ask(self, dataset_month: DatasetMonth) -> tuple[bool, Publication | None]:
