@@ -25,7 +25,7 @@ from taxi_platform.trips.text import printable_lines
 
 if TYPE_CHECKING:
     from taxi_platform.lake.base import StoredObject
-    from taxi_platform.lake.months import RawVersion
+    from taxi_platform.lake.manifest import RawVersion, SetAside
     from taxi_platform.runs.status import MonthStatus, Status
 
 MARKS = {
@@ -35,6 +35,7 @@ MARKS = {
     "outdated": ("!", "yellow"),
     "republished": ("↻", "yellow"),
     "failed": ("✗", "red"),
+    "set aside": ("?", "red"),
     "published": ("+", "cyan"),
     "unknown": ("·", "dim"),
     "not published": ("-", "dim"),
@@ -129,6 +130,10 @@ def print_status(settings: Settings, overview: Status) -> None:
         )
     if settings.home.exists():
         out.print(f"{shutil.disk_usage(settings.home).free / 1e9:,.0f} GB are free at {settings.home}.", soft_wrap=True)
+    for month in overview.months:
+        if month.set_aside:
+            message = f"{month.dataset} {month.month}: a new version looks wrong and is set aside. {month.set_aside}"
+            out.print(message, style="red", markup=False, soft_wrap=True)
     failed = [month for month in overview.months if month.problem]
     for month in failed:
         out.print(f"{month.dataset} {month.month}: {month.problem}", style="red", soft_wrap=True)
@@ -157,8 +162,11 @@ def _print_dataset(dataset: Dataset, months: Sequence[MonthStatus]) -> None:
         out.print(f"  {year} ", marks if of_year else "[dim]nothing in the lake[/]", markup=True)
 
 
-def print_versions(versions: Sequence[RawVersion]) -> None:
-    """A line for each time that a raw file became the current one (UTC); the last line is the current one."""
+def print_versions(versions: Sequence[RawVersion], set_aside: Sequence[SetAside] = ()) -> None:
+    """A line for each time that a raw file became the current one (UTC), the last line being the current one.
+
+    Below them those that were set aside, and why.
+    """
     table = _table("version", "since", numbers=("rows", "bytes"))
     table.add_column(no_wrap=True)
     for raw in versions:
@@ -166,6 +174,14 @@ def print_versions(versions: Sequence[RawVersion]) -> None:
         since = raw.time[:16].replace("T", " ")
         table.add_row(raw.short_sha256, since, f"{raw.rows:,}", f"{raw.size:,}", ", ".join(notes))
     out.print(table if versions else "The lake has no raw file of this month.")
+    for entry in set_aside:
+        raw = entry.raw
+        when = raw.time[:16].replace("T", " ")
+        out.print(
+            f"Set aside: {raw.short_sha256}, {when}, {raw.rows:,} rows, {raw.size:,} bytes. {entry.why}",
+            markup=False,
+            soft_wrap=True,
+        )
 
 
 def print_pruned(files: Sequence[StoredObject], applied: bool) -> None:

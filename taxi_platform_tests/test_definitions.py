@@ -102,6 +102,7 @@ def test_all_checks_are_evaluated_for_the_month_and_the_two_of_counts_block(defi
     result, _ = materialize(definitions, "green_ingest", "2020-04")
     checks = {check.check_name: check for check in result.get_asset_check_evaluations()}
     assert set(checks) == {
+        "no_version_set_aside",
         "rows_accounted_for",
         "table_matches_clean_trips",
         "few_rows_rejected",
@@ -264,3 +265,13 @@ def test_a_resource_can_be_replaced(tmp_path):
     metadata = {e.asset_key.path[-1]: e.materialization.metadata for e in result.get_asset_materialization_events()}
     assert metadata["raw_file"]["rows_read"].value == 300
     assert metadata["raw_file"]["dagster/uri"].value.startswith(folder)
+
+
+def test_loading_the_graph_imports_no_library_that_only_runs_need():
+    """Every run, tick and command loads the graph; pyarrow and numpy alone would take half as long as Dagster."""
+    code = (
+        "import sys, taxi_platform.definitions as d; d.build_definitions(d.load_settings())\n"
+        "print(*{'numpy', 'pandas', 'pyarrow', 'psycopg', 'google', 'apprise'} & set(sys.modules))"
+    )
+    child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert child.stdout.split() == []

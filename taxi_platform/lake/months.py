@@ -10,15 +10,18 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from taxi_platform.lake.base import ANY_VERSION, NEW, Lake, StoredObject
 from taxi_platform.lake.manifest import SHORT, Manifest, RawVersion, SetAside
-from taxi_platform.trips.cleaning import CleaningOutput
 from taxi_platform.trips.errors import Conflict, LakeError, UserError
 from taxi_platform.trips.faults import fault_point
 from taxi_platform.trips.months import DatasetMonth
 from taxi_platform.trips.publication import FetchedFile
 from taxi_platform.trips.report import Report
+
+if TYPE_CHECKING:
+    from taxi_platform.trips.cleaning import CleaningOutput
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ from taxi_platform.ingestion import steps
 from taxi_platform.ingestion.survey import Survey
 from taxi_platform.lake.months import LakeMonth
 from taxi_platform.sources.sample.source import SampleSource
-from taxi_platform.trips.cleaning import Cleaner, CleaningInput, Engine
+from taxi_platform.trips.cleaning import Cleaner, CleaningInput
+from taxi_platform.trips.engine import Engine
 from taxi_platform.trips.errors import Conflict, LakeError, UserError
 from taxi_platform.trips.months import DatasetMonth
 from taxi_platform.warehouse import open_warehouse

@@ -81,6 +81,13 @@ FAULTS: dict[int, tuple[str, str]] = {
     ),
     93: ("a terminal in ASCII or Latin-1", "What it lacks is printed in ASCII."),
     91: ("a restore by digits that begin several versions", "None is restored; all are named."),
+    58: ("a new version of a month that lost its rows", "It is set aside; the month stays until a person accepts it."),
+    59: ("another dataset's file, or one of another time", "Its columns or its count give it away; it is set aside."),
+    60: ("a file of another month", "Its pick-ups give it away when it is cleaned; it is set aside."),
+    61: (
+        "a file set aside that is right or returns",
+        "`taxi accept` loads it; it is not fetched or judged again.",
+    ),
 }
 """Number → the fault, and what happens then."""
 
