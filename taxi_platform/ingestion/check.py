@@ -18,13 +18,10 @@ from taxi_platform.warehouse.fingerprint import parquet_fingerprint
 @retry_on_conflict
 def check_accounted_for(lake: Lake, dataset_month: DatasetMonth) -> tuple[int, int, int]:
     """Rows read, clean and rejected, each from where it is stored; raises `IntegrityError` if they do not add up."""
-    import pyarrow.parquet as pq
-
     with open_clean_month(lake, dataset_month) as (month, footer, _):
         versions = month.manifest().versions
         read = next((raw.rows for raw in reversed(versions) if raw.sha256 == footer.raw_sha256), None)
-        with lake.open(month.rejected_key(footer.file_version)) as file:
-            rejected = pq.read_metadata(file).num_rows
+        rejected = month.rejected_rows(footer.file_version)
     if read is None or read != footer.rows + rejected:
         raise IntegrityError(
             f"{dataset_month}: {read} rows were read, but {footer.rows} are clean and {rejected} rejected.",
@@ -55,7 +52,7 @@ def check_table(lake: Lake, warehouse: Warehouse, dataset_month: DatasetMonth, h
                 "The run that cleaned the month should load it; otherwise materialize "
                 f"{dataset_month.dataset}/trips again.",
             )
-        with work_folder(home, dataset_month) as folder, lake.local_copy(month.clean_key, folder) as path:
+        with work_folder(home, dataset_month) as folder, month.clean_copy(footer.file_version, folder) as path:
             expected = parquet_fingerprint(trips.columns, path)
         arrived = warehouse.fingerprint(trips, dataset_month)
         check_arrived(trips, expected, arrived)

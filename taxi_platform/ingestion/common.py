@@ -9,7 +9,8 @@ from typing import TypeVar
 from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random
 
 from taxi_platform.lake.base import Lake
-from taxi_platform.lake.months import CleanFooter, LakeMonth, cleaned_by_another_run
+from taxi_platform.lake.clean_month import CleanFooter, cleaned_by_another_run
+from taxi_platform.lake.months import LakeMonth
 from taxi_platform.trips.errors import Conflict, IntegrityError, LakeError, TaxiError, WarehouseError
 from taxi_platform.trips.months import DatasetMonth
 from taxi_platform.trips.report import Report
@@ -55,7 +56,8 @@ def open_clean_month(lake: Lake, dataset_month: DatasetMonth) -> Iterator[tuple[
         except (LakeError, WarehouseError, IntegrityError) as error:
             problem = error
         after = month.footer()
-        if after is None or after.file_version != footer.file_version:
+        # The same version may be cleaned again by force, or because it was damaged.
+        if after is None or after.file_version != footer.file_version or (problem and after != footer):
             raise cleaned_by_another_run(dataset_month)
         if problem:
             raise problem

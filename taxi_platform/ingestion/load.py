@@ -79,8 +79,8 @@ def _replace_month(warehouse: Warehouse, month: LakeMonth, version: str, home: P
     lake, clean_key, rejected_key = month.lake, month.clean_key, month.rejected_key(version)
     with (
         work_folder(home, month.dataset_month) as folder,
-        lake.local_copy(clean_key, folder) as trips,
-        lake.local_copy(rejected_key, folder) as rejected,
+        month.clean_copy(version, folder) as trips,
+        month.rejected_copy(version, folder) as rejected,
     ):
         uris = lake.uri(clean_key), lake.uri(rejected_key)
         return warehouse.replace_month(CleanFiles(month.dataset_month, version, trips, rejected, *uris))
