@@ -30,7 +30,7 @@ def cli() -> None:
     """
 
 
-for command in (cli_ingest.demo, cli_ingest.ingest, cli_ingest.restore):
+for command in (cli_ingest.demo, cli_ingest.ingest, cli_ingest.restore, cli_ingest.accept):
     cli.add_command(command)
 
 
@@ -40,14 +40,15 @@ for command in (cli_ingest.demo, cli_ingest.ingest, cli_ingest.restore):
 def versions(dataset: str, month: str) -> None:
     """List the raw files of a month in the lake.
 
-    The last line is the current version; the lines above are the earlier ones, in order.
+    The last line of the table is the current version; the lines above are the earlier ones, in order. Below are those
+    that look wrong and were set aside.
     """
     from taxi_platform.lake import open_lake
     from taxi_platform.lake.months import LakeMonth
 
     lake = open_lake(load_settings().lake_url)
-    raw_versions, _ = LakeMonth(lake, DatasetMonth.parse(dataset, month)).versions()
-    print_versions(raw_versions)
+    manifest = LakeMonth(lake, DatasetMonth.parse(dataset, month)).manifest()
+    print_versions(manifest.versions, manifest.set_aside)
 
 
 @cli.command()

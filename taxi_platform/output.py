@@ -16,11 +16,12 @@ from rich.table import Table
 
 from taxi_platform.runs.result import UNFINISHED, IngestStatus, MonthResult
 from taxi_platform.settings import Settings
+from taxi_platform.trips.contract import contract_of
 from taxi_platform.trips.months import Dataset, DatasetMonth
 
 if TYPE_CHECKING:
     from taxi_platform.lake.base import StoredObject
-    from taxi_platform.lake.months import RawVersion
+    from taxi_platform.lake.manifest import RawVersion, SetAside
     from taxi_platform.runs.status import MonthStatus, Status
 
 MARKS = {
@@ -30,6 +31,7 @@ MARKS = {
     "outdated": ("!", "yellow"),
     "republished": ("↻", "yellow"),
     "failed": ("✗", "red"),
+    "set aside": ("?", "red"),
     "published": ("+", "cyan"),
     "unknown": ("·", "dim"),
     "not published": ("-", "dim"),
@@ -40,8 +42,8 @@ errors = Console(stderr=True, highlight=False, markup=False)
 out = Console(highlight=False)
 
 
-def print_table(results: Sequence[MonthResult], flags: Sequence[str] = ()) -> None:
-    """A line for each month that was begun, what went wrong, and the commands, with `flags`, that finish the rest."""
+def print_table(results: Sequence[MonthResult], force: bool = False, reject: Sequence[str] = ()) -> None:
+    """A line for each month that was begun, what went wrong, and the commands, with the flags, that finish the rest."""
     table = _table("dataset", "month", "status", numbers=("rows read", "clean", "rejected", "in table", "seconds"))
     begun = [result for result in results if result.status != IngestStatus.NOT_BEGUN]
     for result in begun:
@@ -57,7 +59,7 @@ def print_table(results: Sequence[MonthResult], flags: Sequence[str] = ()) -> No
             message = f"{result.dataset_month}: {result.problem}{_expected(result)}"
             errors.print(message, style=style, markup=False, soft_wrap=True)
     if unfinished := [result.dataset_month for result in results if result.status in UNFINISHED]:
-        commands = _commands(unfinished, flags)
+        commands = _commands(unfinished, force, reject)
         errors.print("Finish the remaining months with:", *commands, sep="\n", markup=False, soft_wrap=True)
 
 
@@ -97,6 +99,10 @@ def print_status(settings: Settings, overview: Status) -> None:
         )
     if settings.home.exists():
         out.print(f"{shutil.disk_usage(settings.home).free / 1e9:,.0f} GB are free at {settings.home}.", soft_wrap=True)
+    for month in overview.months:
+        if month.set_aside:
+            message = f"{month.dataset} {month.month}: a new version looks wrong and is set aside. {month.set_aside}"
+            out.print(message, style="red", markup=False, soft_wrap=True)
     failed = [month for month in overview.months if month.problem]
     for month in failed:
         out.print(f"{month.dataset} {month.month}: {month.problem}", style="red", markup=False, soft_wrap=True)
@@ -124,8 +130,11 @@ def _print_dataset(dataset: Dataset, months: Sequence[MonthStatus]) -> None:
         out.print(f"  {year} ", marks if of_year else "[dim]nothing in the lake[/]")
 
 
-def print_versions(versions: Sequence[RawVersion]) -> None:
-    """A line for each time that a raw file became the current one (UTC); the last line is the current one."""
+def print_versions(versions: Sequence[RawVersion], set_aside: Sequence[SetAside] = ()) -> None:
+    """A line for each time that a raw file became the current one (UTC), the last line being the current one.
+
+    Below them those that were set aside, and why.
+    """
     table = _table("version", "since", numbers=("rows", "bytes"))
     table.add_column(no_wrap=True)
     for raw in versions:
@@ -133,6 +142,14 @@ def print_versions(versions: Sequence[RawVersion]) -> None:
         since = raw.time[:16].replace("T", " ")
         table.add_row(raw.short_sha256, since, f"{raw.rows:,}", f"{raw.size:,}", ", ".join(notes))
     out.print(table if versions else "The lake has no raw file of this month.")
+    for entry in set_aside:
+        raw = entry.raw
+        when = raw.time[:16].replace("T", " ")
+        out.print(
+            f"Set aside: {raw.short_sha256}, {when}, {raw.rows:,} rows, {raw.size:,} bytes. {entry.why}",
+            markup=False,
+            soft_wrap=True,
+        )
 
 
 def print_pruned(files: Sequence[StoredObject], applied: bool) -> None:
@@ -156,16 +173,21 @@ def _mark(mark: str, style: str) -> str:
     return f"[{style}]{mark}[/]"
 
 
-def _commands(dataset_months: Sequence[DatasetMonth], flags: Sequence[str] = ()) -> list[str]:
+def _commands(dataset_months: Sequence[DatasetMonth], force: bool = False, reject: Sequence[str] = ()) -> list[str]:
     """The commands that ingest these months, as they can be typed here: with the path of `taxi` if PATH lacks it."""
     path = sys.argv[0]
     on_path = Path(shutil.which("taxi") or "").resolve() == Path(path).resolve()
     taxi = "taxi" if on_path else shlex.quote(path)
-    return ["  " + " ".join([taxi, "ingest", span, *flags]) for span in _spans(dataset_months)]
+    commands = []
+    for dataset, span in _spans(dataset_months):
+        rules = contract_of(dataset).own_rules(reject)
+        flags = [*(["--force"] if force else []), *(["--reject", ",".join(rules)] if rules else [])]
+        commands.append("  " + " ".join([taxi, "ingest", span, *flags]))
+    return commands
 
 
-def _spans(dataset_months: Sequence[DatasetMonth]) -> list[str]:
-    """The arguments of the command line, such as `green 2020-04 2020-06`: neighbouring months as one range."""
+def _spans(dataset_months: Sequence[DatasetMonth]) -> list[tuple[Dataset, str]]:
+    """Datasets, and arguments such as `green 2020-04 2020-06`: neighbouring months as one range."""
     spans: list[list[DatasetMonth]] = []
     for dataset_month in sorted(dataset_months):
         previous = spans[-1][-1] if spans else None
@@ -173,7 +195,7 @@ def _spans(dataset_months: Sequence[DatasetMonth]) -> list[str]:
             spans[-1].append(dataset_month)
         else:
             spans.append([dataset_month])
-    return [str(span[0]) if len(span) == 1 else f"{span[0]} {span[-1].month}" for span in spans]
+    return [(span[0].dataset, str(span[0]) if len(span) == 1 else f"{span[0]} {span[-1].month}") for span in spans]
 
 
 def print_places(settings: Settings) -> None:

@@ -87,6 +87,7 @@ def test_a_month_that_is_not_published_is_one_sentence_and_status_three(tmp_path
         (("ingest", "green", "2020-05", "2020-04"), "first month first"),
         (("ingest", "green", "2999-01"), "future"),
         (("ingest", "green", "2020-04", "--reject", "ugly"), "zero_passengers"),
+        (("ingest", "fhv", "2020-04", "--reject", "zero_passengers"), "rule of fhv. Choose from dropoff_before_pickup"),
         (("dance",), "dance"),
     ],
 )

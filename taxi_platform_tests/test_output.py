@@ -66,7 +66,8 @@ def test_all_that_is_left_is_repeated_with_its_flags_and_only_what_was_begun_is_
     ]
     print_table(
         [*months, *(result(f"2020-{n:02}", IngestStatus.NOT_BEGUN) for n in (3, 6, 7))],
-        ["--force", "--reject", "zero_distance"],
+        force=True,
+        reject=["zero_distance"],
     )
     printed, wrong = capsys.readouterr()
     assert [line.split()[1] for line in printed.splitlines()[1:]] == ["2020-01", "2020-02", "2020-05"]
@@ -75,6 +76,15 @@ def test_all_that_is_left_is_repeated_with_its_flags_and_only_what_was_begun_is_
         "Finish the remaining months with:",
         "  .venv/bin/taxi ingest green 2020-02 2020-03 --force --reject zero_distance",
         "  .venv/bin/taxi ingest green 2020-05 2020-07 --force --reject zero_distance",
+    ]
+
+
+def test_a_dataset_is_repeated_with_the_rules_it_has(capsys):
+    fhv = MonthResult(DatasetMonth.parse("fhv", "2020-03"), IngestStatus.NOT_BEGUN)
+    print_table([result("2020-02", "not begun"), fhv], reject=["over_24_hours", "zero_distance"])
+    assert capsys.readouterr().err.splitlines()[1:] == [
+        "  .venv/bin/taxi ingest fhv 2020-03 --reject over_24_hours",
+        "  .venv/bin/taxi ingest green 2020-02 --reject over_24_hours,zero_distance",
     ]
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import dagster as dg
 
 from taxi_platform.assets.attributes import asset_key
+from taxi_platform.assets.names import SET_ASIDE_CHECK
 from taxi_platform.assets.partitions import dataset_month, monthly_partitions
 from taxi_platform.assets.resources import LakeResource, WarehouseResource
 from taxi_platform.ingestion import steps
@@ -137,6 +138,39 @@ def rows_accounted_for(dataset: Dataset) -> dg.AssetChecksDefinition:
             return dg.AssetCheckResult(passed=False, description=str(error))
         counts = {"rows_read": read, "rows_clean": clean, "rows_rejected": rejected}
         return dg.AssetCheckResult(passed=True, description=f"{read:,} = {clean:,} + {rejected:,}", metadata=counts)
+
+    return check
+
+
+def no_version_set_aside(dataset: Dataset) -> dg.AssetChecksDefinition:
+    """It comes after cleaning, which finds the pick-ups outside of the month, and warns: the month is right."""
+
+    @dg.asset_check(
+        asset=asset_key(dataset, "raw_file"),
+        name=SET_ASIDE_CHECK,
+        additional_deps=[asset_key(dataset, "clean_trips")],
+        partitions_def=monthly_partitions(dataset),
+        description="The source's version of the month did not look wrong, so that it was not set aside.",
+    )
+    def check(context: dg.AssetCheckExecutionContext, lake: LakeResource) -> dg.AssetCheckResult:
+        month = dataset_month(context, dataset)
+        try:
+            entry = steps.version_set_aside(lake.open(), month)
+        except TaxiError as error:
+            return dg.AssetCheckResult(passed=False, description=str(error))
+        if entry is None:
+            return dg.AssetCheckResult(passed=True, description="The current version is the source's.")
+        return dg.AssetCheckResult(
+            passed=False,
+            severity=dg.AssetCheckSeverity.WARN,
+            description=steps.stays_as_it_was(entry, month),
+            metadata={
+                "version": entry.raw.short_sha256,
+                "reasons": entry.why,
+                "set_aside_at": entry.raw.time,
+                "remedy": steps.accept_command(entry, month),
+            },
+        )
 
     return check
 

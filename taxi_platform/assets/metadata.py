@@ -38,6 +38,8 @@ def raw_metadata(fetched: Fetched, seconds: float) -> Metadata:
     if previous and previous.sha256 != raw.sha256:
         metadata["rows_before"] = previous.rows
         metadata["rows_difference"] = raw.rows - previous.rows
+    if fetched.set_aside:
+        metadata["set_aside"] = fetched.set_aside.raw.short_sha256
     if fetched.warning:
         metadata["warning"] = fetched.warning
     return metadata

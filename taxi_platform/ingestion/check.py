@@ -6,6 +6,8 @@ from pathlib import Path
 
 from taxi_platform.ingestion.common import month_files, open_clean_month, retry_on_conflict
 from taxi_platform.lake.base import Lake
+from taxi_platform.lake.manifest import SetAside
+from taxi_platform.lake.months import LakeMonth
 from taxi_platform.trips.errors import IntegrityError
 from taxi_platform.trips.months import DatasetMonth
 from taxi_platform.warehouse.base import LoadResult, Warehouse
@@ -27,6 +29,11 @@ def check_accounted_for(lake: Lake, dataset_month: DatasetMonth) -> tuple[int, i
             "Materialize the month again with force.",
         )
     return read, footer.rows, rejected
+
+
+def version_set_aside(lake: Lake, dataset_month: DatasetMonth) -> SetAside | None:
+    """The version that the source offered last, if it is set aside."""
+    return LakeMonth(lake, dataset_month).manifest().pending
 
 
 @retry_on_conflict

@@ -14,9 +14,10 @@ from datetime import UTC, date, datetime, timedelta
 from enum import StrEnum
 from math import inf
 
-from taxi_platform.ingestion.comparing import must_compare
+from taxi_platform.ingestion.comparing import must_compare_month
 from taxi_platform.ingestion.survey_state import SurveyState
-from taxi_platform.lake.base import Lake
+from taxi_platform.lake.base import NEW, Lake
+from taxi_platform.lake.manifest import Manifest, SetAside
 from taxi_platform.lake.months import CleanFooter, LakeMonth, RawVersion
 from taxi_platform.sources.base import Source
 from taxi_platform.trips.contract import contract_of
@@ -51,6 +52,7 @@ class Stage(StrEnum):
     OUTDATED = "outdated"
     REPUBLISHED = "republished"
     FAILED = "failed"
+    SET_ASIDE = "set aside"
     PUBLISHED = "published"
     NOT_PUBLISHED = "not published"
     UNKNOWN = "unknown"
@@ -88,6 +90,8 @@ class MonthState:
     """Why the month's files in the lake cannot be judged."""
     compare: bool = False
     """Whether the published file has to be fetched to see whether it has changed."""
+    set_aside: SetAside | None = None
+    """The version that the source offered last, if it looks wrong."""
 
     @property
     def raw(self) -> RawVersion | None:
@@ -100,13 +104,24 @@ class MonthState:
 
     @property
     def stage(self) -> Stage:
+        """A month whose new version is set aside needs a person, unless there is also work on what is current."""
+        stage = self._stage_of_current()
+        is_settled = stage in (Stage.LOADED, Stage.PUBLISHED, Stage.NOT_PUBLISHED, Stage.UNKNOWN)
+        return Stage.SET_ASIDE if self._offers_what_is_set_aside and is_settled else stage
+
+    @property
+    def _offers_what_is_set_aside(self) -> bool:
+        """Whether the source offers nothing newer than what is set aside, as far as it was asked."""
+        return self.set_aside is not None and (self.published is None or self.set_aside.raw.is_of(self.published))
+
+    def _stage_of_current(self) -> Stage:
         if self.problem:
             return Stage.FAILED
         if self.raw is None:
             if self.published:
                 return Stage.PUBLISHED
             return Stage.NOT_PUBLISHED if self.source_answered else Stage.UNKNOWN
-        if self.published and not self.raw.is_of(self.published):
+        if self.published and not self.raw.is_of(self.published) and not self._offers_what_is_set_aside:
             return Stage.REPUBLISHED
         if self.clean is None:
             return Stage.RAW
@@ -158,7 +173,7 @@ class Survey:
         seconds: float = inf,
     ) -> None:
         self.source, self.lake, self.warehouse, self.dataset = source, lake, warehouse, dataset
-        self.reject = contract_of(dataset).check_rules(reject)
+        self.reject = contract_of(dataset).own_rules(reject)
         self.state = state
         self.seconds = seconds
         self.source_problem: SourceUnavailable | SourceRefused | None = None
@@ -215,27 +230,28 @@ class Survey:
     def _look_at(self, month: Month, ask: Question) -> MonthState:
         """The month in lake and source; runs in a thread of its own."""
         dataset_month = DatasetMonth(self.dataset, month)
-        versions: list[RawVersion] = []
+        manifest = Manifest((), NEW)
         clean = None
         if month in self.months_in_lake:
             lake_month = LakeMonth(self.lake, dataset_month)
             try:
-                versions, _ = lake_month.versions()
-                clean = lake_month.footer() if versions else None
+                manifest = lake_month.manifest()
+                clean = lake_month.footer() if manifest.versions else None
             except LakeBusy:
                 raise
             except LakeError as error:
                 return MonthState(dataset_month, reject=self.reject, problem=error)
-        raw = versions[-1] if versions else None
+        raw = manifest.current
         answered, published = self._ask(dataset_month) if ask(month, raw) else (False, None)
         return MonthState(
             dataset_month,
-            tuple(versions),
+            manifest.versions,
             clean,
             published=published,
             source_answered=answered,
             reject=self.reject,
-            compare=bool(raw and published and must_compare(raw, published, self._now)),
+            compare=bool(published and must_compare_month(manifest, published, self._now)),
+            set_aside=manifest.pending,
         )
 
     def _ask(self, dataset_month: DatasetMonth) -> tuple[bool, Publication | None]:

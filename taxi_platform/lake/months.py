@@ -7,18 +7,21 @@ belongs to it. Nothing here knows which lake it is.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from taxi_platform.lake.base import ANY_VERSION, NEW, Lake, StoredObject
-from taxi_platform.lake.manifest import SHORT, Manifest, RawVersion
-from taxi_platform.trips.cleaning import CleaningOutput
+from taxi_platform.lake.manifest import SHORT, Manifest, RawVersion, SetAside
 from taxi_platform.trips.errors import Conflict, LakeError, UserError
 from taxi_platform.trips.faults import fault_point
 from taxi_platform.trips.months import DatasetMonth
 from taxi_platform.trips.publication import FetchedFile
 from taxi_platform.trips.report import Report
+
+if TYPE_CHECKING:
+    from taxi_platform.trips.cleaning import CleaningOutput
 
 
 @dataclass(frozen=True)
@@ -89,23 +92,65 @@ class LakeMonth:
         updated = (manifest or self.manifest()).with_fetched(raw)
         current = updated.versions[-1]
         if current.key == raw.key:
-            stored = self.lake.stat(raw.key)
-            if stored is None or stored.size != raw.size:
-                self.lake.upload(raw.key, fetched.path, ANY_VERSION)
+            self._upload_raw(raw, fetched)
         fault_point("raw_uploaded")
-        self._write_manifest(updated)
+        self.write_manifest(updated)
         fault_point("manifest_written")
         return current
+
+    def set_aside(self, fetched: FetchedFile, manifest: Manifest, reasons: Sequence[str]) -> SetAside:
+        """Store a fetched file that looks wrong permanently, and list it without making it the current one."""
+        raw = RawVersion.of(fetched, self.raw_prefix)
+        self._upload_raw(raw, fetched)
+        fault_point("raw_uploaded")
+        updated = manifest.with_set_aside(raw, reasons)
+        self.write_manifest(updated)
+        fault_point("manifest_written")
+        return updated.set_aside[-1]
+
+    def _upload_raw(self, raw: RawVersion, fetched: FetchedFile) -> None:
+        stored = self.lake.stat(raw.key)
+        if stored is None or stored.size != raw.size:
+            self.lake.upload(raw.key, fetched.path, ANY_VERSION)
+
+    def accept(self, version: str | None = None) -> RawVersion:
+        """Make a file current that was set aside: the latest, or the one whose sha256 begins with `version`.
+
+        It is not judged again. Raises `UserError` if there is no such version, `LakeError` if its file is missing.
+        """
+        with self.lake.lock(self.dataset_month):
+            manifest = self.manifest()
+            named = [entry for entry in manifest.set_aside if version and entry.raw.sha256.startswith(version)]
+            candidates = named if version else [entry for entry in manifest.set_aside if entry.pending]
+            if len(candidates) != 1:
+                wanted = f"Version {version}" if version else "No version"
+                state = "is ambiguous" if candidates else "is not set aside" if version else "is set aside"
+                problem = f"{wanted} of {self.dataset_month} {state}."
+                raise UserError(problem, f"taxi versions {self.dataset_month} lists the versions.")
+            if self.lake.stat(candidates[0].raw.key) is None:
+                uri = self.lake.uri(candidates[0].raw.key)
+                raise LakeError(f"{uri} is missing.", f"Fetch it again: taxi ingest {self.dataset_month} --force.")
+            accepted = manifest.with_accepted(candidates[0])
+            self.write_manifest(accepted)
+            return accepted.versions[-1]
 
     def restore(self, version: str | None = None) -> RawVersion:
         """Make an older raw file current again: the previous one, or the one whose sha256 begins with `version`.
 
         What the source offers at that time is not fetched again; only new content is. Raises `UserError` if
-        there is no such file, if it is already current, or if the month was already restored and no version is named.
+        there is no such file or more than one, if it is already current, or if the month was already restored and no
+        version is named.
         """
         with self.lake.lock(self.dataset_month):
             manifest = self.manifest()
             current = manifest.current
+            matching = manifest.files_named(version or "none")
+            if len(matching) > 1:
+                raise UserError(
+                    f"{version} is the beginning of {len(matching)} versions of {self.dataset_month}: "
+                    f"{', '.join(sha256[:SHORT] for sha256 in matching)}.",
+                    "Give more digits of the one to restore.",
+                )
             if current and current.instead_of and not version:
                 raise UserError(
                     f"{self.dataset_month} was already restored to version {current.short_sha256}.",
@@ -124,26 +169,27 @@ class LakeMonth:
                     f"taxi versions {self.dataset_month} lists the versions.",
                 )
             restored = manifest.with_restored(candidates[0])
-            self._write_manifest(restored)
+            self.write_manifest(restored)
             return restored.versions[-1]
 
     def prune(self, keep: int, apply: bool) -> list[StoredObject]:
         """Find raw files older than the newest `keep`, and those of killed runs; delete them if `apply`.
 
-        The current file and the one that the clean file was made from always stay. The manifest is written before a
-        file is deleted, so a run killed in between leaves a file that the next one finds. Without a manifest nothing
-        is deleted.
+        The current file, the one that the clean file was made from, and one that is set aside now always stay. The
+        manifest is written before a file is deleted, so a run killed in between leaves a file that the next one finds.
+        Without a manifest nothing is deleted.
         """
         with self.lake.lock(self.dataset_month) if apply else nullcontext():
             manifest = self.manifest()
-            if not manifest.versions:
+            if not manifest.versions and not manifest.set_aside:
                 return []
             footer = self.footer()
             staying = manifest.newest_files(keep) | ({footer.raw_sha256} if footer else set())
             pruned = manifest.only(staying)
-            removable = list(self._raw_files_except({raw.key for raw in pruned.versions}))
+            listed = {raw.key for raw in (*pruned.versions, *(entry.raw for entry in pruned.set_aside))}
+            removable = list(self._raw_files_except(listed))
             if apply and pruned != manifest:
-                self._write_manifest(pruned)
+                self.write_manifest(pruned)
             if apply:
                 for file in removable:
                     self.lake.delete(file.key, file.version)
@@ -156,7 +202,7 @@ class LakeMonth:
             if key not in keys and ours.fullmatch(key) and (stored := self.lake.stat(key)):
                 yield stored
 
-    def _write_manifest(self, manifest: Manifest) -> None:
+    def write_manifest(self, manifest: Manifest) -> None:
         """Replace the manifest; raises `Conflict` if it changed since it was read."""
         self.lake.write(self.manifest_key, manifest.to_json().encode(), manifest.object_version)
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import groupby
 from typing import Any
 
 import tenacity
 
 from taxi_platform.ingestion.comparing import COMPARE_EVERY
+from taxi_platform.ingestion.judging import accept_command
 from taxi_platform.ingestion.survey import MONTHS_AT_ONCE, MonthState, Stage, Survey, ask_always, ask_never
 from taxi_platform.lake import open_lake
 from taxi_platform.lake.months import LakeMonth
@@ -52,6 +53,8 @@ class MonthStatus:
     raw_versions: int = 0
     file_version: str | None = None
     problem: str | None = None
+    set_aside: str | None = None
+    """Why the source's version looks wrong and was set aside, and the command that accepts it."""
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -117,8 +120,10 @@ class _Describer:
     failures: Mapping[DatasetMonth, str]
 
     def month(self, state: MonthState) -> MonthStatus:
+        entry = state.set_aside
+        set_aside = f"{entry.why} If it is right: {accept_command(entry, state.dataset_month)}" if entry else None
         try:
-            return self._month(state)
+            return replace(self._month(state), set_aside=set_aside)
         except LakeBusy:
             raise
         except LakeError as error:
@@ -147,7 +152,7 @@ class _Describer:
         if state.problem:
             return Stage.FAILED, str(state.problem)
         failure = self.failures.get(state.dataset_month)
-        if failure and state.stage not in (Stage.LOADED, Stage.NOT_PUBLISHED):
+        if failure and state.stage not in (Stage.LOADED, Stage.NOT_PUBLISHED, Stage.SET_ASIDE):
             return Stage.FAILED, failure
         return state.stage, None
 

@@ -7,7 +7,6 @@ account for every line, or rules that reject need line numbers, the careful read
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ import pyarrow.parquet as pq
 from taxi_platform.trips import csv_reading, typed_scan
 from taxi_platform.trips.casting import SourceColumn, literal, rule_sql, select_canonical
 from taxi_platform.trips.contract import EXTRA, PROVENANCE, REJECTED_COLUMNS, Column, Contract, contract_of
+from taxi_platform.trips.engine import Engine
 from taxi_platform.trips.errors import IntegrityError, LakeError, NotData, TooManyRejected
 from taxi_platform.trips.formats import SNIFFED_BYTES, Format, sniff
 from taxi_platform.trips.months import DatasetMonth
@@ -30,14 +30,6 @@ PARQUET_OPTIONS = "FORMAT parquet, COMPRESSION snappy, ROW_GROUP_SIZE 122880"
 
 MAX_REJECTED_SHARE = 0.5
 NOTHING_REJECTED = f"SELECT {', '.join(f'CAST(NULL AS {c.duckdb_type}) AS {c.name}' for c in REJECTED_COLUMNS)} LIMIT 0"
-
-
-@dataclass(frozen=True)
-class Engine:
-    """What the cleaning engine may use: memory in DuckDB's notation (`512MB`), and threads."""
-
-    memory_limit: str = "512MB"
-    threads: int = os.cpu_count() or 1
 
 
 @dataclass(frozen=True)

@@ -116,11 +116,12 @@ class Contract:
         return ColumnMapping(sources, tuple(unknown), missing)
 
     def check_rules(self, rules: Sequence[str]) -> tuple[str, ...]:
-        """The rules that this dataset has, sorted; raises `UserError` for a rule that no dataset has."""
-        for rule in rules:
-            if rule not in all_rules():
-                raise UserError(f"{rule!r} is not a suspicious rule.", f"Choose from {', '.join(all_rules())}.")
-        return tuple(sorted({rule for rule in rules if rule in self.suspicious}))
+        """The rules, sorted; raises `UserError` for one that this dataset does not have."""
+        return check_rules([self], rules)
+
+    def own_rules(self, rules: Sequence[str]) -> tuple[str, ...]:
+        """Those of the rules that this dataset has, sorted: TAXI_REJECT names rules for several datasets."""
+        return tuple(sorted(self.suspicious.keys() & set(rules)))
 
     def file_version(self, raw_sha256: str, reject: Sequence[str] = ()) -> str:
         """Identity of a cleaned month: 12 hex digits hashed from raw content, contract version and reject rules."""
@@ -158,6 +159,17 @@ def parse_contract(dataset: Dataset, text: str) -> Contract:
         ignored=tuple(document["ignored"]),
         version=_digest(versioned),
     )
+
+
+def check_rules(contracts: Sequence[Contract], rules: Sequence[str]) -> tuple[str, ...]:
+    """The rules, sorted; raises `UserError`, listing what there is, for one that none of the contracts has."""
+    known = dict.fromkeys(rule for contract in contracts for rule in contract.suspicious)
+    for rule in rules:
+        if rule not in known:
+            names = ", ".join(contract.dataset for contract in contracts)
+            problem = f"{rule!r} is not a suspicious rule of {names}."
+            raise UserError(problem, f"Choose from {', '.join(known)}.")
+    return tuple(sorted(set(rules)))
 
 
 @cache

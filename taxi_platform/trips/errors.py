@@ -51,6 +51,10 @@ class TooManyRejected(TaxiError):
     """More than half of the rows would be rejected: the file or the contract is wrong."""
 
 
+class LooksWrong(TaxiError):
+    """The only version of a month is not one that the month can have: it is set aside, and nothing is published."""
+
+
 class IntegrityError(TaxiError):
     """Counts or contents that must be equal are not."""
 

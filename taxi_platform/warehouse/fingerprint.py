@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
-import pyarrow.parquet as pq
 
 from taxi_platform.trips.casting import literal
 from taxi_platform.trips.contract import Column
@@ -57,6 +56,8 @@ def parquet_fingerprint(dialect: Dialect, groups: Sequence[Sequence[Column]], pa
 
 def check_file_types(table: str, columns: Sequence[Column], path: Path) -> None:
     """Raise `IntegrityError` if a Parquet file has other types than the contract: no load converts values."""
+    import pyarrow.parquet as pq
+
     types = {field.name: str(field.type) for field in pq.read_schema(path)}
     for column in columns:
         actual, expected = types.get(column.name, "missing"), column.column_type.arrow

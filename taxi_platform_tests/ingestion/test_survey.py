@@ -19,7 +19,7 @@ from taxi_platform.lake.months import LakeMonth
 from taxi_platform.sources import open_source
 from taxi_platform.sources.base import Source
 from taxi_platform.sources.sample.source import SampleSource
-from taxi_platform.trips.cleaning import Engine
+from taxi_platform.trips.engine import Engine
 from taxi_platform.trips.errors import LakeError
 from taxi_platform.trips.months import Dataset, DatasetMonth, Month
 from taxi_platform.trips.publication import Publication

@@ -81,6 +81,16 @@ FAULTS: dict[int, tuple[str, str]] = {
         "a table replaced by another version while it is compared",
         "The comparison starts over, and says which version is there; it never calls that damage.",
     ),
+    89: ("wrong tokens, thirty at a time", "Each waits for itself alone; the right token is let in at once."),
+    90: ("a reject rule that the dataset does not have", "A mistake, which lists the rules it has."),
+    91: ("a restore by digits that begin several versions", "None is restored; all are named."),
+    58: ("a new version of a month that lost its rows", "It is set aside; the month stays until a person accepts it."),
+    59: ("another dataset's file, or one of another time", "Its columns or its count give it away; it is set aside."),
+    60: ("a file of another month", "Its pick-ups give it away when it is cleaned; it is set aside."),
+    61: (
+        "a file set aside that is right or returns",
+        "`taxi accept` loads it; it is not fetched or judged again.",
+    ),
 }
 """Number → the fault, and what happens then."""
 

@@ -7,7 +7,7 @@ import pytest
 from taxi_platform.ingestion import steps
 from taxi_platform.lake import open_lake
 from taxi_platform.sources import open_source
-from taxi_platform.trips.cleaning import Engine
+from taxi_platform.trips.engine import Engine
 from taxi_platform.trips.months import DatasetMonth
 from taxi_platform.warehouse import open_warehouse
 from taxi_platform_tests.support.system import shared_file

@@ -12,7 +12,7 @@ from taxi_platform.ingestion import steps
 from taxi_platform.ingestion.load import zones_are_loaded
 from taxi_platform.lake import open_lake
 from taxi_platform.sources import open_source
-from taxi_platform.trips.cleaning import Engine
+from taxi_platform.trips.engine import Engine
 from taxi_platform.trips.errors import IntegrityError, WarehouseError
 from taxi_platform.trips.known import taxi_zones
 from taxi_platform.trips.months import Dataset, DatasetMonth, Month

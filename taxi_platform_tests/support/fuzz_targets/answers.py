@@ -14,7 +14,7 @@ from taxi_platform.ingestion import steps
 from taxi_platform.lake.local import LocalLake
 from taxi_platform.lake.months import LakeMonth
 from taxi_platform.sources.http import HttpSource
-from taxi_platform.trips.cleaning import Engine
+from taxi_platform.trips.engine import Engine
 from taxi_platform.trips.errors import TaxiError
 from taxi_platform.trips.months import DatasetMonth
 from taxi_platform_tests.support.cleaning_cases import TRIP, green
