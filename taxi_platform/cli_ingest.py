@@ -95,6 +95,7 @@ def ingest(
       taxi ingest yellow 2023-01 2023-12 --reject zero_passengers
     """
     settings = checked_settings()
+    skipped = False
     datasets = [Dataset.parse(dataset)] if dataset else settings.datasets
     rules = check_rules([contract_of(chosen) for chosen in datasets], listed(reject))
     if dataset and month:
@@ -102,15 +103,15 @@ def ingest(
     elif force:
         raise UserError("--force needs months.", "Name them: taxi ingest green 2020-04 2020-06 --force.")
     else:
-        dataset_months = _due(settings, datasets)
-        if not dataset_months and not as_json:
+        dataset_months, skipped = _due(settings, datasets)
+        if not dataset_months and not skipped and not as_json:
             out.print("Nothing to do: no published month needs a run.")
     results = _ingest(settings, dataset_months, force, rules, jobs, patient, quiet=as_json) if dataset_months else []
     if as_json:
         click.echo(json.dumps([result.as_json() for result in results], indent=1))
     elif results:
         print_table(results, force, rules)
-    sys.exit(exit_status(results))
+    sys.exit(exit_status(results) or skipped)
 
 
 @click.command()
@@ -195,8 +196,11 @@ def _range(settings: Settings, dataset: str, month: str, last_month: str | None)
     return [DatasetMonth(first.dataset, m) for m in first.month.until(last.month)]
 
 
-def _due(settings: Settings, datasets: Sequence[Dataset]) -> list[DatasetMonth]:
-    """The months that schedules and sensors would start; raises `TaxiError` if source or table did not answer."""
+def _due(settings: Settings, datasets: Sequence[Dataset]) -> tuple[list[DatasetMonth], bool]:
+    """The months that schedules and sensors would start, and whether any had to be skipped, which says why.
+
+    Raises `TaxiError` if source or table did not answer.
+    """
     from taxi_platform.ingestion.survey import Stage, Survey, first_month
     from taxi_platform.lake import open_lake
     from taxi_platform.sources import open_source
@@ -205,19 +209,21 @@ def _due(settings: Settings, datasets: Sequence[Dataset]) -> list[DatasetMonth]:
     source, lake = open_source(settings.source_url, settings.datasets), open_lake(settings.lake_url)
     warehouse, newest = open_warehouse(settings.warehouse_url), newest_month(today())
     due: list[DatasetMonth] = []
+    skipped = False
     for dataset in datasets:
         survey = Survey(source, lake, warehouse, dataset, settings.reject)
         months = sorted(first_month(dataset, settings.since, newest).until(newest), reverse=True)
         for state in survey.look(months):
             if state.problem:
                 errors.print(f"{state.dataset_month} is skipped. {state.problem}", style="red", soft_wrap=True)
+                skipped = True
             if state.stage == Stage.SET_ASIDE:
                 errors.print(f"{state.dataset_month} has a version that is set aside; see taxi status.", style="red")
             if state.reason:
                 due.append(state.dataset_month)
         if problem := survey.source_problem or survey.warehouse_problem:
             raise problem
-    return due
+    return due, skipped
 
 
 def _ingest(

@@ -21,6 +21,7 @@ from taxi_platform.trips.contract import contract_of
 from taxi_platform.trips.errors import Conflict, TaxiError
 from taxi_platform.trips.known import compare_count
 from taxi_platform.trips.months import Dataset
+from taxi_platform.trips.text import listed_names, markdown
 
 MAX_SHARE_REJECTED = 0.01
 """A warning above this. Real months of 2018 to 2024 reject no row at all; 2010-02 and 2010-03 hold broken ones."""
@@ -55,7 +56,7 @@ class CleaningCheck:
             asset_key=asset.key,
             passed=verdict.passed,
             severity=dg.AssetCheckSeverity.WARN,
-            description=verdict.description,
+            description=markdown(verdict.description),
             metadata=verdict.metadata,
         )
 
@@ -75,7 +76,7 @@ def _no_unknown_columns(cleaned: steps.Cleaned) -> Verdict:
         return Verdict(True, "Every published column is in the contract.", {"unknown_columns": 0})
     return Verdict(
         False,
-        f"Stored in extra_columns: {', '.join(unknown)}. One line in the contract makes each a column.",
+        f"Stored in extra_columns: {listed_names(unknown)}. One line in the contract makes each a column.",
         {"unknown_columns": len(unknown)},
     )
 
@@ -135,7 +136,7 @@ def rows_accounted_for(dataset: Dataset) -> dg.AssetChecksDefinition:
         try:
             read, clean, rejected = steps.check_accounted_for(lake.open(), dataset_month(context, dataset))
         except TaxiError as error:
-            return dg.AssetCheckResult(passed=False, description=str(error))
+            return _not_checked(error)
         counts = {"rows_read": read, "rows_clean": clean, "rows_rejected": rejected}
         return dg.AssetCheckResult(passed=True, description=f"{read:,} = {clean:,} + {rejected:,}", metadata=counts)
 
@@ -193,11 +194,19 @@ def table_matches_clean_trips(dataset: Dataset, asset: str, resource: str) -> dg
         try:
             result = steps.check_table(lake.open(), warehouse.open(), dataset_month(context, dataset), lake.work_home)
         except Conflict as error:  # another run has cleaned the month, and will load and check it
-            return dg.AssetCheckResult(passed=False, severity=dg.AssetCheckSeverity.WARN, description=str(error))
+            return dg.AssetCheckResult(
+                passed=False, severity=dg.AssetCheckSeverity.WARN, description=markdown(str(error))
+            )
         except TaxiError as error:
-            return dg.AssetCheckResult(passed=False, description=str(error))
+            return _not_checked(error)
         counts: dict[str, int | str] = {"rows": result.rows, "rows_rejected": result.rejected_rows}
         counts["fingerprint"] = str(result.fingerprint)
         return dg.AssetCheckResult(passed=True, metadata=counts)
 
     return check
+
+
+def _not_checked(
+    error: TaxiError, severity: dg.AssetCheckSeverity = dg.AssetCheckSeverity.ERROR
+) -> dg.AssetCheckResult:
+    return dg.AssetCheckResult(passed=False, severity=severity, description=markdown(str(error)))

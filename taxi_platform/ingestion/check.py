@@ -16,13 +16,10 @@ from taxi_platform.warehouse.base import LoadResult, Warehouse
 @retry_on_conflict
 def check_accounted_for(lake: Lake, dataset_month: DatasetMonth) -> tuple[int, int, int]:
     """Rows read, clean and rejected, each from where it is stored; raises `IntegrityError` if they do not add up."""
-    import pyarrow.parquet as pq
-
     with open_clean_month(lake, dataset_month) as (month, footer, _):
         versions = month.manifest().versions
         read = next((raw.rows for raw in reversed(versions) if raw.sha256 == footer.raw_sha256), None)
-        with lake.open(month.rejected_key(footer.file_version)) as file:
-            rejected = pq.read_metadata(file).num_rows
+        rejected = month.rejected_rows(footer.file_version)
     if read is None or read != footer.rows + rejected:
         raise IntegrityError(
             f"{dataset_month}: {read} rows were read, but {footer.rows} are clean and {rejected} rejected.",

@@ -15,7 +15,7 @@ from taxi_platform.lake.manifest import Manifest, RawVersion
 from taxi_platform.lake.months import CleanFooter, LakeMonth
 from taxi_platform.trips.contract import contract_of
 from taxi_platform.trips.engine import Engine
-from taxi_platform.trips.errors import IntegrityError, LakeError
+from taxi_platform.trips.errors import DamagedFile, LakeError
 from taxi_platform.trips.months import DatasetMonth
 from taxi_platform.trips.report import Report
 
@@ -53,7 +53,7 @@ def clean(
     """Bring the lake's clean file up to date with the current raw file, the contract and the rules in `reject`.
 
     `force` cleans again, and publishes a month that is empty or mostly rejected. `judge` sets a new raw file aside if
-    its pick-ups lie outside of the month, and cleans the one before it. Raises `LakeError`, `IntegrityError`, what the
+    its pick-ups lie outside of the month, and cleans the one before it. Raises `LakeError`, `DamagedFile`, what the
     cleaner raises, or `LooksWrong` if there is no raw file before it.
     """
     contract = contract_of(dataset_month.dataset)
@@ -80,7 +80,8 @@ def _clean_current(
         raise LakeError(f"The lake has no raw file of {dataset_month}.", "Materialize its raw_file first.")
     version = contract_of(dataset_month.dataset).file_version(raw.sha256, rules)
     footer, object_version = month.read_clean()
-    report = month.report(version) if month.is_complete(footer, version) and not force else None
+    complete = month.is_complete(footer, version) and not force
+    report = _intact_report(month, footer, say) if footer and complete else None
     if footer and report:
         say(f"{dataset_month}: the clean file is already version {version}.")
         return Cleaned(month, raw, footer, report, unchanged=True)
@@ -105,11 +106,20 @@ def _set_aside(month: LakeMonth, manifest: Manifest, raw: RawVersion, reasons: S
     say(f"{month.dataset_month}: {stays_as_it_was(updated.set_aside[-1], month.dataset_month)}")
 
 
+def _intact_report(month: LakeMonth, footer: CleanFooter, say: Say) -> Report | None:
+    """The report of a month whose files are what was stored; None, and why, if they have to be made again."""
+    try:
+        return month.check_files(footer)
+    except DamagedFile as damage:
+        say(f"{damage.problem} The month is cleaned again.")
+        return None
+
+
 def _check_content(path: Path, raw: RawVersion, uri: str) -> None:
-    """Raise `IntegrityError` if a raw file is no longer the one that was fetched."""
+    """Raise `DamagedFile` if a raw file is no longer the one that was fetched."""
     with path.open("rb") as file:
         if hashlib.file_digest(file, "sha256").hexdigest() != raw.sha256:
-            raise IntegrityError(
+            raise DamagedFile(
                 f"{uri} is not the file that was fetched on {raw.time[:10]}.",
                 "Delete it, and materialize the month's raw_file again.",
             )

@@ -11,6 +11,7 @@ import dagster as dg
 from taxi_platform.assets.names import FRESHNESS_CHECK, PARTITION_TAG, RANGE_END_TAG, RANGE_START_TAG, SET_ASIDE_CHECK
 from taxi_platform.notifications.channels import Message
 from taxi_platform.runs.history import INTERRUPTIONS, datasets_of
+from taxi_platform.trips.text import markdown
 
 CHECK_FAILED = "DagsterAssetCheckFailedError"
 SEE_RUN = "Open the run and read its log. Then run the month again: it completes only what is missing."
@@ -29,7 +30,7 @@ def subject_of(run: dg.DagsterRun) -> str | None:
         return None
     first, last = (run.tags.get(tag, run.tags.get(PARTITION_TAG, "")) for tag in (RANGE_START_TAG, RANGE_END_TAG))
     months = first if first == last else f"{first} to {last}"
-    return f"{', '.join(datasets)} {months}".strip()
+    return markdown(f"{', '.join(datasets)} {months}".strip(), limit=100)
 
 
 def compose(
@@ -125,9 +126,8 @@ def _failure(events: Sequence[dg.DagsterEvent], checks: Sequence[str]) -> tuple[
 
 
 def _line(text: str, limit: int = 300) -> str:
-    """The first line, printable, at most `limit` characters, with likely secrets masked: errors quote outside input."""
+    """The first line, as Markdown without links, with likely secrets masked: errors quote outside input."""
     line = next((line.strip() for line in text.splitlines() if line.strip()), "")
-    line = "".join(character if character.isprintable() else " " for character in line)
     for pattern, replacement in SECRETS:
         line = pattern.sub(replacement, line)
-    return line if len(line) <= limit else f"{line[: limit - 1]}…"
+    return markdown(line, limit)

@@ -5,14 +5,16 @@ A `TransientError` may go away by itself, so the run tries again. Any other `Tax
 
 from __future__ import annotations
 
+from taxi_platform.trips.text import printable
+
 
 class TaxiError(Exception):
     """A failure that a user can understand: `problem` says what happened, `remedy` what to do."""
 
     def __init__(self, problem: str, remedy: str = "") -> None:
-        self.problem = problem
-        self.remedy = remedy
-        super().__init__(f"{problem} {remedy}".strip())
+        self.problem = printable(problem)
+        self.remedy = printable(remedy)
+        super().__init__(f"{self.problem} {self.remedy}".strip())
 
 
 class TransientError(TaxiError):
@@ -61,6 +63,14 @@ class IntegrityError(TaxiError):
 
 class LakeError(TaxiError):
     """The lake cannot be read or written."""
+
+
+class DamagedFile(LakeError, IntegrityError):
+    """A file in the lake is not what was stored: lost, cut, altered, or unreadable. The next run makes it again."""
+
+
+class NewerFormat(LakeError):
+    """A file was stored by a newer version of the platform, which alone knows what it means."""
 
 
 class LakeBusy(LakeError, TransientError):

@@ -83,6 +83,7 @@ def test_a_month_lands_in_lake_and_table(place):
     assert (loaded.result.rows, loaded.result.rejected_rows) == (3, 1)
     version = cleaned.footer.file_version
     assert sorted(place.files()) == [
+        f"checksums/green/month=2020-04/{version}.json",
         "clean/green/month=2020-04/trips.parquet",
         f"raw/green/2020-04/{fetched.raw.sha256[:12]}/green_tripdata_2020-04.csv.gz",
         "raw/green/2020-04/manifest.json",

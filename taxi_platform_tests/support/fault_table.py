@@ -83,6 +83,11 @@ FAULTS: dict[int, tuple[str, str]] = {
     ),
     89: ("wrong tokens, thirty at a time", "Each waits for itself alone; the right token is let in at once."),
     90: ("a reject rule that the dataset does not have", "A mistake, which lists the rules it has."),
+    92: (
+        "escape codes, Markdown, HTML or line ends in names",
+        "Terminal, UI and messages show them as text; no address in them is called.",
+    ),
+    93: ("a terminal in ASCII or Latin-1", "What it lacks is printed in ASCII."),
     91: ("a restore by digits that begin several versions", "None is restored; all are named."),
     58: ("a new version of a month that lost its rows", "It is set aside; the month stays until a person accepts it."),
     59: ("another dataset's file, or one of another time", "Its columns or its count give it away; it is set aside."),

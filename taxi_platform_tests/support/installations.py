@@ -21,7 +21,7 @@ from taxi_platform_tests.support.worker_process import Order
 MONTH = "2020-04"
 TABLES = (trips_table(Dataset.GREEN), rejected_table(Dataset.GREEN))
 TABLE_NAMES = [table.name for table in (*TABLES, zones_table())]
-PUBLISHED = ("clean/", "rejected/", "reports/")
+PUBLISHED = ("clean/", "rejected/", "reports/", "checksums/")
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class Installation:
         if self.lake.stat(month.clean_key) is None:
             return {}
         footer, _ = steps.published(self.lake, dataset_month)
-        keys = (month.clean_key, month.rejected_key(footer.file_version), month.report_key(footer.file_version))
+        keys = {month.clean_key, *month.side_keys_of(footer.file_version)}
         return {key: self.sha256(key) for key in sorted(keys)}
 
     def raw_files(self, month: str = MONTH) -> list[str]:
@@ -113,7 +113,7 @@ class Installation:
             dataset_month = DatasetMonth.parse("green", month)
             in_lake = LakeMonth(self.lake, dataset_month)
             footer, _ = steps.published(self.lake, dataset_month)
-            known |= {in_lake.rejected_key(footer.file_version), in_lake.report_key(footer.file_version)}
+            known |= in_lake.side_keys_of(footer.file_version)
             known |= set(self.raw_files(month))
         left = [key for key in objects if not known & {key, key.rpartition("/")[2]}]
         return left + self._left_at_work() + self._left_in_warehouse()
