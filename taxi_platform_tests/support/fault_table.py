@@ -96,6 +96,7 @@ FAULTS: dict[int, tuple[str, str]] = {
         "a file set aside that is right or returns",
         "`taxi accept` loads it; it is not fetched or judged again.",
     ),
+    62: ("1,018 or 50,000 columns; a binary column", "The file is refused, and the message says which it is."),
 }
 """Number → the fault, and what happens then."""
 
