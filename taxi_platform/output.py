@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+import codecs
+import io
 import shlex
 import shutil
 import sys
 from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.columns import Columns
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from taxi_platform.runs.result import UNFINISHED, IngestStatus, MonthResult
 from taxi_platform.settings import Settings
 from taxi_platform.trips.contract import contract_of
 from taxi_platform.trips.months import Dataset, DatasetMonth
+from taxi_platform.trips.text import printable_lines
 
 if TYPE_CHECKING:
     from taxi_platform.lake.base import StoredObject
-    from taxi_platform.lake.months import RawVersion
+    from taxi_platform.lake.manifest import RawVersion, SetAside
     from taxi_platform.runs.status import MonthStatus, Status
 
 MARKS = {
@@ -30,15 +34,44 @@ MARKS = {
     "raw": ("○", "yellow"),
     "outdated": ("!", "yellow"),
     "republished": ("↻", "yellow"),
+    "damaged": ("#", "red"),
     "failed": ("✗", "red"),
+    "set aside": ("?", "red"),
     "published": ("+", "cyan"),
     "unknown": ("·", "dim"),
     "not published": ("-", "dim"),
 }
 """How `taxi status` draws a month, by its stage."""
 
-errors = Console(stderr=True, highlight=False, markup=False)
-out = Console(highlight=False)
+ASCII = str.maketrans(dict(zip("●◐○↻✗·…", ["#", "~", "o", "r", "x", ".", "..."], strict=True)))
+
+
+class SafeConsole(Console):
+    """Prints text as it reads: escape codes do nothing, and brackets are markup only for `print(…, markup=True)`."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(highlight=False, markup=False, emoji=False, **options)
+
+    def render_str(self, text: str, **options: Any) -> Text:  # every string passes here, those in tables too
+        return super().render_str(printable_lines(text), **options)
+
+
+errors, out = SafeConsole(stderr=True), SafeConsole()
+
+
+def accept_any_encoding() -> None:
+    """Print in ASCII what the terminal's encoding lacks, a question mark at least, instead of failing."""
+
+    def replace(error: UnicodeError) -> tuple[str, int]:
+        if not isinstance(error, UnicodeEncodeError):
+            raise error
+        text = error.object[error.start : error.end].translate(ASCII)
+        return text.encode("ascii", "replace").decode(), error.end
+
+    codecs.register_error("taxi", replace)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="taxi")
 
 
 def print_table(results: Sequence[MonthResult], force: bool = False, reject: Sequence[str] = ()) -> None:
@@ -56,10 +89,10 @@ def print_table(results: Sequence[MonthResult], force: bool = False, reject: Seq
         if result.problem:
             style = None if result.status == IngestStatus.LOADED else "red"
             message = f"{result.dataset_month}: {result.problem}{_expected(result)}"
-            errors.print(message, style=style, markup=False, soft_wrap=True)
+            errors.print(message, style=style, soft_wrap=True)
     if unfinished := [result.dataset_month for result in results if result.status in UNFINISHED]:
         commands = _commands(unfinished, force, reject)
-        errors.print("Finish the remaining months with:", *commands, sep="\n", markup=False, soft_wrap=True)
+        errors.print("Finish the remaining months with:", *commands, sep="\n", soft_wrap=True)
 
 
 def _table(*names: str, numbers: Sequence[str]) -> Table:
@@ -84,7 +117,7 @@ def print_status(settings: Settings, overview: Status) -> None:
     for dataset in settings.datasets:
         _print_dataset(dataset, [month for month in overview.months if month.dataset == dataset])
     shown = {month.stage for month in overview.months}
-    legend = [f"{_mark(*MARKS[stage])} {stage}" for stage in MARKS if stage in shown]
+    legend = [Text.assemble(MARKS[stage], f" {stage}") for stage in MARKS if stage in shown]
     out.print("", Columns(legend, (0, 3)), sep="\n")
     if "unknown" in shown and not overview.source_problem:
         out.print("unknown: not asked about; taxi status --ask asks the source about every month.")
@@ -98,12 +131,16 @@ def print_status(settings: Settings, overview: Status) -> None:
         )
     if settings.home.exists():
         out.print(f"{shutil.disk_usage(settings.home).free / 1e9:,.0f} GB are free at {settings.home}.", soft_wrap=True)
+    for month in overview.months:
+        if month.set_aside:
+            message = f"{month.dataset} {month.month}: a new version looks wrong and is set aside. {month.set_aside}"
+            out.print(message, style="red", markup=False, soft_wrap=True)
     failed = [month for month in overview.months if month.problem]
     for month in failed:
-        out.print(f"{month.dataset} {month.month}: {month.problem}", style="red", markup=False, soft_wrap=True)
+        out.print(f"{month.dataset} {month.month}: {month.problem}", style="red", soft_wrap=True)
     if failed:
         again = _commands([DatasetMonth.parse(month.dataset, month.month) for month in failed])
-        out.print("Repeat what failed with:", *again, sep="\n", markup=False, soft_wrap=True)
+        out.print("Repeat what failed with:", *again, sep="\n", soft_wrap=True)
 
 
 def _print_dataset(dataset: Dataset, months: Sequence[MonthStatus]) -> None:
@@ -116,17 +153,21 @@ def _print_dataset(dataset: Dataset, months: Sequence[MonthStatus]) -> None:
     rows, rejected = sum(month.rows or 0 for month in months), sum(month.rows_rejected or 0 for month in months)
     loaded, size = sum(month.stage == "loaded" for month in months), _size(sum(month.bytes for month in months))
     out.print(
-        f"[bold]{dataset}: {loaded} of {len(months)} months loaded, {rows:,} rows, {rejected:,} rejected, {size}[/]"
+        f"[bold]{dataset}: {loaded} of {len(months)} months loaded, {rows:,} rows, {rejected:,} rejected, {size}[/]",
+        markup=True,
     )
     out.print("       J F M A M J J A S O N D", style="dim")
     for year, of_year in years:
         cells = {int(month.month[5:]): MARKS[month.stage] for month in of_year}
         marks = " ".join(_mark(*cells[n]) if n in cells else " " for n in range(1, 13)).rstrip()
-        out.print(f"  {year} ", marks if of_year else "[dim]nothing in the lake[/]")
+        out.print(f"  {year} ", marks if of_year else "[dim]nothing in the lake[/]", markup=True)
 
 
-def print_versions(versions: Sequence[RawVersion]) -> None:
-    """A line for each time that a raw file became the current one (UTC); the last line is the current one."""
+def print_versions(versions: Sequence[RawVersion], set_aside: Sequence[SetAside] = ()) -> None:
+    """A line for each time that a raw file became the current one (UTC), the last line being the current one.
+
+    Below them those that were set aside, and why.
+    """
     table = _table("version", "since", numbers=("rows", "bytes"))
     table.add_column(no_wrap=True)
     for raw in versions:
@@ -134,6 +175,14 @@ def print_versions(versions: Sequence[RawVersion]) -> None:
         since = raw.time[:16].replace("T", " ")
         table.add_row(raw.short_sha256, since, f"{raw.rows:,}", f"{raw.size:,}", ", ".join(notes))
     out.print(table if versions else "The lake has no raw file of this month.")
+    for entry in set_aside:
+        raw = entry.raw
+        when = raw.time[:16].replace("T", " ")
+        out.print(
+            f"Set aside: {raw.short_sha256}, {when}, {raw.rows:,} rows, {raw.size:,} bytes. {entry.why}",
+            markup=False,
+            soft_wrap=True,
+        )
 
 
 def print_pruned(files: Sequence[StoredObject], applied: bool) -> None:

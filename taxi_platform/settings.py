@@ -26,6 +26,7 @@ NAMES = (
     "TAXI_SERVING_URL",
     "TAXI_DATASETS",
     "TAXI_REJECT",
+    "TAXI_SET_ASIDE",
     "TAXI_SINCE",
     "TAXI_SCHEDULE",
     "TAXI_NOTIFY_URLS",
@@ -57,6 +58,8 @@ class Settings:
     serving_url: str | None
     datasets: tuple[Dataset, ...]
     reject: tuple[str, ...]
+    set_aside: bool
+    """Whether versions that look wrong are set aside instead of loaded."""
     notify_urls: tuple[str, ...]
     ui_url: str
     since: Month | None
@@ -93,6 +96,7 @@ def load_settings(environment: Mapping[str, str] = os.environ) -> Settings:
         serving_url=value("TAXI_SERVING_URL", "") or None,
         datasets=datasets,
         reject=_rules(value("TAXI_REJECT", ""), datasets),
+        set_aside=_yes_or_no("TAXI_SET_ASIDE", value("TAXI_SET_ASIDE", "yes")),
         notify_urls=tuple(value("TAXI_NOTIFY_URLS", "").split()),
         ui_url=_ui_url(value("TAXI_UI_URL", "http://127.0.0.1:3000")),
         since=_since(value("TAXI_SINCE", "")),
@@ -160,6 +164,12 @@ def _rules(text: str, datasets: Sequence[Dataset]) -> tuple[str, ...]:
         return check_rules([contract_of(dataset) for dataset in datasets], listed(text))
     except UserError as error:
         raise SettingError(f"TAXI_REJECT: {error.problem}", error.remedy) from None
+
+
+def _yes_or_no(name: str, text: str) -> bool:
+    if text.lower() not in ("yes", "no"):
+        raise SettingError(f"{name} is {text!r}.", "It takes yes or no.")
+    return text.lower() == "yes"
 
 
 def _since(text: str) -> Month | None:

@@ -102,6 +102,7 @@ def test_all_checks_are_evaluated_for_the_month_and_the_two_of_counts_block(defi
     result, _ = materialize(definitions, "green_ingest", "2020-04")
     checks = {check.check_name: check for check in result.get_asset_check_evaluations()}
     assert set(checks) == {
+        "no_version_set_aside",
         "rows_accounted_for",
         "table_matches_clean_trips",
         "few_rows_rejected",

@@ -63,6 +63,7 @@ def cleaning_asset(dataset: Dataset, settings: Settings) -> dg.AssetsDefinition:
                 lake.engine,
                 sorted(rules),
                 force=config.force,
+                judge=settings.set_aside,
                 say=context.log.info,
             )
             refresh_views(context, lake)

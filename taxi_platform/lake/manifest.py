@@ -5,14 +5,15 @@ Values and rules only. `months.py` reads and writes them.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Collection, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from itertools import groupby
 from typing import Any
 
 from taxi_platform.trips.publication import FetchedFile, Publication
+from taxi_platform.trips.stored_json import dump, record
 
 SHORT = 12
 """Hex digits of a sha256 that name a raw file to people and in its key."""
@@ -81,13 +82,18 @@ class SetAside:
     reasons: tuple[str, ...]
     pending: bool = True
 
-    @classmethod
-    def parse(cls, entry: dict[str, Any]) -> SetAside:
-        return cls(RawVersion(**entry["raw"]), tuple(map(str, entry["reasons"])), bool(entry["pending"]))
-
     @property
     def why(self) -> str:
         return " ".join(self.reasons)
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """The fields of a manifest as it is stored. Those that this version does not know are lost when it writes."""
+
+    versions: tuple[RawVersion, ...]
+    set_aside: tuple[SetAside, ...] = ()
+    accepted: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -104,22 +110,19 @@ class Manifest:
     accepted: tuple[str, ...] = ()
 
     @classmethod
-    def parse(cls, text: bytes, object_version: str) -> Manifest:
-        """Read a stored manifest; raises `ValueError`, `KeyError` or `TypeError` if it is malformed."""
-        document = json.loads(text)
-        versions = tuple(RawVersion(**entry) for entry in document["versions"])
-        set_aside = tuple(map(SetAside.parse, document.get("set_aside", ())))
-        for raw in (*versions, *(entry.raw for entry in set_aside)):
-            texts, numbers = (raw.key, raw.url, raw.source_version, raw.sha256, raw.time), (raw.size, raw.rows)
-            if {*map(type, texts)} != {str} or {*map(type, numbers)} != {int}:
-                raise TypeError(f"wrong types in the entry of {raw.time}")
-        return cls(versions, object_version, set_aside, tuple(map(str, document.get("accepted", ()))))
+    def of(cls, content: Mapping[str, Any], object_version: str) -> Manifest:
+        """The manifest with these stored fields; raises `ValueError` if it is malformed."""
+        stored = record(_Stored, content)
+        for raw in (*stored.versions, *(entry.raw for entry in stored.set_aside)):
+            if not re.fullmatch("[0-9a-f]{64}", raw.sha256) or raw.size < 0 or raw.rows < 0:
+                raise ValueError(f"wrong values in the entry of {raw.time}")
+        return cls(stored.versions, object_version, stored.set_aside, stored.accepted)
 
     def to_json(self) -> str:
-        document: dict[str, Any] = {"versions": [asdict(version) for version in self.versions]}
+        content: dict[str, Any] = {"versions": [asdict(version) for version in self.versions]}
         if self.set_aside or self.accepted:
-            document |= {"set_aside": [asdict(entry) for entry in self.set_aside], "accepted": list(self.accepted)}
-        return json.dumps(document, indent=1)
+            content |= {"set_aside": [asdict(entry) for entry in self.set_aside], "accepted": list(self.accepted)}
+        return dump(content)
 
     @property
     def current(self) -> RawVersion | None:

@@ -15,6 +15,7 @@ from taxi_platform.assets.names import (
     HURRIED_TAG,
     PARTITION_TAG,
     PROCESS_TAG,
+    SET_ASIDE_CHECK,
     cleaning_op,
     job_name,
     raw_file_op,
@@ -136,7 +137,11 @@ class _RunRecord:
             return IngestStatus.FAILED
         if "raw_file" not in self.metadata:
             return IngestStatus.NOT_PUBLISHED
-        unchanged = all(entries.get("unchanged") for entries in self.metadata.values())
+        was_set_aside = any(check.startswith(SET_ASIDE_CHECK) for check in self.failed_checks)
+        judged = {
+            name: entries for name, entries in self.metadata.items() if not (was_set_aside and name == "raw_file")
+        }
+        unchanged = all(entries.get("unchanged") for entries in judged.values())
         return IngestStatus.UNCHANGED if unchanged else IngestStatus.LOADED
 
     def _problem(self, status: IngestStatus) -> str:

@@ -17,6 +17,7 @@ from importlib import resources
 from taxi_platform.trips.column_types import COLUMN_TYPES, ColumnType
 from taxi_platform.trips.errors import ContractError, UserError
 from taxi_platform.trips.months import Dataset
+from taxi_platform.trips.text import listed_names
 
 CLEANING_VERSION = 1
 """Part of every contract version. Raise it when cleaning produces different rows for the same contract."""
@@ -108,7 +109,7 @@ class Contract:
             accepted = [alias for alias, name in canonical.items() if name == PICKUP]
             raise ContractError(
                 f"No pick-up time column for {self.dataset}: expected one of {', '.join(accepted)}, "
-                f"found {', '.join(map(repr, names[:40]))[:1000]}.",
+                f"found {listed_names([repr(name) for name in names])}.",
                 "Check that the file belongs to this dataset. If the TLC renamed the column, add an alias to "
                 f"taxi_platform/trips/contracts/{self.dataset}.toml.",
             )

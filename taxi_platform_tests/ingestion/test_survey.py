@@ -242,6 +242,7 @@ def fetched_long_ago(house, age=COMPARE_EVERY + timedelta(hours=1)):
     month = LakeMonth(house.lake, GREEN)
     manifest = json.loads(house.lake.read(month.manifest_key)[0])
     long_ago = datetime.now(UTC) - age
+    del manifest["digest"]  # edited on purpose
     manifest["versions"][-1]["time"] = long_ago.isoformat(timespec="seconds")
     house.lake.write(month.manifest_key, json.dumps(manifest).encode())
 
