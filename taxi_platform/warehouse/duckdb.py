@@ -24,6 +24,7 @@ from taxi_platform.trips.errors import WarehouseError, WarehouseLocked
 from taxi_platform.trips.faults import fault_point
 from taxi_platform.trips.months import DatasetMonth
 from taxi_platform.warehouse.base import OTHER_RUN_WAIT_SECONDS, Action, Warehouse, busy_with_other_run
+from taxi_platform.warehouse.row_hash import IN_DUCKDB
 from taxi_platform.warehouse.session import MissingTable, Session, StagedRows, month_relation
 from taxi_platform.warehouse.tables import Table, TableFile
 
@@ -95,6 +96,8 @@ class DuckDBSession(Session):
 
 class DuckDBWarehouse(Warehouse):
     """Tables in a DuckDB database file."""
+
+    row_hash = IN_DUCKDB
 
     def __init__(
         self,

@@ -73,6 +73,14 @@ FAULTS: dict[int, tuple[str, str]] = {
     ),
     56: ("a reader beside a load", "`trips.duckdb` never blocks; a reader of the warehouse is waited for, then named."),
     57: ("taxi zones that are missing or incomplete", "The next load writes them again; `taxi doctor` says so."),
+    70: (
+        "one value of a table altered: a cent, a microsecond, a float's last bit; values swapped; a row doubled",
+        "It is seen in every engine, and the next run of the month loads it again.",
+    ),
+    71: (
+        "a table replaced by another version while it is compared",
+        "The comparison starts over, and says which version is there; it never calls that damage.",
+    ),
     89: ("wrong tokens, thirty at a time", "Each waits for itself alone; the right token is let in at once."),
     90: ("a reject rule that the dataset does not have", "A mistake, which lists the rules it has."),
     92: (
