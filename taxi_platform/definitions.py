@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 import dagster as dg
 
-from taxi_platform.assets.checks import rows_accounted_for, table_matches_clean_trips
+from taxi_platform.assets.checks import no_version_set_aside, rows_accounted_for, table_matches_clean_trips
 from taxi_platform.assets.cleaning import cleaning_asset
 from taxi_platform.assets.raw_file import raw_file_asset
 from taxi_platform.assets.resources import LakeResource, SourceResource, WarehouseResource
@@ -70,7 +70,11 @@ def _assets(dataset: Dataset, settings: Settings) -> list[dg.AssetsDefinition]:
 
 
 def _checks(dataset: Dataset, settings: Settings) -> list[dg.AssetChecksDefinition]:
-    checks = [rows_accounted_for(dataset), table_matches_clean_trips(dataset, "trips", "warehouse")]
+    checks = [
+        no_version_set_aside(dataset),
+        rows_accounted_for(dataset),
+        table_matches_clean_trips(dataset, "trips", "warehouse"),
+    ]
     if settings.serving_url:
         checks.append(table_matches_clean_trips(dataset, "serving_trips", "serving"))
     return checks

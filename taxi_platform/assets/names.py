@@ -31,6 +31,7 @@ HURRIED_TAG = ".dagster/taxi_no_retries"
 
 FRESHNESS_CHECK = "newest_month_is_loaded"
 """It judges the table as a whole, not the month that a run loads."""
+SET_ASIDE_CHECK = "no_version_set_aside"
 
 
 def job_name(dataset: Dataset) -> str:

@@ -19,7 +19,7 @@ from taxi_platform.lake import open_lake
 from taxi_platform.lake.base import Lake
 from taxi_platform.sources import open_source
 from taxi_platform.sources.base import Source
-from taxi_platform.trips.cleaning import Engine
+from taxi_platform.trips.engine import Engine
 from taxi_platform.trips.locks import working_on
 from taxi_platform.trips.months import Dataset
 from taxi_platform.trips.processes import process_name

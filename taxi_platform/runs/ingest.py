@@ -15,6 +15,7 @@ from taxi_platform.assets.names import (
     HURRIED_TAG,
     MAX_RETRIES_TAG,
     PARTITION_TAG,
+    SET_ASIDE_CHECK,
     cleaning_op,
     job_name,
     raw_file_op,
@@ -24,6 +25,7 @@ from taxi_platform.assets.resources import process_tags
 from taxi_platform.runs.dagster_internals import execute_run, remote_job_origin
 from taxi_platform.runs.history import INTERRUPTED, problem_of
 from taxi_platform.runs.result import IngestStatus, MonthResult
+from taxi_platform.trips.contract import contract_of
 from taxi_platform.trips.faults import fault_point
 from taxi_platform.trips.months import DatasetMonth
 
@@ -35,7 +37,7 @@ class IngestOptions:
     force: bool = False
     """Fetch, clean and load again, even what has not changed."""
     reject: tuple[str, ...] = ()
-    """Suspicious rules that reject rows in this run, in addition to those of TAXI_REJECT."""
+    """Suspicious rules that reject rows, in addition to those of TAXI_REJECT, in the datasets that have them."""
     use_lake_copy: bool = False
     """Use the lake's raw file without asking the source; `force` then applies to cleaning and loading only."""
     patient: bool = False
@@ -51,8 +53,9 @@ def run_config(dataset_month: DatasetMonth, options: IngestOptions) -> dict[str,
         ops[raw_file_op(dataset)] = {"config": fetch}
     if options.force:
         ops[trips_op(dataset)] = {"config": {"force": True}}
-    if options.force or options.reject:
-        ops[cleaning_op(dataset)] = {"config": {"force": options.force, "reject": list(options.reject)}}
+    reject = list(contract_of(dataset).own_rules(options.reject))
+    if options.force or reject:
+        ops[cleaning_op(dataset)] = {"config": {"force": options.force, "reject": reject}}
     return {"ops": ops, "loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
@@ -141,7 +144,11 @@ class _RunRecord:
             return IngestStatus.FAILED
         if "raw_file" not in self.metadata:
             return IngestStatus.NOT_PUBLISHED
-        unchanged = all(entries.get("unchanged") for entries in self.metadata.values())
+        was_set_aside = any(check.startswith(SET_ASIDE_CHECK) for check in self.failed_checks)
+        judged = {
+            name: entries for name, entries in self.metadata.items() if not (was_set_aside and name == "raw_file")
+        }
+        unchanged = all(entries.get("unchanged") for entries in judged.values())
         return IngestStatus.UNCHANGED if unchanged else IngestStatus.LOADED
 
     def _problem(self, status: IngestStatus) -> str:

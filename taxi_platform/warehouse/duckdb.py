@@ -25,6 +25,7 @@ from taxi_platform.trips.faults import fault_point
 from taxi_platform.trips.locks import LOG_SECONDS, lock_file, log_wait
 from taxi_platform.trips.months import DatasetMonth
 from taxi_platform.warehouse.base import OTHER_RUN_WAIT_SECONDS, Action, Warehouse, busy_with_other_run
+from taxi_platform.warehouse.row_hash import IN_DUCKDB
 from taxi_platform.warehouse.session import MissingTable, Session, StagedRows, month_relation
 from taxi_platform.warehouse.tables import Table, TableFile
 
@@ -96,6 +97,8 @@ class DuckDBSession(Session):
 
 class DuckDBWarehouse(Warehouse):
     """Tables in a DuckDB database file."""
+
+    row_hash = IN_DUCKDB
 
     def __init__(
         self,
