@@ -40,7 +40,8 @@ class Cursor:
     def parse(cls, text: str | None) -> "Cursor":
         try:
             fields = json.loads(text or "{}")
-            return cls(datetime.fromisoformat(fields["look_at"]), str(fields["last_older"]))
+            look_at = datetime.fromisoformat(fields["look_at"])
+            return cls(look_at if look_at.tzinfo else look_at.replace(tzinfo=UTC), str(fields["last_older"]))
         except (ValueError, KeyError, TypeError):
             return cls()
 
