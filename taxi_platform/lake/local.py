@@ -127,7 +127,7 @@ class LocalLake(Lake):
     def lock(self, dataset_month: DatasetMonth) -> Iterator[None]:
         """Hold the month's lock, and delete its temporary files: if any exist by then, a killed run left them."""
         with self._translated_errors("write", ".locks"):
-            (self.root / ".locks").mkdir(parents=True, exist_ok=True)
+            _make_folders(self.root / ".locks")
             lock = FileLock(self.root / ".locks" / f"{dataset_month.stem}.lock")
             try:
                 lock.acquire(timeout=LOCK_WAIT_SECONDS)
@@ -146,7 +146,7 @@ class LocalLake(Lake):
 
     def _temporary(self, key: str) -> Path:
         path = self.root / ".tmp" / f"{key.replace('/', '~')}.{uuid.uuid4().hex[:8]}"
-        path.parent.mkdir(parents=True, exist_ok=True)
+        _make_folders(path.parent)
         return path
 
     def _commit(self, key: str, temporary: Path, if_version: str) -> StoredObject:
