@@ -117,6 +117,7 @@ def test_a_damaged_file_is_noticed_and_the_next_run_makes_it_again(place, kind, 
     if kind == "checksums" and harm is Path.unlink:  # as in months that an earlier version published
         assert place.state().stage == Stage.LOADED
         assert place.ingest() == [True, True, True]
+        assert place.files() == files  # from now on it has them
         return
     state = place.state()
     if kind in ("report", "checksums") or harm is not alter:  # a cheap look reads small files, and sizes of large ones

@@ -88,6 +88,18 @@ FAULTS: dict[int, tuple[str, str]] = {
         "a file set aside that is right or returns",
         "`taxi accept` loads it; it is not fetched or judged again.",
     ),
+    74: (
+        "a clean file, rejected rows, report or checksums that are cut, altered or lost",
+        "Each is compared with its sha256 before it is used; the next run cleans the month again, to the same bytes.",
+    ),
+    75: ("a damaged manifest", 'Status and runs name it and say what to do; never "Nothing to do" and status 0.'),
+    76: ("files of a newer format; unknown fields", 'Refused with "Upgrade taxi_platform", and left alone; ignored.'),
+    77: ("the version before over the same lake: a rollback, mixed versions", "Both read every month, and lose none."),
+    78: (
+        "what the operating system refuses in the lake: no permission, a file for a folder, a long name, a loop",
+        "The lake's own error names the file and the right setting; other months go on.",
+    ),
+    79: ("a power failure after folders were made", "They are synced up to the root, like the files in them."),
 }
 """Number → the fault, and what happens then."""
 

@@ -1,9 +1,10 @@
 """Random input for hours: `python -m taxi_platform_tests.support.fuzz --minutes 60`, with figures at the end.
 
-Five targets: CSV bytes, Parquet bytes and types, a server's answers, settings, and what is stored. Whatever comes, a round ends in rows
-that are all accounted for or in one of our errors, which names a remedy and no secret; nothing is left behind, nothing
-is written or connected to elsewhere, and time and memory are bounded. What fails is kept in a file and named, and is
-the exit status; `--seed … --target … --round …` repeats it, also where the process died of it.
+Five targets: CSV bytes, Parquet bytes and types, a server's answers, settings, and what the platform stored. Whatever
+comes, a round ends in rows that are all accounted for or in one of our errors, which names a remedy and no secret;
+nothing is left behind, nothing is written or connected to elsewhere, and time and memory are bounded. What fails is
+kept in a file and named, and is the exit status; `--seed … --target … --round …` repeats it, also where the process
+died of it.
 """
 
 from __future__ import annotations
