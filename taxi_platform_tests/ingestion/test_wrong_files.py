@@ -225,7 +225,6 @@ def test_without_the_judgement_every_version_is_taken(place):
 
 
 def test_a_manifest_without_either_list_is_read_and_written_as_before():
-    text = b'{"versions": []}'
-    manifest = Manifest.parse(text, "1")
+    manifest = Manifest.of({"versions": []}, "1")
     assert (manifest.set_aside, manifest.accepted) == ((), ())
     assert "set_aside" not in manifest.to_json()

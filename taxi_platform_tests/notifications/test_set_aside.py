@@ -26,7 +26,7 @@ def publish(tmp_path, monkeypatch):
     monkeypatch.setenv("TAXI_SET_ASIDE", "yes")
     monkeypatch.setenv("TAXI_DATASETS", "green")
     monkeypatch.setenv("TAXI_SOURCE_URL", f"file://{tmp_path}/{{dataset}}_{{month}}.csv.gz")
-    return lambda rows: write_sample(GREEN, rows, tmp_path / "green_2026-09.csv.gz")
+    return lambda rows, of=GREEN: write_sample(of, rows, tmp_path / "green_2026-09.csv.gz")
 
 
 @pytest.mark.fault(58)
@@ -51,6 +51,10 @@ def test_a_check_of_the_raw_file_warns_and_says_why(publish):
             assert (check.passed, check.severity, check.partition) == (False, dg.AssetCheckSeverity.WARN, "2026-09")
             assert LOST in check.description and LOST in result.problem
             assert check.metadata["remedy"].value.startswith("taxi accept green 2026-09 ")
+        publish(500, of=DatasetMonth.parse("green", "2026-01"))  # noticed only when it is cleaned
+        result, check = ingest()
+        assert (result.status, check.passed) == (IngestStatus.UNCHANGED, False)
+        assert "are more than a day outside of 2026-09." in check.description
 
 
 @pytest.mark.slow
