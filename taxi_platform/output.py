@@ -43,7 +43,7 @@ MARKS = {
 }
 """How `taxi status` draws a month, by its stage."""
 
-ASCII = str.maketrans(dict(zip("●◐○↻✗·…", ["#", "~", "o", "r", "x", ".", "..."], strict=True)))
+ASCII = str.maketrans(dict(zip("●◐○↻✗·…", ["*", "~", "o", "r", "x", ".", "..."], strict=True)))
 
 
 class SafeConsole(Console):
@@ -134,7 +134,7 @@ def print_status(settings: Settings, overview: Status) -> None:
     for month in overview.months:
         if month.set_aside:
             message = f"{month.dataset} {month.month}: a new version looks wrong and is set aside. {month.set_aside}"
-            out.print(message, style="red", markup=False, soft_wrap=True)
+            out.print(message, style="red", soft_wrap=True)
     failed = [month for month in overview.months if month.problem]
     for month in failed:
         out.print(f"{month.dataset} {month.month}: {month.problem}", style="red", soft_wrap=True)
@@ -186,7 +186,6 @@ def print_versions(versions: Sequence[RawVersion], set_aside: Sequence[SetAside]
         when = raw.time[:16].replace("T", " ")
         out.print(
             f"Set aside: {raw.short_sha256}, {when}, {raw.rows:,} rows, {raw.size:,} bytes. {entry.why}",
-            markup=False,
             soft_wrap=True,
         )
 
