@@ -217,12 +217,8 @@ class CleanMonth:
         stored = self.lake.read(self.report_key(file_version))
         report = FileSum.of(io.BytesIO(stored[0] if stored else b""))
         with self.clean_copy(file_version, folder) as clean, self.rejected_copy(file_version, folder) as rejected:
-            sums = (
-                FileSum.of_path(clean),
-                FileSum.of_path(rejected),
-                FileSum.of(io.BytesIO(report[0] if report else b"")),
-            )
-        self.lake.write(self.checksums_key(file_version), Checksums(file_version, *sums).to_json().encode())
+            checksums = Checksums(file_version, FileSum.of_path(clean), FileSum.of_path(rejected), report)
+        self.lake.write(self.checksums_key(file_version), checksums.to_json().encode())
 
     def _check_readable(self, key: str, path: Path) -> None:
         """Of a file without a checksum: read every page, so that what is cut or garbled is noticed here."""

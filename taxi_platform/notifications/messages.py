@@ -9,8 +9,9 @@ from typing import Any
 import dagster as dg
 
 from taxi_platform.assets.names import FRESHNESS_CHECK, PARTITION_TAG, RANGE_END_TAG, RANGE_START_TAG, SET_ASIDE_CHECK
+from taxi_platform.assets.partitions import datasets_of
 from taxi_platform.notifications.channels import Message
-from taxi_platform.runs.history import INTERRUPTIONS, datasets_of
+from taxi_platform.runs.history import INTERRUPTIONS
 from taxi_platform.trips.text import markdown
 
 CHECK_FAILED = "DagsterAssetCheckFailedError"

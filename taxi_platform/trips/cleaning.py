@@ -22,6 +22,7 @@ from taxi_platform.trips.casting import SourceColumn, literal, rule_sql, select_
 from taxi_platform.trips.contract import EXTRA, PROVENANCE, REJECTED_COLUMNS, Column, Contract, contract_of
 from taxi_platform.trips.engine import Engine
 from taxi_platform.trips.errors import IntegrityError, LakeError, NotData, TooManyRejected
+from taxi_platform.trips.files import unreadable_parquet
 from taxi_platform.trips.formats import SNIFFED_BYTES, Format, sniff
 from taxi_platform.trips.months import DatasetMonth
 from taxi_platform.trips.report import Report
@@ -190,9 +191,7 @@ class Cleaner:
         except (duckdb.Error, pa.ArrowException, UnicodeDecodeError) as error:
             if isinstance(error, duckdb.OutOfMemoryException) or "Could not write" in str(error):
                 raise
-            raise NotData(
-                f"{self.raw.path.name} is damaged: {str(error).splitlines()[0][:400]!r}.", "Fetch it again."
-            ) from error
+            raise unreadable_parquet(self.raw.path, error) from error
         return names
 
     def _clean_csv(self, con: duckdb.DuckDBPyConnection) -> list[str]:

@@ -73,6 +73,18 @@ FAULTS: dict[int, tuple[str, str]] = {
     ),
     56: ("a reader beside a load", "`trips.duckdb` never blocks; a reader of the warehouse is waited for, then named."),
     57: ("taxi zones that are missing or incomplete", "The next load writes them again; `taxi doctor` says so."),
+    82: ("a run, code server, daemon or machine killed", "The run is run again once; its backfill ends complete."),
+    83: ("a `dagster.yaml` that is empty or cut", "It is written again; the damaged one is kept beside it."),
+    84: ("Dagster's SQLite files locked for a minute, or damaged", "Waited for; named, with how to go on."),
+    85: ("a process that is stuck with a month", "Only runs of that month wait; their logs name the process."),
+    70: (
+        "one value of a table altered: a cent, a microsecond, a float's last bit; values swapped; a row doubled",
+        "It is seen in every engine, and the next run of the month loads it again.",
+    ),
+    71: (
+        "a table replaced by another version while it is compared",
+        "The comparison starts over, and says which version is there; it never calls that damage.",
+    ),
     89: ("wrong tokens, thirty at a time", "Each waits for itself alone; the right token is let in at once."),
     90: ("a reject rule that the dataset does not have", "A mistake, which lists the rules it has."),
     92: (
@@ -88,6 +100,7 @@ FAULTS: dict[int, tuple[str, str]] = {
         "a file set aside that is right or returns",
         "`taxi accept` loads it; it is not fetched or judged again.",
     ),
+    62: ("1,018 or 50,000 columns; a binary column", "The file is refused, and the message says which it is."),
     74: (
         "a clean file, rejected rows, report or checksums that are cut, altered or lost",
         "Each is compared with its sha256 before it is used; the next run cleans the month again, to the same bytes.",
