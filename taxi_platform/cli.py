@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import signal
 import sys
 
@@ -27,6 +28,7 @@ from taxi_platform.output import (
 from taxi_platform.runs.result import ExitStatus
 from taxi_platform.settings import load_settings
 from taxi_platform.trips.errors import TaxiError, UserError
+from taxi_platform.trips.locks import log_to_stderr
 from taxi_platform.trips.months import Dataset, DatasetMonth, newest_month
 
 
@@ -152,9 +154,8 @@ def dev(port: int) -> None:
 
     settings = checked_settings()
     load_access(port)
-    with open_instance(settings):
-        pass
-    serve(settings, port, lambda message: out.print(message, soft_wrap=True))
+    with open_instance(settings) as instance:
+        serve(settings, instance, port, lambda message: out.print(message, soft_wrap=True))
 
 
 @cli.command()
@@ -214,6 +215,8 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):  # a shell starts background jobs with SIGINT ignored
         signal.signal(number, signal.default_int_handler)
     accept_any_encoding()
+    log_to_stderr()
+    os.environ["PYTHONSAFEPATH"] = "1"  # a gql.py in the working folder must not reach the processes we start
     try:
         cli.main(standalone_mode=False)
     except click.ClickException as error:

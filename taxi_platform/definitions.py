@@ -20,6 +20,7 @@ from taxi_platform.automation.jobs import freshness_job, ingest_job
 from taxi_platform.automation.schedules import catch_up_schedule, check_schedule, freshness_schedule
 from taxi_platform.automation.sensors import publication_sensor
 from taxi_platform.notifications.sensors import build_notifications
+from taxi_platform.runs.sqlite import wait_for_locked_files
 from taxi_platform.settings import Settings, check_urls, load_settings
 from taxi_platform.trips.months import Dataset
 
@@ -36,6 +37,7 @@ def build_definitions(settings: Settings, resource_overrides: Mapping[str, objec
     `resource_overrides` replaces resources by key: `source`, `lake`, `warehouse`, `serving`.
     """
     _accept_beta_features()
+    wait_for_locked_files()
     check_urls(settings)
     check_schedule(settings.schedule)
     freshness_checks = [freshness_check(dataset) for dataset in settings.datasets]

@@ -44,7 +44,7 @@ MARKS = {
 }
 """How `taxi status` draws a month, by its stage."""
 
-ASCII = str.maketrans(dict(zip("●◐○↻✗·…", ["#", "~", "o", "r", "x", ".", "..."], strict=True)))
+ASCII = str.maketrans(dict(zip("●◐○↻✗·…", ["*", "~", "o", "r", "x", ".", "..."], strict=True)))
 
 
 class SafeConsole(Console):
@@ -135,7 +135,7 @@ def print_status(settings: Settings, overview: Status) -> None:
     for month in overview.months:
         if month.set_aside:
             message = f"{month.dataset} {month.month}: a new version looks wrong and is set aside. {month.set_aside}"
-            out.print(message, style="red", markup=False, soft_wrap=True)
+            out.print(message, style="red", soft_wrap=True)
     failed = [month for month in overview.months if month.problem]
     for month in failed:
         out.print(f"{month.dataset} {month.month}: {month.problem}", style="red", soft_wrap=True)
@@ -152,7 +152,7 @@ def _print_dataset(dataset: Dataset, months: Sequence[MonthStatus]) -> None:
         out.print(f"{dataset}: nothing is loaded yet; up to {len(months)} months are published")
         return
     rows, rejected = sum(month.rows or 0 for month in months), sum(month.rows_rejected or 0 for month in months)
-    loaded, size = sum(month.stage == "loaded" for month in months), _size(sum(month.bytes for month in months))
+    loaded, size = sum(map(_is_loaded, months)), _size(sum(month.bytes for month in months))
     out.print(
         f"[bold]{dataset}: {loaded} of {len(months)} months loaded, {rows:,} rows, {rejected:,} rejected, {size}[/]",
         markup=True,
@@ -162,6 +162,11 @@ def _print_dataset(dataset: Dataset, months: Sequence[MonthStatus]) -> None:
         cells = {int(month.month[5:]): MARKS[month.stage] for month in of_year}
         marks = " ".join(_mark(*cells[n]) if n in cells else " " for n in range(1, 13)).rstrip()
         out.print(f"  {year} ", marks if of_year else "[dim]nothing in the lake[/]", markup=True)
+
+
+def _is_loaded(month: MonthStatus) -> bool:
+    """Also where a newer version is set aside: the one before it is loaded."""
+    return month.stage == "loaded" or (month.stage == "set aside" and month.file_version is not None)
 
 
 def print_versions(versions: Sequence[RawVersion], set_aside: Sequence[SetAside] = ()) -> None:
@@ -175,13 +180,13 @@ def print_versions(versions: Sequence[RawVersion], set_aside: Sequence[SetAside]
         notes = [*(["restored"] if raw.instead_of else []), *(["current"] if raw is versions[-1] else [])]
         since = raw.time[:16].replace("T", " ")
         table.add_row(raw.short_sha256, since, f"{raw.rows:,}", f"{raw.size:,}", ", ".join(notes))
-    out.print(table if versions else "The lake has no raw file of this month.")
+    nothing = "No version of this month is current." if set_aside else "The lake has no raw file of this month."
+    out.print(table if versions else nothing)
     for entry in set_aside:
         raw = entry.raw
         when = raw.time[:16].replace("T", " ")
         out.print(
             f"Set aside: {raw.short_sha256}, {when}, {raw.rows:,} rows, {raw.size:,} bytes. {entry.why}",
-            markup=False,
             soft_wrap=True,
         )
 

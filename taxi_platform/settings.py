@@ -87,6 +87,10 @@ def load_settings(environment: Mapping[str, str] = os.environ) -> Settings:
         home = Path(value("TAXI_HOME", "data")).expanduser().absolute()
     except RuntimeError:
         raise SettingError("TAXI_HOME begins with ~ and the name of an unknown user.", "It takes a folder.") from None
+    if "?" in str(home):
+        raise SettingError(
+            f"TAXI_HOME is {home}: DuckDB takes a ? for the end of a file's name.", "It takes a folder without a ?."
+        )
     datasets = _datasets(value("TAXI_DATASETS", ",".join(Dataset)))
     return Settings(
         home=home,

@@ -8,7 +8,7 @@ import shutil
 import stat
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -18,6 +18,7 @@ from taxi_platform.lake.base import ANY_VERSION, NEW, Lake, StoredObject
 from taxi_platform.lake.checksums import FileSum
 from taxi_platform.trips.errors import Conflict, LakeError, TransientError
 from taxi_platform.trips.faults import fault_point
+from taxi_platform.trips.locks import holder_of, lock_file
 from taxi_platform.trips.months import DatasetMonth
 from taxi_platform.trips.plan import Change
 
@@ -125,24 +126,25 @@ class LocalLake(Lake):
 
     @contextmanager
     def lock(self, dataset_month: DatasetMonth) -> Iterator[None]:
-        """Hold the month's lock, and delete its temporary files: if any exist by then, a killed run left them."""
-        with self._translated_errors("write", ".locks"):
-            (self.root / ".locks").mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.root / ".locks" / f"{dataset_month.stem}.lock")
-            try:
-                lock.acquire(timeout=LOCK_WAIT_SECONDS)
-            except Timeout:
-                raise TransientError(
-                    f"Another run has been working on {dataset_month} for {LOCK_WAIT_SECONDS // 3600} hours.",
-                    "Terminate it if it is stuck.",
-                ) from None
-        try:
-            with self._translated_errors("write", ".tmp"):
-                for orphan in (self.root / ".tmp").glob(f"*~{dataset_month.dataset}~*{dataset_month.month}~*"):
-                    orphan.unlink(missing_ok=True)
+        """Hold the month's lock, and delete its temporary files: if any exist by then, a killed run left them.
+
+        A thread that holds it may take it again.
+        """
+        path = self.root / ".locks" / f"{dataset_month.stem}.lock"
+        with ExitStack() as stack:
+            with self._translated_errors("write", ".locks"):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                try:
+                    is_first = stack.enter_context(lock_file(path, f"{dataset_month}", LOCK_WAIT_SECONDS))
+                except Timeout:
+                    raise TransientError(
+                        f"{dataset_month} has been held for {LOCK_WAIT_SECONDS // 3600} hours by {holder_of(path)}.",
+                        "Terminate it if it is stuck.",
+                    ) from None
+                if is_first:
+                    for orphan in (self.root / ".tmp").glob(f"*~{dataset_month.dataset}~*{dataset_month.month}~*"):
+                        orphan.unlink(missing_ok=True)
             yield
-        finally:
-            lock.release()
 
     def _temporary(self, key: str) -> Path:
         path = self.root / ".tmp" / f"{key.replace('/', '~')}.{uuid.uuid4().hex[:8]}"

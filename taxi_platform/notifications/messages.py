@@ -16,8 +16,9 @@ from taxi_platform.assets.names import (
     RANGE_START_TAG,
     SET_ASIDE_CHECK,
 )
+from taxi_platform.assets.partitions import datasets_of
 from taxi_platform.notifications.channels import Message
-from taxi_platform.runs.history import INTERRUPTIONS, datasets_of
+from taxi_platform.runs.history import INTERRUPTIONS
 from taxi_platform.trips.text import markdown
 
 CHECK_FAILED = "DagsterAssetCheckFailedError"

@@ -361,8 +361,8 @@ def test_real_months_lose_and_double_no_trip(tmp_path, name, rows, clean, served
         web.pages[f"/{name}"] = Page(path.read_bytes(), modified="Mon, 05 Jul 2021 10:00:00 GMT")
         source = open_source(f"file://{path.parent}/{template}" if served == "by file" else f"{web.url}/{template}")
         for expected in (False, True):
-            fetched = steps.fetch(source, lake, dataset_month, tmp_path)
-            cleaned = steps.clean(lake, dataset_month, tmp_path, Engine())
+            fetched = steps.fetch(source, lake, dataset_month, tmp_path, judge=True)
+            cleaned = steps.clean(lake, dataset_month, tmp_path, Engine(), judge=True)
             loaded = steps.load(lake, warehouse, dataset_month, tmp_path)
             assert (fetched.raw.rows, cleaned.report.rows_clean, loaded.result.rows) == (rows, clean, clean)
             assert (fetched.unchanged, cleaned.unchanged, loaded.unchanged) == (expected,) * 3

@@ -26,7 +26,7 @@ def publish(tmp_path, monkeypatch):
     monkeypatch.setenv("TAXI_SET_ASIDE", "yes")
     monkeypatch.setenv("TAXI_DATASETS", "green")
     monkeypatch.setenv("TAXI_SOURCE_URL", f"file://{tmp_path}/{{dataset}}_{{month}}.csv.gz")
-    return lambda rows: write_sample(GREEN, rows, tmp_path / "green_2026-09.csv.gz")
+    return lambda rows, of=GREEN: write_sample(of, rows, tmp_path / "green_2026-09.csv.gz")
 
 
 @pytest.mark.fault(58)
@@ -51,6 +51,10 @@ def test_a_check_of_the_raw_file_warns_and_says_why(publish):
             assert (check.passed, check.severity, check.partition) == (False, dg.AssetCheckSeverity.WARN, "2026-09")
             assert LOST in check.description and LOST in result.problem
             assert check.metadata["remedy"].value.startswith("taxi accept green 2026-09 ")
+        publish(500, of=DatasetMonth.parse("green", "2026-01"))  # noticed only when it is cleaned
+        result, check = ingest()
+        assert (result.status, check.passed) == (IngestStatus.UNCHANGED, False)
+        assert "are more than a day outside of 2026-09." in check.description
 
 
 @pytest.mark.slow
@@ -101,3 +105,18 @@ def test_a_first_version_that_looks_wrong_fails_the_run_with_the_command_that_ac
     assert status == 1
     assert "It has columns that only files of fhv and fhvhv have: dispatching_base_num." in err
     assert "taxi accept green 2026-09 " in err and "What to do: The file is kept in the lake, set aside." in message
+
+
+@pytest.mark.slow
+@pytest.mark.fault(33, 58)
+@pytest.mark.parametrize("point", ["raw_uploaded", "manifest_written"])
+def test_a_run_killed_while_it_sets_a_version_aside_leaves_the_month_and_the_next_one_completes_it(publish, point):
+    source = {"TAXI_SOURCE_URL": load_settings().source_url}
+    publish(500)
+    assert taxi("ingest", "green", "2026-09", **source)[0] == 0
+    publish(3)
+    killed, _, _ = taxi("ingest", "green", "2026-09", "--jobs", "1", TAXI_FAULT_POINT=point, **source)
+    status, out, err = taxi("ingest", "green", "2026-09", "--json", **source)
+    (result,) = json.loads(out)
+    assert (killed, status, result["status"], result["rows_read"]) == (-9, 0, "unchanged", 500), err
+    assert taxi("versions", "green", "2026-09")[1].count("Set aside: ") == 1

@@ -73,6 +73,10 @@ FAULTS: dict[int, tuple[str, str]] = {
     ),
     56: ("a reader beside a load", "`trips.duckdb` never blocks; a reader of the warehouse is waited for, then named."),
     57: ("taxi zones that are missing or incomplete", "The next load writes them again; `taxi doctor` says so."),
+    82: ("a run, code server, daemon or machine killed", "The run is run again once; its backfill ends complete."),
+    83: ("a `dagster.yaml` that is empty or cut", "It is written again; the damaged one is kept beside it."),
+    84: ("Dagster's SQLite files locked for a minute, or damaged", "Waited for; named, with how to go on."),
+    85: ("a process that is stuck with a month", "Only runs of that month wait; their logs name the process."),
     70: (
         "one value of a table altered: a cent, a microsecond, a float's last bit; values swapped; a row doubled",
         "It is seen in every engine, and the next run of the month loads it again.",

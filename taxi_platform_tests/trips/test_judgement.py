@@ -68,6 +68,15 @@ def test_a_yellow_file_of_2010_is_no_fhv_file_and_the_reasons_say_why():
     )
 
 
+@pytest.mark.fault(59)
+def test_a_yellow_file_of_2010_is_not_one_of_today():
+    names = next(era.names for era in eras() if str(era.first) == "2010-01" and era.format == "parquet")
+    assert judge(DatasetMonth.parse("yellow", "2024-01"), Format.PARQUET, names) == (
+        "It lacks columns that every file of yellow 2024-01 has: improvement_surcharge, pickup_location_id, "
+        "dropoff_location_id, congestion_surcharge.",
+    )
+
+
 @pytest.mark.parametrize(
     ("rows", "standing_rows", "reasons"),
     [
