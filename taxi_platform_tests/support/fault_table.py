@@ -85,6 +85,11 @@ FAULTS: dict[int, tuple[str, str]] = {
         "a table replaced by another version while it is compared",
         "The comparison starts over, and says which version is there; it never calls that damage.",
     ),
+    72: (
+        "files in the lake or tables damaged while nobody looks",
+        "`taxi audit` and `audit_schedule` read everything, and name each with the command that repairs it.",
+    ),
+    73: ("a month replaced while it is audited", "It is looked at again, and only what is still wrong is reported."),
     89: ("wrong tokens, thirty at a time", "Each waits for itself alone; the right token is let in at once."),
     90: ("a reject rule that the dataset does not have", "A mistake, which lists the rules it has."),
     92: (
