@@ -24,6 +24,7 @@ from taxi_platform.trips.months import Dataset, DatasetMonth
 from taxi_platform.trips.text import printable_lines
 
 if TYPE_CHECKING:
+    from taxi_platform.ingestion.audit import Audited
     from taxi_platform.lake.base import StoredObject
     from taxi_platform.lake.manifest import RawVersion, SetAside
     from taxi_platform.runs.status import MonthStatus, Status
@@ -43,7 +44,7 @@ MARKS = {
 }
 """How `taxi status` draws a month, by its stage."""
 
-ASCII = str.maketrans(dict(zip("●◐○↻✗·…", ["#", "~", "o", "r", "x", ".", "..."], strict=True)))
+ASCII = str.maketrans(dict(zip("●◐○↻✗·…", ["*", "~", "o", "r", "x", ".", "..."], strict=True)))
 
 
 class SafeConsole(Console):
@@ -134,7 +135,7 @@ def print_status(settings: Settings, overview: Status) -> None:
     for month in overview.months:
         if month.set_aside:
             message = f"{month.dataset} {month.month}: a new version looks wrong and is set aside. {month.set_aside}"
-            out.print(message, style="red", markup=False, soft_wrap=True)
+            out.print(message, style="red", soft_wrap=True)
     failed = [month for month in overview.months if month.problem]
     for month in failed:
         out.print(f"{month.dataset} {month.month}: {month.problem}", style="red", soft_wrap=True)
@@ -186,9 +187,17 @@ def print_versions(versions: Sequence[RawVersion], set_aside: Sequence[SetAside]
         when = raw.time[:16].replace("T", " ")
         out.print(
             f"Set aside: {raw.short_sha256}, {when}, {raw.rows:,} rows, {raw.size:,} bytes. {entry.why}",
-            markup=False,
             soft_wrap=True,
         )
+
+
+def print_audited(audited: Audited) -> None:
+    """A line for each problem of a month, or one that says that it has none."""
+    for problem in audited.problems:
+        name = f"{audited.dataset} {audited.month or ''}".strip()
+        out.print(Text.assemble(("wrong", "red"), f" {printable_lines(f'{name}: {problem}')}"), soft_wrap=True)
+    if not audited.problems:
+        out.print(Text.assemble(("ok   ", "green"), f" {audited}"), soft_wrap=True)
 
 
 def print_pruned(files: Sequence[StoredObject], applied: bool) -> None:

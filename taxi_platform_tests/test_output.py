@@ -144,4 +144,4 @@ def test_every_encoding_tells_the_stages_apart(monkeypatch, tmp_path, encoding):
     legend = {" ".join(words[1:]): words[0] for words in map(str.split, re.split("   +|\n", printed)) if len(words) > 1}
     assert len(set(marks)) == len(MARKS)
     assert [legend[stage] for stage in MARKS] == marks
-    assert printed.splitlines()[-1] == ("Cleaning … 東京 ●" if encoding == "utf-8" else "Cleaning ... ?? #")
+    assert printed.splitlines()[-1] == ("Cleaning … 東京 ●" if encoding == "utf-8" else "Cleaning ... ?? *")

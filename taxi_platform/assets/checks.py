@@ -158,13 +158,13 @@ def no_version_set_aside(dataset: Dataset) -> dg.AssetChecksDefinition:
         try:
             entry = steps.version_set_aside(lake.open(), month)
         except TaxiError as error:
-            return dg.AssetCheckResult(passed=False, description=str(error))
+            return _not_checked(error)
         if entry is None:
             return dg.AssetCheckResult(passed=True, description="The current version is the source's.")
         return dg.AssetCheckResult(
             passed=False,
             severity=dg.AssetCheckSeverity.WARN,
-            description=steps.stays_as_it_was(entry, month),
+            description=markdown(steps.stays_as_it_was(entry, month)),
             metadata={
                 "version": entry.raw.short_sha256,
                 "reasons": entry.why,
@@ -194,9 +194,7 @@ def table_matches_clean_trips(dataset: Dataset, asset: str, resource: str) -> dg
         try:
             result = steps.check_table(lake.open(), warehouse.open(), dataset_month(context, dataset), lake.work_home)
         except Conflict as error:  # another run has cleaned the month, and will load and check it
-            return dg.AssetCheckResult(
-                passed=False, severity=dg.AssetCheckSeverity.WARN, description=markdown(str(error))
-            )
+            return _not_checked(error, dg.AssetCheckSeverity.WARN)
         except TaxiError as error:
             return _not_checked(error)
         counts: dict[str, int | str] = {"rows": result.rows, "rows_rejected": result.rejected_rows}

@@ -188,7 +188,7 @@ def test_an_unexpected_error_is_one_line_without_control_characters_or_secrets(p
     )
     platform.tick()
     problem = hook.messages()[0].splitlines()[1]
-    assert problem.startswith("Problem: ValueError:  [31mno answer from https://***@host/x?*** password=*** xxx")
+    assert problem.startswith("Problem: ValueError:  `[31mno` answer from `https://***@host/x?***` `password=***` xxx")
     assert len(hook.messages()[0]) < 1000
     assert SECRET not in hook.messages()[0]
 
