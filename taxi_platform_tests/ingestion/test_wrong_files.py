@@ -1,12 +1,13 @@
 """Versions that look wrong are set aside: with a web source, a lake in a folder, and DuckDB."""
 
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
 
 import duckdb
 import pytest
 
 from taxi_platform.ingestion import steps
-from taxi_platform.ingestion.survey import Stage, Survey
+from taxi_platform.ingestion.survey import Stage, Survey, ask_missing
+from taxi_platform.ingestion.survey_state import SurveyState
 from taxi_platform.lake import open_lake
 from taxi_platform.lake.manifest import Manifest
 from taxi_platform.lake.months import LakeMonth
@@ -200,6 +201,27 @@ def test_what_the_source_goes_back_to_ends_what_was_set_aside_and_begins_it_agai
     gets = place.web.methods().count("GET")
     assert place.ingest()[0].set_aside is not None
     assert place.web.methods().count("GET") == gets
+
+
+@pytest.mark.fault(61)
+def test_the_source_is_asked_about_a_first_version_set_aside_as_rarely_as_about_a_month_not_published(place):
+    month = DatasetMonth.parse("yellow", "2021-01")
+    place.publish(50, at=month)
+    with pytest.raises(LooksWrong):
+        place.ingest(month)
+
+    def asked(at):
+        """Whether a tick at that time asks the source, and the stage that it finds."""
+        before = len(place.web.requests)
+        state = SurveyState(place.home, month.dataset, "here", at)
+        survey = Survey(place.source, place.lake, place.warehouse, month.dataset, state=state)
+        (found,) = survey.look([month.month], ask_missing)
+        state.save_answers()
+        assert (found.stage, found.reason) == (Stage.SET_ASIDE, None)
+        return len(place.web.requests) > before
+
+    now = datetime(2021, 6, 1, 12, 0, tzinfo=UTC)
+    assert [asked(now), asked(now + timedelta(hours=1)), asked(now + timedelta(days=1))] == [True, False, True]
 
 
 @pytest.mark.fault(61)
