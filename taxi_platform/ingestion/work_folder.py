@@ -46,9 +46,18 @@ def work_folder(home: Path, dataset_month: DatasetMonth) -> Iterator[Path]:
                 shutil.rmtree(root / name, ignore_errors=True)
                 (root / f"{name}.lock").unlink(missing_ok=True)
     except OSError as error:
-        if error.errno not in REMEDIES:
+        if not _is_about(root, error):  # what the caller reads or writes elsewhere says so itself
             raise
-        raise LakeError(f"Cannot work in {root}: {error.strerror}.", REMEDIES[error.errno]) from error
+        remedy = REMEDIES.get(error.errno or 0, "Check the disk that holds TAXI_HOME.")
+        raise LakeError(f"Cannot work in {root}: {error.strerror or error}.", remedy) from error
+
+
+def _is_about(root: Path, error: OSError) -> bool:
+    """Whether the error is about a path in or above the folder; reading or writing an open file names none."""
+    if not isinstance(error.filename, str):
+        return True
+    path = Path(error.filename)
+    return path.is_relative_to(root) or root.is_relative_to(path)
 
 
 def _delete_abandoned(root: Path) -> None:
