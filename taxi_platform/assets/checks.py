@@ -21,7 +21,7 @@ from taxi_platform.trips.contract import contract_of
 from taxi_platform.trips.errors import Conflict, TaxiError
 from taxi_platform.trips.known import compare_count
 from taxi_platform.trips.months import Dataset
-from taxi_platform.trips.text import listed_names, markdown
+from taxi_platform.trips.text import listed_names, markdown, printable
 
 MAX_SHARE_REJECTED = 0.01
 """A warning above this. Real months of 2018 to 2024 reject no row at all; 2010-02 and 2010-03 hold broken ones."""
@@ -175,7 +175,7 @@ def no_version_set_aside(dataset: Dataset) -> dg.AssetChecksDefinition:
             description=markdown(steps.stays_as_it_was(entry, month)),
             metadata={
                 "version": entry.raw.short_sha256,
-                "reasons": entry.why,
+                "reasons": printable(entry.why),
                 "set_aside_at": entry.raw.time,
                 "remedy": steps.accept_command(entry, month),
             },
