@@ -136,6 +136,9 @@ def print_status(settings: Settings, overview: Status) -> None:
         if month.set_aside:
             message = f"{month.dataset} {month.month}: a new version looks wrong and is set aside. {month.set_aside}"
             out.print(message, style="red", soft_wrap=True)
+    for dataset_month, sentences in sorted(overview.failed_checks.items()):
+        for sentence in sentences:
+            out.print(f"{dataset_month}: {sentence}", style="yellow", soft_wrap=True)
     failed = [month for month in overview.months if month.problem]
     for month in failed:
         out.print(f"{month.dataset} {month.month}: {month.problem}", style="red", soft_wrap=True)

@@ -90,7 +90,7 @@ def _clean_current(
         _check_content(path, raw, lake.uri(raw.key))
         raw_file = CleaningInput(dataset_month, path, raw.sha256, raw.rows, raw.plain)
         output = Cleaner(raw_file, folder, rules, engine).clean(force)
-        if judge and is_new and (reasons := judge_cleaned(output.report, raw, manifest, dataset_month)):
+        if judge and is_new and (reasons := judge_cleaned(output.report, raw, manifest, footer, dataset_month)):
             _set_aside(month, manifest, raw, reasons, say)
             return None
         footer = month.publish_clean(output, replaces=object_version)
