@@ -14,7 +14,7 @@ from taxi_platform.lake.manifest import RawVersion
 from taxi_platform.lake.months import CleanFooter, LakeMonth
 from taxi_platform.trips.cleaning import Cleaner, CleaningInput, Engine
 from taxi_platform.trips.contract import contract_of
-from taxi_platform.trips.errors import IntegrityError, LakeError
+from taxi_platform.trips.errors import AlteredRaw, LakeError
 from taxi_platform.trips.months import DatasetMonth
 from taxi_platform.trips.report import Report
 
@@ -78,10 +78,10 @@ def clean(
 
 
 def _check_content(path: Path, raw: RawVersion, uri: str) -> None:
-    """Raise `IntegrityError` if a raw file is no longer the one that was fetched."""
+    """Raise `AlteredRaw` if a raw file is no longer the one that was fetched."""
     with path.open("rb") as file:
         if hashlib.file_digest(file, "sha256").hexdigest() != raw.sha256:
-            raise IntegrityError(
+            raise AlteredRaw(
                 f"{uri} is not the file that was fetched on {raw.time[:10]}.",
                 "Delete it, and materialize the month's raw_file again.",
             )

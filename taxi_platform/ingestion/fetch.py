@@ -8,12 +8,13 @@ from pathlib import Path
 
 from taxi_platform.ingestion.common import Say, no_message, retry_on_conflict
 from taxi_platform.ingestion.comparing import must_compare
+from taxi_platform.ingestion.known_damage import known_damage, note_damage
 from taxi_platform.ingestion.work_folder import work_folder
 from taxi_platform.lake.base import Lake
 from taxi_platform.lake.manifest import Manifest, RawVersion
 from taxi_platform.lake.months import LakeMonth
 from taxi_platform.sources.base import Progress, Source
-from taxi_platform.trips.errors import LakeError, NotPublished, SourceRefused, SourceUnavailable
+from taxi_platform.trips.errors import DamagedRaw, LakeError, NotPublished, SourceRefused, SourceUnavailable
 from taxi_platform.trips.months import DatasetMonth
 
 PUBLISHED_FILE_STAYS = (
@@ -104,9 +105,15 @@ def _fetch_if_new(
         history = "set aside by a restore" if was_set_aside else f"fetched on {current.time[:10]}"
         say(f"{dataset_month}: the source still has the file that was {history}.")
         return Fetched(current, uri, current, unchanged=True)
+    if not force and (damage := known_damage(month, publication, current)):
+        raise damage
     with work_folder(home, dataset_month) as folder:
-        fetched = source.fetch(dataset_month, folder, progress)
-        raw = month.publish_raw(fetched, manifest)
+        try:
+            fetched = source.fetch(dataset_month, folder, progress)
+        except DamagedRaw as error:
+            note_damage(month, publication, error)
+            raise
+        raw = month.publish_raw(fetched, manifest, overwrite=force)
     unchanged = current is not None and current.sha256 == raw.sha256
     if fetched.sha256 != raw.sha256:
         note = ", which a restore has set aside"

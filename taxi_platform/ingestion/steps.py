@@ -6,6 +6,7 @@ The lake and the warehouse decide what that is, never Dagster's history.
 from taxi_platform.ingestion.check import check_accounted_for, check_table
 from taxi_platform.ingestion.clean import Cleaned, clean
 from taxi_platform.ingestion.common import Say, published
+from taxi_platform.ingestion.damage import clean_or_fetch_again
 from taxi_platform.ingestion.fetch import Fetched, fetch
 from taxi_platform.ingestion.load import Loaded, load
 
@@ -17,6 +18,7 @@ __all__ = [
     "check_accounted_for",
     "check_table",
     "clean",
+    "clean_or_fetch_again",
     "fetch",
     "load",
     "published",

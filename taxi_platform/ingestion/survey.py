@@ -15,12 +15,20 @@ from enum import StrEnum
 from math import inf
 
 from taxi_platform.ingestion.comparing import must_compare
+from taxi_platform.ingestion.known_damage import damage_ahead
 from taxi_platform.ingestion.survey_state import SurveyState
 from taxi_platform.lake.base import Lake
 from taxi_platform.lake.months import CleanFooter, LakeMonth, RawVersion
 from taxi_platform.sources.base import Source
 from taxi_platform.trips.contract import contract_of
-from taxi_platform.trips.errors import LakeBusy, LakeError, SourceRefused, SourceUnavailable, WarehouseLocked
+from taxi_platform.trips.errors import (
+    DamagedRaw,
+    LakeBusy,
+    LakeError,
+    SourceRefused,
+    SourceUnavailable,
+    WarehouseLocked,
+)
 from taxi_platform.trips.months import MONTH, Dataset, DatasetMonth, Month
 from taxi_platform.trips.publication import Publication
 from taxi_platform.warehouse.base import StoredRows, Warehouse, trips_table
@@ -84,8 +92,8 @@ class MonthState:
     source_answered: bool = False
     """Whether `published` is the source's answer; False where it was not asked."""
     reject: tuple[str, ...] = ()
-    problem: LakeError | None = None
-    """Why the month's files in the lake cannot be judged."""
+    problem: LakeError | DamagedRaw | None = None
+    """Why the month's files in the lake cannot be judged, or what is known to be wrong with the published file."""
     compare: bool = False
     """Whether the published file has to be fetched to see whether it has changed."""
 
@@ -235,6 +243,7 @@ class Survey:
             published=published,
             source_answered=answered,
             reject=self.reject,
+            problem=damage_ahead(LakeMonth(self.lake, dataset_month), raw, clean, published),
             compare=bool(raw and published and must_compare(raw, published, self._now)),
         )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -13,18 +12,7 @@ from filelock import FileLock, Timeout
 
 from taxi_platform.trips.errors import LakeError
 from taxi_platform.trips.months import DatasetMonth
-
-OTHER_FOLDER = "Set TAXI_HOME to a folder that you own."
-REMEDIES = {
-    errno.EACCES: OTHER_FOLDER,
-    errno.EPERM: OTHER_FOLDER,
-    errno.EROFS: OTHER_FOLDER,
-    errno.ENOTDIR: OTHER_FOLDER,
-    errno.ENAMETOOLONG: "Set TAXI_HOME to a shorter path.",
-    errno.EEXIST: OTHER_FOLDER,
-    errno.ENOSPC: "The disk is full: free some space and run again.",
-    errno.EDQUOT: "The disk quota is used up: free some space and run again.",
-}
+from taxi_platform.trips.os_errors import REMEDIES, remedy
 
 
 @contextmanager
@@ -48,7 +36,11 @@ def work_folder(home: Path, dataset_month: DatasetMonth) -> Iterator[Path]:
     except OSError as error:
         if error.errno not in REMEDIES:
             raise
-        raise LakeError(f"Cannot work in {root}: {error.strerror}.", REMEDIES[error.errno]) from error
+        name = str(error.filename or root)
+        is_elsewhere = not name.startswith(str(root)) and not str(root).startswith(name)
+        problem = f"Cannot use {name}" if is_elsewhere else f"Cannot work in {root}"
+        setting = "the setting of its place" if is_elsewhere else "TAXI_HOME"
+        raise LakeError(f"{problem}: {error.strerror}.", remedy(error.errno, setting)) from error
 
 
 def _delete_abandoned(root: Path) -> None:

@@ -78,11 +78,14 @@ class LakeMonth:
     def current_raw(self) -> RawVersion | None:
         return self.manifest().current
 
-    def publish_raw(self, fetched: FetchedFile, manifest: Manifest | None = None) -> RawVersion:
+    def publish_raw(
+        self, fetched: FetchedFile, manifest: Manifest | None = None, overwrite: bool = False
+    ) -> RawVersion:
         """Store a fetched file permanently and list it in the manifest; returns the version that is current then.
 
         That is the fetched one, unless a restore set its content aside (see `Manifest.with_fetched`). Raises `Conflict`
-        if the manifest changed since `manifest` was read.
+        if the manifest changed since `manifest` was read. `overwrite` replaces a stored file even if its size
+        is the same: it may be damaged.
         """
         fault_point("fetched")
         raw = RawVersion.of(fetched, self.raw_prefix)
@@ -90,7 +93,7 @@ class LakeMonth:
         current = updated.versions[-1]
         if current.key == raw.key:
             stored = self.lake.stat(raw.key)
-            if stored is None or stored.size != raw.size:
+            if overwrite or stored is None or stored.size != raw.size:
                 self.lake.upload(raw.key, fetched.path, ANY_VERSION)
         fault_point("raw_uploaded")
         self._write_manifest(updated)

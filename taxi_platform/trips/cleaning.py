@@ -20,9 +20,10 @@ import pyarrow.parquet as pq
 from taxi_platform.trips import csv_reading, typed_scan
 from taxi_platform.trips.casting import SourceColumn, literal, rule_sql, select_canonical
 from taxi_platform.trips.contract import EXTRA, PROVENANCE, REJECTED_COLUMNS, Column, Contract, contract_of
-from taxi_platform.trips.errors import IntegrityError, LakeError, NotData, TooManyRejected
+from taxi_platform.trips.errors import DamagedRaw, LakeError, NotData, TooManyRejected
 from taxi_platform.trips.formats import SNIFFED_BYTES, Format, sniff
 from taxi_platform.trips.months import DatasetMonth
+from taxi_platform.trips.os_errors import NO_ROOM, number_in, remedy
 from taxi_platform.trips.report import Report
 
 PARQUET_OPTIONS = "FORMAT parquet, COMPRESSION snappy, ROW_GROUP_SIZE 122880"
@@ -86,8 +87,8 @@ class Cleaner:
             NotData: The file cannot be read, or has no rows.
             ContractError: It has no pick-up time column.
             TooManyRejected: More than half of its rows would be rejected.
-            IntegrityError: Rows are unaccounted for.
-            LakeError: Disk space or memory ran out.
+            DamagedRaw: It cannot be read to its end, or rows are unaccounted for.
+            LakeError: Disk space or memory ran out, or the disk failed.
         """
         if not self.raw.rows and not force:
             raise NotData(
@@ -125,9 +126,14 @@ class Cleaner:
                 con.execute("SET enable_progress_bar = false; SET TimeZone = 'UTC'")
                 yield con
         except (duckdb.OutOfMemoryException, duckdb.IOException, duckdb.TransactionException) as error:
+            number = number_in(str(error))
+            is_full = isinstance(error, duckdb.OutOfMemoryException) or number in NO_ROOM
             raise LakeError(
-                f"Cleaning {self.raw.dataset_month} ran out of room: {str(error).splitlines()[0]}.",
-                "Free some disk space under TAXI_HOME, or raise TAXI_MEMORY_LIMIT.",
+                f"Cleaning {self.raw.dataset_month} {'ran out of room' if is_full else 'failed'}: "
+                f"{str(error).splitlines()[0]}.",
+                "Free some disk space under TAXI_HOME, or raise TAXI_MEMORY_LIMIT."
+                if is_full
+                else remedy(number, "TAXI_HOME"),
             ) from error
 
     def _select(self, sources: Sequence[SourceColumn], relation: str) -> str:
@@ -180,9 +186,13 @@ class Cleaner:
             else:
                 self._copy_rejected(con, f"{select} WHERE reason IS NOT NULL")
         except (duckdb.Error, pa.ArrowException, UnicodeDecodeError) as error:
-            if isinstance(error, duckdb.OutOfMemoryException) or "Could not write" in str(error):
+            if (
+                isinstance(error, duckdb.OutOfMemoryException)
+                or number_in(str(error))
+                or "Could not write" in str(error)
+            ):
                 raise
-            raise NotData(
+            raise DamagedRaw(
                 f"{self.raw.path.name} is damaged: {str(error).splitlines()[0][:400]!r}.", "Fetch it again."
             ) from error
         return names
@@ -277,7 +287,7 @@ class Cleaner:
             trips_per_day=self._trips_per_day(con),
         )
         if report.rows_read != report.rows_clean + report.rows_rejected:
-            raise IntegrityError(
+            raise DamagedRaw(
                 f"{dataset_month}: {report.rows_read:,} rows were counted when the file was fetched, but "
                 f"{report.rows_clean:,} clean and {report.rows_rejected:,} rejected rows were written.",
                 "Nothing was published. Fetch the month again. If the error persists, please report the file.",

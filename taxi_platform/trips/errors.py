@@ -55,6 +55,14 @@ class IntegrityError(TaxiError):
     """Counts or contents that must be equal are not."""
 
 
+class DamagedRaw(NotData, IntegrityError):
+    """A file of trips is damaged: at its source, on the way, or in the lake. Fetching it again may help."""
+
+
+class AlteredRaw(DamagedRaw):
+    """A raw file in the lake is not the one that was fetched."""
+
+
 class LakeError(TaxiError):
     """The lake cannot be read or written."""
 

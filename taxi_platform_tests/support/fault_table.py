@@ -73,6 +73,15 @@ FAULTS: dict[int, tuple[str, str]] = {
     ),
     56: ("a reader beside a load", "`trips.duckdb` never blocks; a reader of the warehouse is waited for, then named."),
     57: ("taxi zones that are missing or incomplete", "The next load writes them again; `taxi doctor` says so."),
+    64: ("numbers such as `1_000` and `+-1`, which DuckDB reads", "The row is rejected, by every reader."),
+    65: (
+        "fewer bytes than announced, or headers, ranges or an MD5 of another file",
+        "The file is downloaded once more; what is still in doubt is refused.",
+    ),
+    66: (
+        "a raw file damaged on the way, in the lake, or at its source",
+        "It is fetched again in the same run; a file damaged at its source is left until it changes.",
+    ),
 }
 """Number → the fault, and what happens then."""
 

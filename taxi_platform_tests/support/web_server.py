@@ -80,7 +80,9 @@ def serving() -> Iterator[Web]:
                 start, stop = int(first), int(last) + 1 if last else len(body)
                 headers["Content-Range"] = f"bytes {start}-{min(stop, len(body)) - 1}/{len(body)}"
                 status, body = 206, body[start:stop]
-            self.send_response(status)
+            self.send_response_only(status)
+            if "Date" not in headers:
+                self.send_header("Date", self.date_time_string())
             if page.chunked:
                 headers["Transfer-Encoding"] = "chunked"
             elif page.length != -1:
