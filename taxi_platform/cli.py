@@ -5,7 +5,9 @@ Exit status: 0 loaded or unchanged, 1 failed, 2 the user's mistake, 3 not publis
 
 from __future__ import annotations
 
+import io
 import json
+import os
 import signal
 import sys
 
@@ -14,10 +16,11 @@ import rich.markup
 
 from taxi_platform import __version__, cli_ingest
 from taxi_platform.cli_ingest import checked_settings, today
-from taxi_platform.output import errors, out, print_pruned, print_status, print_versions
+from taxi_platform.output import accept_any_encoding, errors, out, print_pruned, print_status, print_versions
 from taxi_platform.runs.result import ExitStatus
 from taxi_platform.settings import load_settings
 from taxi_platform.trips.errors import TaxiError, UserError
+from taxi_platform.trips.locks import log_to_stderr
 from taxi_platform.trips.months import Dataset, DatasetMonth, newest_month
 
 
@@ -30,7 +33,7 @@ def cli() -> None:
     """
 
 
-for command in (cli_ingest.demo, cli_ingest.ingest, cli_ingest.restore):
+for command in (cli_ingest.demo, cli_ingest.ingest, cli_ingest.restore, cli_ingest.accept):
     cli.add_command(command)
 
 
@@ -40,14 +43,15 @@ for command in (cli_ingest.demo, cli_ingest.ingest, cli_ingest.restore):
 def versions(dataset: str, month: str) -> None:
     """List the raw files of a month in the lake.
 
-    The last line is the current version; the lines above are the earlier ones, in order.
+    The last line of the table is the current version; the lines above are the earlier ones, in order. Below are those
+    that look wrong and were set aside.
     """
     from taxi_platform.lake import open_lake
     from taxi_platform.lake.months import LakeMonth
 
     lake = open_lake(load_settings().lake_url)
-    raw_versions, _ = LakeMonth(lake, DatasetMonth.parse(dataset, month)).versions()
-    print_versions(raw_versions)
+    manifest = LakeMonth(lake, DatasetMonth.parse(dataset, month)).manifest()
+    print_versions(manifest.versions, manifest.set_aside)
 
 
 @cli.command()
@@ -110,9 +114,8 @@ def dev(port: int) -> None:
 
     settings = checked_settings()
     load_access(port)
-    with open_instance(settings):
-        pass
-    serve(settings, port, lambda message: out.print(message, soft_wrap=True))
+    with open_instance(settings) as instance:
+        serve(settings, instance, port, lambda message: out.print(message, soft_wrap=True))
 
 
 @cli.command()
@@ -128,7 +131,7 @@ def doctor() -> None:
         findings = list(examine(settings, newest_month(today())))
     for finding in findings:
         mark = "[green]ok   [/]" if finding.ok else "[red]wrong[/]"
-        out.print(f"{mark} {finding.name:20}", rich.markup.escape(finding.message), soft_wrap=True)
+        out.print(f"{mark} {finding.name:20}", rich.markup.escape(finding.message), markup=True, soft_wrap=True)
     sys.exit(ExitStatus.OK if all(finding.ok for finding in findings) else ExitStatus.FAILED)
 
 
@@ -150,7 +153,7 @@ def bootstrap(dry_run: bool) -> None:
         else:
             change.apply()
             state = "created"
-        out.print(f"{state:12} {change.what}", markup=False, soft_wrap=True)
+        out.print(f"{state:12} {change.what}", soft_wrap=True)
 
 
 @cli.group()
@@ -163,7 +166,7 @@ def notify_test() -> None:
     """Send a test message to every channel; report which worked."""
     from taxi_platform.notifications.channels import send_test
 
-    worked = send_test(load_settings(), lambda message: out.print(message, markup=False, soft_wrap=True))
+    worked = send_test(load_settings(), lambda message: out.print(message, soft_wrap=True))
     sys.exit(ExitStatus.OK if worked else ExitStatus.FAILED)
 
 
@@ -171,10 +174,15 @@ def main() -> None:
     """Run the command line; an expected error ends in a sentence and an exit status, never in a traceback."""
     for number in (signal.SIGINT, signal.SIGTERM):  # a shell starts background jobs with SIGINT ignored
         signal.signal(number, signal.default_int_handler)
+    accept_any_encoding()
+    log_to_stderr()
+    os.environ["PYTHONSAFEPATH"] = "1"  # a gql.py in the working folder must not reach the processes we start
     try:
         cli.main(standalone_mode=False)
     except click.ClickException as error:
-        error.show()
+        message = io.StringIO()
+        error.show(message)
+        errors.print(message.getvalue(), end="", soft_wrap=True)
         sys.exit(ExitStatus.USER_ERROR)
     except (click.Abort, KeyboardInterrupt):
         errors.print("Interrupted.")

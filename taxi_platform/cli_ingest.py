@@ -1,4 +1,4 @@
-"""The commands of `taxi` that bring months into lake and warehouse: demo, ingest and restore."""
+"""The commands of `taxi` that bring months into lake and warehouse: demo, ingest, restore and accept."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from taxi_platform.output import errors, out, print_places, print_table, print_versions
 from taxi_platform.runs.result import IngestStatus, MonthResult, exit_status
 from taxi_platform.settings import Settings, check_urls, listed, load_settings
-from taxi_platform.trips.contract import all_rules, contract_of
+from taxi_platform.trips.contract import all_rules, check_rules, contract_of
 from taxi_platform.trips.errors import TaxiError, UserError
 from taxi_platform.trips.months import Dataset, DatasetMonth, Month, newest_month
 
@@ -27,7 +27,14 @@ if TYPE_CHECKING:
 DEMO_MONTHS = {Dataset.YELLOW: 12, Dataset.GREEN: 3, Dataset.FHV: 3, Dataset.FHVHV: 3}
 """A year of one dataset, so that a trend shows; few of the others, so that it takes less than half a minute."""
 DEFAULT_JOBS = 2
-STEPS = ("raw_file", "cleaning", "rows_accounted_for", "trips", "table_matches_clean_trips")
+STEPS = (
+    "raw_file",
+    "cleaning",
+    "no_version_set_aside",
+    "rows_accounted_for",
+    "trips",
+    "table_matches_clean_trips",
+)
 """The steps of a run, for the progress bar."""
 
 
@@ -54,7 +61,11 @@ def demo() -> None:
 @click.argument("dataset", required=False)
 @click.argument("month", required=False)
 @click.argument("last_month", required=False)
-@click.option("--force", is_flag=True, help="Fetch, clean and load again, even what has not changed.")
+@click.option(
+    "--force",
+    is_flag=True,
+    help="Fetch, clean and load again, even what has not changed. A file that looks wrong is set aside all the same.",
+)
 @click.option("--reject", default="", metavar="RULES", help=f"Suspicious rules that reject: {', '.join(all_rules())}.")
 @click.option("--jobs", type=click.IntRange(1, 64), help=f"Months at a time.  [default: {DEFAULT_JOBS}]")
 @click.option(
@@ -84,22 +95,23 @@ def ingest(
       taxi ingest yellow 2023-01 2023-12 --reject zero_passengers
     """
     settings = checked_settings()
+    skipped = False
+    datasets = [Dataset.parse(dataset)] if dataset else settings.datasets
+    rules = check_rules([contract_of(chosen) for chosen in datasets], listed(reject))
     if dataset and month:
         dataset_months = _range(settings, dataset, month, last_month)
     elif force:
         raise UserError("--force needs months.", "Name them: taxi ingest green 2020-04 2020-06 --force.")
     else:
-        dataset_months = _due(settings, [Dataset.parse(dataset)] if dataset else settings.datasets)
-        if not dataset_months and not as_json:
-            out.print("Nothing to do: every published month is loaded in its latest version.")
-    rules = sorted({rule for p in dataset_months for rule in contract_of(p.dataset).check_rules(listed(reject))})
+        dataset_months, skipped = _due(settings, datasets)
+        if not dataset_months and not skipped and not as_json:
+            out.print("Nothing to do: no published month needs a run.")
     results = _ingest(settings, dataset_months, force, rules, jobs, patient, quiet=as_json) if dataset_months else []
     if as_json:
         click.echo(json.dumps([result.as_json() for result in results], indent=1))
     elif results:
-        flags = (["--force"] if force else []) + (["--reject", ",".join(rules)] if rules else [])
-        print_table(results, flags)
-    sys.exit(exit_status(results))
+        print_table(results, force, rules)
+    sys.exit(exit_status(results) or skipped)
 
 
 @click.command()
@@ -122,6 +134,29 @@ def restore(dataset: str, month: str, version: str | None, force: bool) -> None:
     print_versions(lake_month.versions()[0])
     raw = lake_month.restore(version)
     out.print(f"Version {raw.short_sha256} with {raw.rows:,} rows is now the current one. Cleaning and loading it …")
+    results = _ingest(settings, [dataset_month], force, use_lake_copy=True)
+    print_table(results)
+    sys.exit(exit_status(results))
+
+
+@click.command()
+@click.argument("dataset")
+@click.argument("month")
+@click.argument("version", required=False)
+@click.option("--force", is_flag=True, help="Publish it even if it is empty or mostly rejected.")
+def accept(dataset: str, month: str, version: str | None, force: bool) -> None:
+    """Accept a file that was set aside.
+
+    A version of a month that looks wrong is kept in the lake and not loaded. This makes it the current one, or VERSION
+    as listed by `taxi versions`, then cleans the month and loads it. The file is never judged again.
+    """
+    from taxi_platform.lake import open_lake
+    from taxi_platform.lake.months import LakeMonth
+
+    settings = checked_settings()
+    (dataset_month,) = _range(settings, dataset, month, None)
+    raw = LakeMonth(open_lake(settings.lake_url), dataset_month).accept(version)
+    out.print(f"Version {raw.short_sha256} with {raw.rows:,} rows is accepted. Cleaning and loading it …")
     results = _ingest(settings, [dataset_month], force, use_lake_copy=True)
     print_table(results)
     sys.exit(exit_status(results))
@@ -161,9 +196,12 @@ def _range(settings: Settings, dataset: str, month: str, last_month: str | None)
     return [DatasetMonth(first.dataset, m) for m in first.month.until(last.month)]
 
 
-def _due(settings: Settings, datasets: Sequence[Dataset]) -> list[DatasetMonth]:
-    """The months that schedules and sensors would start; raises `TaxiError` if source or table did not answer."""
-    from taxi_platform.ingestion.survey import Survey, first_month
+def _due(settings: Settings, datasets: Sequence[Dataset]) -> tuple[list[DatasetMonth], bool]:
+    """The months that schedules and sensors would start, and whether any had to be skipped, which says why.
+
+    Raises `TaxiError` if source or table did not answer.
+    """
+    from taxi_platform.ingestion.survey import Stage, Survey, first_month
     from taxi_platform.lake import open_lake
     from taxi_platform.sources import open_source
     from taxi_platform.warehouse import open_warehouse
@@ -171,17 +209,21 @@ def _due(settings: Settings, datasets: Sequence[Dataset]) -> list[DatasetMonth]:
     source, lake = open_source(settings.source_url, settings.datasets), open_lake(settings.lake_url)
     warehouse, newest = open_warehouse(settings.warehouse_url), newest_month(today())
     due: list[DatasetMonth] = []
+    skipped = False
     for dataset in datasets:
         survey = Survey(source, lake, warehouse, dataset, settings.reject)
         months = sorted(first_month(dataset, settings.since, newest).until(newest), reverse=True)
         for state in survey.look(months):
             if state.problem:
                 errors.print(f"{state.dataset_month} is skipped. {state.problem}", style="red", soft_wrap=True)
+                skipped = True
+            if state.stage == Stage.SET_ASIDE:
+                errors.print(f"{state.dataset_month} has a version that is set aside; see taxi status.", style="red")
             if state.reason:
                 due.append(state.dataset_month)
         if problem := survey.source_problem or survey.warehouse_problem:
             raise problem
-    return due
+    return due, skipped
 
 
 def _ingest(

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 import dagster as dg
 
-from taxi_platform.assets.checks import rows_accounted_for, table_matches_clean_trips
+from taxi_platform.assets.checks import no_version_set_aside, rows_accounted_for, table_matches_clean_trips
 from taxi_platform.assets.cleaning import cleaning_asset
 from taxi_platform.assets.raw_file import raw_file_asset
 from taxi_platform.assets.resources import LakeResource, SourceResource, WarehouseResource
@@ -19,6 +19,7 @@ from taxi_platform.automation.jobs import freshness_job, ingest_job
 from taxi_platform.automation.schedules import catch_up_schedule, check_schedule, freshness_schedule
 from taxi_platform.automation.sensors import publication_sensor
 from taxi_platform.notifications.sensors import build_notifications
+from taxi_platform.runs.sqlite import wait_for_locked_files
 from taxi_platform.settings import Settings, check_urls, load_settings
 from taxi_platform.trips.months import Dataset
 
@@ -35,6 +36,7 @@ def build_definitions(settings: Settings, resource_overrides: Mapping[str, objec
     `resource_overrides` replaces resources by key: `source`, `lake`, `warehouse`, `serving`.
     """
     _accept_beta_features()
+    wait_for_locked_files()
     check_urls(settings)
     check_schedule(settings.schedule)
     freshness_checks = [freshness_check(dataset) for dataset in settings.datasets]
@@ -68,7 +70,11 @@ def _assets(dataset: Dataset, settings: Settings) -> list[dg.AssetsDefinition]:
 
 
 def _checks(dataset: Dataset, settings: Settings) -> list[dg.AssetChecksDefinition]:
-    checks = [rows_accounted_for(dataset), table_matches_clean_trips(dataset, "trips", "warehouse")]
+    checks = [
+        no_version_set_aside(dataset),
+        rows_accounted_for(dataset),
+        table_matches_clean_trips(dataset, "trips", "warehouse"),
+    ]
     if settings.serving_url:
         checks.append(table_matches_clean_trips(dataset, "serving_trips", "serving"))
     return checks

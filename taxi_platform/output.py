@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import codecs
+import io
 import shlex
 import shutil
 import sys
 from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.columns import Columns
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from taxi_platform.runs.result import UNFINISHED, IngestStatus, MonthResult
 from taxi_platform.settings import Settings
+from taxi_platform.trips.contract import contract_of
 from taxi_platform.trips.months import Dataset, DatasetMonth
+from taxi_platform.trips.text import printable_lines
 
 if TYPE_CHECKING:
     from taxi_platform.lake.base import StoredObject
-    from taxi_platform.lake.months import RawVersion
+    from taxi_platform.lake.manifest import RawVersion, SetAside
     from taxi_platform.runs.status import MonthStatus, Status
 
 MARKS = {
@@ -29,19 +34,48 @@ MARKS = {
     "raw": ("○", "yellow"),
     "outdated": ("!", "yellow"),
     "republished": ("↻", "yellow"),
+    "damaged": ("#", "red"),
     "failed": ("✗", "red"),
+    "set aside": ("?", "red"),
     "published": ("+", "cyan"),
     "unknown": ("·", "dim"),
     "not published": ("-", "dim"),
 }
 """How `taxi status` draws a month, by its stage."""
 
-errors = Console(stderr=True, highlight=False, markup=False)
-out = Console(highlight=False)
+ASCII = str.maketrans(dict(zip("●◐○↻✗·…", ["*", "~", "o", "r", "x", ".", "..."], strict=True)))
 
 
-def print_table(results: Sequence[MonthResult], flags: Sequence[str] = ()) -> None:
-    """A line for each month that was begun, what went wrong, and the commands, with `flags`, that finish the rest."""
+class SafeConsole(Console):
+    """Prints text as it reads: escape codes do nothing, and brackets are markup only for `print(…, markup=True)`."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(highlight=False, markup=False, emoji=False, **options)
+
+    def render_str(self, text: str, **options: Any) -> Text:  # every string passes here, those in tables too
+        return super().render_str(printable_lines(text), **options)
+
+
+errors, out = SafeConsole(stderr=True), SafeConsole()
+
+
+def accept_any_encoding() -> None:
+    """Print in ASCII what the terminal's encoding lacks, a question mark at least, instead of failing."""
+
+    def replace(error: UnicodeError) -> tuple[str, int]:
+        if not isinstance(error, UnicodeEncodeError):
+            raise error
+        text = error.object[error.start : error.end].translate(ASCII)
+        return text.encode("ascii", "replace").decode(), error.end
+
+    codecs.register_error("taxi", replace)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="taxi")
+
+
+def print_table(results: Sequence[MonthResult], force: bool = False, reject: Sequence[str] = ()) -> None:
+    """A line for each month that was begun, what went wrong, and the commands, with the flags, that finish the rest."""
     table = _table("dataset", "month", "status", numbers=("rows read", "clean", "rejected", "in table", "seconds"))
     begun = [result for result in results if result.status != IngestStatus.NOT_BEGUN]
     for result in begun:
@@ -55,10 +89,10 @@ def print_table(results: Sequence[MonthResult], flags: Sequence[str] = ()) -> No
         if result.problem:
             style = None if result.status == IngestStatus.LOADED else "red"
             message = f"{result.dataset_month}: {result.problem}{_expected(result)}"
-            errors.print(message, style=style, markup=False, soft_wrap=True)
+            errors.print(message, style=style, soft_wrap=True)
     if unfinished := [result.dataset_month for result in results if result.status in UNFINISHED]:
-        commands = _commands(unfinished, flags)
-        errors.print("Finish the remaining months with:", *commands, sep="\n", markup=False, soft_wrap=True)
+        commands = _commands(unfinished, force, reject)
+        errors.print("Finish the remaining months with:", *commands, sep="\n", soft_wrap=True)
 
 
 def _table(*names: str, numbers: Sequence[str]) -> Table:
@@ -83,7 +117,7 @@ def print_status(settings: Settings, overview: Status) -> None:
     for dataset in settings.datasets:
         _print_dataset(dataset, [month for month in overview.months if month.dataset == dataset])
     shown = {month.stage for month in overview.months}
-    legend = [f"{_mark(*MARKS[stage])} {stage}" for stage in MARKS if stage in shown]
+    legend = [Text.assemble(MARKS[stage], f" {stage}") for stage in MARKS if stage in shown]
     out.print("", Columns(legend, (0, 3)), sep="\n")
     if "unknown" in shown and not overview.source_problem:
         out.print("unknown: not asked about; taxi status --ask asks the source about every month.")
@@ -97,12 +131,16 @@ def print_status(settings: Settings, overview: Status) -> None:
         )
     if settings.home.exists():
         out.print(f"{shutil.disk_usage(settings.home).free / 1e9:,.0f} GB are free at {settings.home}.", soft_wrap=True)
+    for month in overview.months:
+        if month.set_aside:
+            message = f"{month.dataset} {month.month}: a new version looks wrong and is set aside. {month.set_aside}"
+            out.print(message, style="red", soft_wrap=True)
     failed = [month for month in overview.months if month.problem]
     for month in failed:
-        out.print(f"{month.dataset} {month.month}: {month.problem}", style="red", markup=False, soft_wrap=True)
+        out.print(f"{month.dataset} {month.month}: {month.problem}", style="red", soft_wrap=True)
     if failed:
         again = _commands([DatasetMonth.parse(month.dataset, month.month) for month in failed])
-        out.print("Repeat what failed with:", *again, sep="\n", markup=False, soft_wrap=True)
+        out.print("Repeat what failed with:", *again, sep="\n", soft_wrap=True)
 
 
 def _print_dataset(dataset: Dataset, months: Sequence[MonthStatus]) -> None:
@@ -113,26 +151,43 @@ def _print_dataset(dataset: Dataset, months: Sequence[MonthStatus]) -> None:
         out.print(f"{dataset}: nothing is loaded yet; up to {len(months)} months are published")
         return
     rows, rejected = sum(month.rows or 0 for month in months), sum(month.rows_rejected or 0 for month in months)
-    loaded, size = sum(month.stage == "loaded" for month in months), _size(sum(month.bytes for month in months))
+    loaded, size = sum(map(_is_loaded, months)), _size(sum(month.bytes for month in months))
     out.print(
-        f"[bold]{dataset}: {loaded} of {len(months)} months loaded, {rows:,} rows, {rejected:,} rejected, {size}[/]"
+        f"[bold]{dataset}: {loaded} of {len(months)} months loaded, {rows:,} rows, {rejected:,} rejected, {size}[/]",
+        markup=True,
     )
     out.print("       J F M A M J J A S O N D", style="dim")
     for year, of_year in years:
         cells = {int(month.month[5:]): MARKS[month.stage] for month in of_year}
         marks = " ".join(_mark(*cells[n]) if n in cells else " " for n in range(1, 13)).rstrip()
-        out.print(f"  {year} ", marks if of_year else "[dim]nothing in the lake[/]")
+        out.print(f"  {year} ", marks if of_year else "[dim]nothing in the lake[/]", markup=True)
 
 
-def print_versions(versions: Sequence[RawVersion]) -> None:
-    """A line for each time that a raw file became the current one (UTC); the last line is the current one."""
+def _is_loaded(month: MonthStatus) -> bool:
+    """Also where a newer version is set aside: the one before it is loaded."""
+    return month.stage == "loaded" or (month.stage == "set aside" and month.file_version is not None)
+
+
+def print_versions(versions: Sequence[RawVersion], set_aside: Sequence[SetAside] = ()) -> None:
+    """A line for each time that a raw file became the current one (UTC), the last line being the current one.
+
+    Below them those that were set aside, and why.
+    """
     table = _table("version", "since", numbers=("rows", "bytes"))
     table.add_column(no_wrap=True)
     for raw in versions:
         notes = [*(["restored"] if raw.instead_of else []), *(["current"] if raw is versions[-1] else [])]
         since = raw.time[:16].replace("T", " ")
         table.add_row(raw.short_sha256, since, f"{raw.rows:,}", f"{raw.size:,}", ", ".join(notes))
-    out.print(table if versions else "The lake has no raw file of this month.")
+    nothing = "No version of this month is current." if set_aside else "The lake has no raw file of this month."
+    out.print(table if versions else nothing)
+    for entry in set_aside:
+        raw = entry.raw
+        when = raw.time[:16].replace("T", " ")
+        out.print(
+            f"Set aside: {raw.short_sha256}, {when}, {raw.rows:,} rows, {raw.size:,} bytes. {entry.why}",
+            soft_wrap=True,
+        )
 
 
 def print_pruned(files: Sequence[StoredObject], applied: bool) -> None:
@@ -156,16 +211,21 @@ def _mark(mark: str, style: str) -> str:
     return f"[{style}]{mark}[/]"
 
 
-def _commands(dataset_months: Sequence[DatasetMonth], flags: Sequence[str] = ()) -> list[str]:
+def _commands(dataset_months: Sequence[DatasetMonth], force: bool = False, reject: Sequence[str] = ()) -> list[str]:
     """The commands that ingest these months, as they can be typed here: with the path of `taxi` if PATH lacks it."""
     path = sys.argv[0]
     on_path = Path(shutil.which("taxi") or "").resolve() == Path(path).resolve()
     taxi = "taxi" if on_path else shlex.quote(path)
-    return ["  " + " ".join([taxi, "ingest", span, *flags]) for span in _spans(dataset_months)]
+    commands = []
+    for dataset, span in _spans(dataset_months):
+        rules = contract_of(dataset).own_rules(reject)
+        flags = [*(["--force"] if force else []), *(["--reject", ",".join(rules)] if rules else [])]
+        commands.append("  " + " ".join([taxi, "ingest", span, *flags]))
+    return commands
 
 
-def _spans(dataset_months: Sequence[DatasetMonth]) -> list[str]:
-    """The arguments of the command line, such as `green 2020-04 2020-06`: neighbouring months as one range."""
+def _spans(dataset_months: Sequence[DatasetMonth]) -> list[tuple[Dataset, str]]:
+    """Datasets, and arguments such as `green 2020-04 2020-06`: neighbouring months as one range."""
     spans: list[list[DatasetMonth]] = []
     for dataset_month in sorted(dataset_months):
         previous = spans[-1][-1] if spans else None
@@ -173,7 +233,7 @@ def _spans(dataset_months: Sequence[DatasetMonth]) -> list[str]:
             spans[-1].append(dataset_month)
         else:
             spans.append([dataset_month])
-    return [str(span[0]) if len(span) == 1 else f"{span[0]} {span[-1].month}" for span in spans]
+    return [(span[0].dataset, str(span[0]) if len(span) == 1 else f"{span[0]} {span[-1].month}") for span in spans]
 
 
 def print_places(settings: Settings) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from difflib import get_close_matches
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from taxi_platform.lake import open_lake
 from taxi_platform.sources import open_source
-from taxi_platform.trips.contract import all_rules
+from taxi_platform.trips.contract import check_rules, contract_of
 from taxi_platform.trips.errors import SettingError, UserError
 from taxi_platform.trips.months import Dataset, Month
 from taxi_platform.warehouse import open_warehouse
@@ -26,6 +26,7 @@ NAMES = (
     "TAXI_SERVING_URL",
     "TAXI_DATASETS",
     "TAXI_REJECT",
+    "TAXI_SET_ASIDE",
     "TAXI_SINCE",
     "TAXI_SCHEDULE",
     "TAXI_NOTIFY_URLS",
@@ -57,6 +58,8 @@ class Settings:
     serving_url: str | None
     datasets: tuple[Dataset, ...]
     reject: tuple[str, ...]
+    set_aside: bool
+    """Whether versions that look wrong are set aside instead of loaded."""
     notify_urls: tuple[str, ...]
     ui_url: str
     since: Month | None
@@ -84,14 +87,20 @@ def load_settings(environment: Mapping[str, str] = os.environ) -> Settings:
         home = Path(value("TAXI_HOME", "data")).expanduser().absolute()
     except RuntimeError:
         raise SettingError("TAXI_HOME begins with ~ and the name of an unknown user.", "It takes a folder.") from None
+    if "?" in str(home):
+        raise SettingError(
+            f"TAXI_HOME is {home}: DuckDB takes a ? for the end of a file's name.", "It takes a folder without a ?."
+        )
+    datasets = _datasets(value("TAXI_DATASETS", ",".join(Dataset)))
     return Settings(
         home=home,
         source_url=value("TAXI_SOURCE_URL", "sample://"),
         lake_url=value("TAXI_LAKE_URL", (home / "lake").as_uri()),
         warehouse_url=value("TAXI_WAREHOUSE_URL", f"duckdb://{home / 'warehouse.duckdb'}"),
         serving_url=value("TAXI_SERVING_URL", "") or None,
-        datasets=_datasets(value("TAXI_DATASETS", ",".join(Dataset))),
-        reject=_rules(value("TAXI_REJECT", "")),
+        datasets=datasets,
+        reject=_rules(value("TAXI_REJECT", ""), datasets),
+        set_aside=_yes_or_no("TAXI_SET_ASIDE", value("TAXI_SET_ASIDE", "yes")),
         notify_urls=tuple(value("TAXI_NOTIFY_URLS", "").split()),
         ui_url=_ui_url(value("TAXI_UI_URL", "http://127.0.0.1:3000")),
         since=_since(value("TAXI_SINCE", "")),
@@ -153,14 +162,18 @@ def _datasets(text: str) -> tuple[Dataset, ...]:
     return tuple(dataset for dataset in Dataset if dataset in chosen)
 
 
-def _rules(text: str) -> tuple[str, ...]:
-    rules = listed(text)
-    for rule in rules:
-        if rule not in all_rules():
-            raise SettingError(
-                f"TAXI_REJECT: {rule!r} is not a suspicious rule.", f"It takes a list of {', '.join(all_rules())}."
-            )
-    return tuple(sorted(set(rules)))
+def _rules(text: str, datasets: Sequence[Dataset]) -> tuple[str, ...]:
+    """Rules that at least one of the datasets has; each rejects where it exists."""
+    try:
+        return check_rules([contract_of(dataset) for dataset in datasets], listed(text))
+    except UserError as error:
+        raise SettingError(f"TAXI_REJECT: {error.problem}", error.remedy) from None
+
+
+def _yes_or_no(name: str, text: str) -> bool:
+    if text.lower() not in ("yes", "no"):
+        raise SettingError(f"{name} is {text!r}.", "It takes yes or no.")
+    return text.lower() == "yes"
 
 
 def _since(text: str) -> Month | None:

@@ -9,11 +9,12 @@ from taxi_platform_tests.support.system import chromium
 
 @pytest.fixture(autouse=True)
 def no_settings(monkeypatch, tmp_path):
-    """No TAXI_ or Google variable of the machine, and a home of its own."""
+    """No TAXI_ or Google variable of the machine, a home of its own, and months of a few rows are loaded."""
     for name in list(os.environ):
         if name.startswith(("TAXI_", "DAGSTER_", "GOOGLE_", "STORAGE_EMULATOR", "BIGQUERY_EMULATOR")):
             monkeypatch.delenv(name)
     monkeypatch.setenv("TAXI_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("TAXI_SET_ASIDE", "no")
 
 
 @pytest.fixture(scope="session")

@@ -87,6 +87,7 @@ def test_a_month_that_is_not_published_is_one_sentence_and_status_three(tmp_path
         (("ingest", "green", "2020-05", "2020-04"), "first month first"),
         (("ingest", "green", "2999-01"), "future"),
         (("ingest", "green", "2020-04", "--reject", "ugly"), "zero_passengers"),
+        (("ingest", "fhv", "2020-04", "--reject", "zero_passengers"), "rule of fhv. Choose from dropoff_before_pickup"),
         (("dance",), "dance"),
     ],
 )
@@ -230,11 +231,15 @@ def test_a_command_that_is_killed_takes_its_processes_along(two_months_in_progre
     assert [process for process in family if process.is_running() and process.status() != psutil.STATUS_ZOMBIE] == []
 
 
-def test_text_from_a_file_is_not_read_as_markup(tmp_path):
-    (tmp_path / "green_2020-04.csv").write_text("a,[/b],[red]c\n1,2,3\n")
-    status, _, err = taxi("ingest", "green", "2020-04", TAXI_SOURCE_URL=f"file://{tmp_path}/{{dataset}}_{{month}}.csv")
-    assert (status, "'[/b]', '[red]c'" in err) == (1, True)
-    assert taxi("ingest", "green", "[/]")[0] == 2
+@pytest.mark.fault(92, 93)
+def test_text_from_a_file_or_a_user_is_printed_as_text_in_every_encoding(tmp_path):
+    (tmp_path / "green_2020-04.csv").write_text("a,[/b],[red]c,\x1b[31md,東京\n1,2,3,4,5\n")
+    source = {"TAXI_SOURCE_URL": f"file://{tmp_path}/{{dataset}}_{{month}}.csv", "PYTHONIOENCODING": "ascii"}
+    status, _, err = taxi("ingest", "green", "2020-04", **source)
+    assert (status, "'[/b]', '[red]c', '\\x1b[31md', '??'" in err) == (1, True)
+    for wrong in ("[/]", "\x1b]0;owned\x07", "東京"):
+        status, _, err = taxi("ingest", "green", wrong, **source)
+        assert (status, "\x1b" in err) == (2, False)
 
 
 def test_a_second_ui_over_the_same_home_is_refused(tmp_path):

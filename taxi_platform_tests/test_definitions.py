@@ -102,6 +102,7 @@ def test_all_checks_are_evaluated_for_the_month_and_the_two_of_counts_block(defi
     result, _ = materialize(definitions, "green_ingest", "2020-04")
     checks = {check.check_name: check for check in result.get_asset_check_evaluations()}
     assert set(checks) == {
+        "no_version_set_aside",
         "rows_accounted_for",
         "table_matches_clean_trips",
         "few_rows_rejected",
@@ -141,6 +142,16 @@ def test_a_runs_config_can_reject_by_the_lines_that_the_readme_gives(definitions
     result, _ = materialize(definitions, "green_ingest", "2020-04", yaml.safe_load(lines))
     metadata = {e.asset_key.path[-1]: e.materialization.metadata for e in result.get_asset_materialization_events()}
     assert "zero_passengers" in reasons(metadata)
+
+
+@pytest.mark.fault(90)
+def test_a_runs_config_that_rejects_by_a_rule_of_another_dataset_fails_and_names_the_rules(definitions):
+    config = {"ops": {"fhv_cleaning": {"config": {"reject": ["zero_passengers"]}}}}
+    result, _ = materialize(definitions, "fhv_ingest", "2020-04", config)
+    (failure,) = [e.event_specific_data.user_failure_data for e in result.all_events if e.is_step_failure]
+    assert failure.description.startswith(
+        "'zero_passengers' is not a suspicious rule of fhv. Choose from dropoff_before_pickup, "
+    )
 
 
 def test_taxi_reject_promotes_a_rule_for_every_run(monkeypatch):
@@ -254,3 +265,13 @@ def test_a_resource_can_be_replaced(tmp_path):
     metadata = {e.asset_key.path[-1]: e.materialization.metadata for e in result.get_asset_materialization_events()}
     assert metadata["raw_file"]["rows_read"].value == 300
     assert metadata["raw_file"]["dagster/uri"].value.startswith(folder)
+
+
+def test_loading_the_graph_imports_no_library_that_only_runs_need():
+    """Every run, tick and command loads the graph; pyarrow and numpy alone would take half as long as Dagster."""
+    code = (
+        "import sys, taxi_platform.definitions as d; d.build_definitions(d.load_settings())\n"
+        "print(*{'numpy', 'pandas', 'pyarrow', 'psycopg', 'google', 'apprise'} & set(sys.modules))"
+    )
+    child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert child.stdout.split() == []

@@ -1,24 +1,30 @@
 """What `taxi` prints: tables that fit a terminal, and commands that can be typed as they stand."""
 
+import io
 import os
+import re
 import sys
 from datetime import date
 
 import pytest
-from rich.console import Console
+from rich.columns import Columns
 
 from taxi_platform import output
 from taxi_platform.lake.months import RawVersion
-from taxi_platform.output import print_table, print_versions
+from taxi_platform.output import MARKS, SafeConsole, accept_any_encoding, print_status, print_table, print_versions
 from taxi_platform.runs.result import IngestStatus, MonthResult
+from taxi_platform.runs.status import MonthStatus, Status
+from taxi_platform.settings import load_settings
 from taxi_platform.trips.months import DatasetMonth, Month
+from taxi_platform.trips.text import printable_lines
+from taxi_platform_tests.support.hostile_texts import HOSTILE
 
 
 @pytest.fixture(autouse=True)
 def narrow(monkeypatch):
     """A terminal of 80 characters, and a command that was called by its path."""
-    monkeypatch.setattr(output, "out", Console(width=80, highlight=False))
-    monkeypatch.setattr(output, "errors", Console(width=80, highlight=False, stderr=True))
+    monkeypatch.setattr(output, "out", SafeConsole(width=80))
+    monkeypatch.setattr(output, "errors", SafeConsole(width=80, stderr=True))
     monkeypatch.setattr(sys, "argv", [".venv/bin/taxi", "ingest"])
 
 
@@ -66,7 +72,8 @@ def test_all_that_is_left_is_repeated_with_its_flags_and_only_what_was_begun_is_
     ]
     print_table(
         [*months, *(result(f"2020-{n:02}", IngestStatus.NOT_BEGUN) for n in (3, 6, 7))],
-        ["--force", "--reject", "zero_distance"],
+        force=True,
+        reject=["zero_distance"],
     )
     printed, wrong = capsys.readouterr()
     assert [line.split()[1] for line in printed.splitlines()[1:]] == ["2020-01", "2020-02", "2020-05"]
@@ -75,6 +82,15 @@ def test_all_that_is_left_is_repeated_with_its_flags_and_only_what_was_begun_is_
         "Finish the remaining months with:",
         "  .venv/bin/taxi ingest green 2020-02 2020-03 --force --reject zero_distance",
         "  .venv/bin/taxi ingest green 2020-05 2020-07 --force --reject zero_distance",
+    ]
+
+
+def test_a_dataset_is_repeated_with_the_rules_it_has(capsys):
+    fhv = MonthResult(DatasetMonth.parse("fhv", "2020-03"), IngestStatus.NOT_BEGUN)
+    print_table([result("2020-02", "not begun"), fhv], reject=["over_24_hours", "zero_distance"])
+    assert capsys.readouterr().err.splitlines()[1:] == [
+        "  .venv/bin/taxi ingest fhv 2020-03 --reject over_24_hours",
+        "  .venv/bin/taxi ingest green 2020-02 --reject over_24_hours,zero_distance",
     ]
 
 
@@ -93,3 +109,39 @@ def test_a_month_to_come_says_when_it_is_expected(capsys):
     soon, long_ago = capsys.readouterr().err.splitlines()
     assert "Not there. It is expected about 2" in soon
     assert long_ago == "green 2020-01: Not there."
+
+
+@pytest.mark.fault(92)
+@pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE.keys())
+def test_what_others_named_is_printed_as_it_reads_and_commands_no_terminal(capsys, monkeypatch, text):
+    monkeypatch.setattr(output, "errors", SafeConsole(width=80, stderr=True, force_terminal=True, color_system=None))
+    print_table([result("2020-01", "failed", problem=text)])
+    output.out.print(Columns([text]))
+    table = output._table("name", numbers=())
+    table.add_row(text)
+    output.out.print(table)
+    printed, wrong = capsys.readouterr()
+    assert all(character.isprintable() or character == "\n" for character in printed + wrong)
+    assert wrong.split("Finish")[0] == f"green 2020-01: {printable_lines(text)}\n"  # brackets and colons stay
+
+
+def status_of(stages):
+    months = [MonthStatus("green", f"2020-{n:02}", stage) for n, stage in enumerate(stages, 1)]
+    return Status(months)
+
+
+@pytest.mark.fault(93)
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_every_encoding_tells_the_stages_apart(monkeypatch, tmp_path, encoding):
+    stream = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    monkeypatch.setattr(sys, "stdout", stream)
+    accept_any_encoding()
+    print_status(load_settings({"TAXI_DATASETS": "green", "TAXI_HOME": str(tmp_path)}), status_of(MARKS))
+    output.out.print("Cleaning … 東京 ●")
+    stream.flush()
+    printed = stream.buffer.getvalue().decode(encoding)
+    marks = next(line for line in printed.splitlines() if line.startswith("  2020")).split()[1:]
+    legend = {" ".join(words[1:]): words[0] for words in map(str.split, re.split("   +|\n", printed)) if len(words) > 1}
+    assert len(set(marks)) == len(MARKS)
+    assert [legend[stage] for stage in MARKS] == marks
+    assert printed.splitlines()[-1] == ("Cleaning … 東京 ●" if encoding == "utf-8" else "Cleaning ... ?? *")

@@ -78,6 +78,14 @@ def test_names_that_resemble_no_setting_are_ignored():
     assert unknown_names({**others, "TAXI_HOME": "d"}) == ["TAXI_COLOR", "TAXI_FARE_URL"]
 
 
+@pytest.mark.fault(90)
+def test_taxi_reject_takes_the_rules_of_any_chosen_dataset_and_no_others():
+    reject = {"TAXI_REJECT": "zero_passengers,over_24_hours"}
+    assert load_settings({**reject, "TAXI_DATASETS": "fhv,green"}).reject == ("over_24_hours", "zero_passengers")
+    with pytest.raises(SettingError, match=r"^TAXI_REJECT: 'zero_passengers' is not a suspicious rule of fhv, fhvhv"):
+        load_settings({**reject, "TAXI_DATASETS": "fhv,fhvhv"})
+
+
 def test_every_variable_that_the_documentation_names_is_known():
     pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
     named = {name for page in pages for name in re.findall(r"\bTAXI_[A-Z_]*[A-Z]", page.read_text("utf-8"))}

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import dagster as dg
 
 from taxi_platform.assets.attributes import asset_key
+from taxi_platform.assets.names import SET_ASIDE_CHECK
 from taxi_platform.assets.partitions import dataset_month, monthly_partitions
 from taxi_platform.assets.resources import LakeResource, WarehouseResource
 from taxi_platform.ingestion import steps
@@ -20,6 +21,7 @@ from taxi_platform.trips.contract import contract_of
 from taxi_platform.trips.errors import Conflict, TaxiError
 from taxi_platform.trips.known import compare_count
 from taxi_platform.trips.months import Dataset
+from taxi_platform.trips.text import listed_names, markdown
 
 MAX_SHARE_REJECTED = 0.01
 """A warning above this. Real months of 2018 to 2024 reject no row at all; 2010-02 and 2010-03 hold broken ones."""
@@ -54,7 +56,7 @@ class CleaningCheck:
             asset_key=asset.key,
             passed=verdict.passed,
             severity=dg.AssetCheckSeverity.WARN,
-            description=verdict.description,
+            description=markdown(verdict.description),
             metadata=verdict.metadata,
         )
 
@@ -74,7 +76,7 @@ def _no_unknown_columns(cleaned: steps.Cleaned) -> Verdict:
         return Verdict(True, "Every published column is in the contract.", {"unknown_columns": 0})
     return Verdict(
         False,
-        f"Stored in extra_columns: {', '.join(unknown)}. One line in the contract makes each a column.",
+        f"Stored in extra_columns: {listed_names(unknown)}. One line in the contract makes each a column.",
         {"unknown_columns": len(unknown)},
     )
 
@@ -134,9 +136,42 @@ def rows_accounted_for(dataset: Dataset) -> dg.AssetChecksDefinition:
         try:
             read, clean, rejected = steps.check_accounted_for(lake.open(), dataset_month(context, dataset))
         except TaxiError as error:
-            return dg.AssetCheckResult(passed=False, description=str(error))
+            return _not_checked(error)
         counts = {"rows_read": read, "rows_clean": clean, "rows_rejected": rejected}
         return dg.AssetCheckResult(passed=True, description=f"{read:,} = {clean:,} + {rejected:,}", metadata=counts)
+
+    return check
+
+
+def no_version_set_aside(dataset: Dataset) -> dg.AssetChecksDefinition:
+    """It comes after cleaning, which finds the pick-ups outside of the month, and warns: the month is right."""
+
+    @dg.asset_check(
+        asset=asset_key(dataset, "raw_file"),
+        name=SET_ASIDE_CHECK,
+        additional_deps=[asset_key(dataset, "clean_trips")],
+        partitions_def=monthly_partitions(dataset),
+        description="The source's version of the month did not look wrong, so that it was not set aside.",
+    )
+    def check(context: dg.AssetCheckExecutionContext, lake: LakeResource) -> dg.AssetCheckResult:
+        month = dataset_month(context, dataset)
+        try:
+            entry = steps.version_set_aside(lake.open(), month)
+        except TaxiError as error:
+            return _not_checked(error)
+        if entry is None:
+            return dg.AssetCheckResult(passed=True, description="The current version is the source's.")
+        return dg.AssetCheckResult(
+            passed=False,
+            severity=dg.AssetCheckSeverity.WARN,
+            description=markdown(steps.stays_as_it_was(entry, month)),
+            metadata={
+                "version": entry.raw.short_sha256,
+                "reasons": entry.why,
+                "set_aside_at": entry.raw.time,
+                "remedy": steps.accept_command(entry, month),
+            },
+        )
 
     return check
 
@@ -149,21 +184,27 @@ def table_matches_clean_trips(dataset: Dataset, asset: str, resource: str) -> dg
         name="table_matches_clean_trips",
         blocking=True,
         partitions_def=monthly_partitions(dataset),
-        description="The month in the table is exactly the clean file: rows, sums, extremes, nulls.",
+        description="The month in both tables is exactly the clean file and the rejected rows: all values of all rows, "
+        "compared by a sum of hashes.",
         required_resource_keys={"lake", resource},
     )
     def check(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
         lake: LakeResource = context.resources.lake
         warehouse: WarehouseResource = getattr(context.resources, resource)
         try:
-            expected, arrived = steps.check_table(
-                lake.open(), warehouse.open(), dataset_month(context, dataset), lake.work_home
-            )
+            result = steps.check_table(lake.open(), warehouse.open(), dataset_month(context, dataset), lake.work_home)
         except Conflict as error:  # another run has cleaned the month, and will load and check it
-            return dg.AssetCheckResult(passed=False, severity=dg.AssetCheckSeverity.WARN, description=str(error))
+            return _not_checked(error, dg.AssetCheckSeverity.WARN)
         except TaxiError as error:
-            return dg.AssetCheckResult(passed=False, description=str(error))
-        fingerprints = {"fingerprint_of_file": expected, "fingerprint_of_table": arrived}
-        return dg.AssetCheckResult(passed=expected == arrived, metadata=fingerprints)
+            return _not_checked(error)
+        counts: dict[str, int | str] = {"rows": result.rows, "rows_rejected": result.rejected_rows}
+        counts["fingerprint"] = str(result.fingerprint)
+        return dg.AssetCheckResult(passed=True, metadata=counts)
 
     return check
+
+
+def _not_checked(
+    error: TaxiError, severity: dg.AssetCheckSeverity = dg.AssetCheckSeverity.ERROR
+) -> dg.AssetCheckResult:
+    return dg.AssetCheckResult(passed=False, severity=severity, description=markdown(str(error)))

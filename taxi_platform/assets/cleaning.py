@@ -53,16 +53,18 @@ def cleaning_asset(dataset: Dataset, settings: Settings) -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext, config: CleanConfig, source: SourceResource, lake: LakeResource
     ) -> Iterator[dg.MaterializeResult]:
         started = time.monotonic()
-        rules = sorted({*settings.reject, *config.reject})
+        contract = contract_of(dataset)
         with errors_as_failures(context):
+            rules = {*contract.own_rules(settings.reject), *contract.check_rules(config.reject)}
             cleaned = steps.clean_or_fetch_again(
                 source.open(),
                 lake.open(),
                 dataset_month(context, dataset),
                 lake.work_home,
                 lake.engine,
-                rules,
+                sorted(rules),
                 force=config.force,
+                judge=settings.set_aside,
                 say=context.log.info,
             )
             refresh_views(context, lake)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import random
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import dagster as dg
 
 from taxi_platform.assets.names import HURRIED_TAG
+from taxi_platform.trips import locks
 from taxi_platform.trips.errors import NotPublished, TaxiError, TransientError
 
 RETRY_SECONDS = (30, 90, 270)
@@ -22,7 +25,8 @@ def errors_as_failures(context: dg.AssetExecutionContext) -> Iterator[None]:
     `NotPublished` passes: it is not a failure.
     """
     try:
-        yield
+        with waits_in(context.log):
+            yield
     except NotPublished:
         raise
     except TaxiError as error:
@@ -43,3 +47,24 @@ def _seconds_to_retry(context: dg.AssetExecutionContext, error: TaxiError) -> fl
     if not isinstance(error, TransientError) or retries >= len(RETRY_SECONDS) or HURRIED_TAG in context.run.tags:
         return None
     return RETRY_SECONDS[retries] * random.uniform(0.8, 1.2)
+
+
+@contextmanager
+def waits_in(run_log: logging.Logger | None) -> Iterator[None]:
+    """Write what this thread logs about waits into the run's log as well."""
+    if run_log is None:
+        yield
+        return
+    thread, into_run = threading.get_ident(), run_log
+
+    class Forward(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.thread == thread:
+                into_run.log(record.levelno, record.getMessage())
+
+    forward = Forward()
+    locks.log.addHandler(forward)
+    try:
+        yield
+    finally:
+        locks.log.removeHandler(forward)

@@ -13,6 +13,7 @@ from taxi_platform.ingestion.steps import Cleaned, Fetched, Loaded
 from taxi_platform.lake.base import Lake
 from taxi_platform.trips.contract import REJECTED_COLUMNS, Column, contract_of
 from taxi_platform.trips.report import Report
+from taxi_platform.trips.text import escaped_html, listed_names, printable
 from taxi_platform.warehouse.base import Table
 
 Metadata = dict[str, Any]
@@ -28,8 +29,8 @@ def raw_metadata(fetched: Fetched, seconds: float) -> Metadata:
         "dagster/partition_row_count": raw.rows,
         "bytes": raw.size,
         **_lake_object(fetched.uri),
-        "source_url": raw.url,
-        "source_version": raw.source_version,
+        "source_url": printable(raw.url),
+        "source_version": printable(raw.source_version),
         "sha256": raw.sha256,
         "fetched_at": raw.time,
         "unchanged": fetched.unchanged,
@@ -38,6 +39,8 @@ def raw_metadata(fetched: Fetched, seconds: float) -> Metadata:
     if previous and previous.sha256 != raw.sha256:
         metadata["rows_before"] = previous.rows
         metadata["rows_difference"] = raw.rows - previous.rows
+    if fetched.set_aside:
+        metadata["set_aside"] = fetched.set_aside.raw.short_sha256
     if fetched.warning:
         metadata["warning"] = fetched.warning
     return metadata
@@ -62,8 +65,8 @@ def clean_metadata(cleaned: Cleaned, seconds: float) -> Metadata:
         "trips_per_day": dg.MetadataValue.md(_chart(report)),
         "preview": _preview(lake, cleaned.clean_key, columns),
         **{f"suspicious/{rule}": rows for rule, rows in report.suspicious.items()},
-        "unknown_columns": ", ".join(report.unknown_columns) or "none",
-        "missing_columns": ", ".join(report.missing_columns) or "none",
+        "unknown_columns": listed_names(report.unknown_columns) or "none",
+        "missing_columns": listed_names(report.missing_columns) or "none",
         "unchanged": cleaned.unchanged,
         "seconds": round(seconds, 2),
     }
@@ -118,7 +121,7 @@ def _lake_object(uri: str) -> Metadata:
 
 def _reasons(rows_by_reason: Mapping[str, int]) -> dg.MetadataValue:
     schema = dg.TableSchema(columns=[dg.TableColumn("reason", "string"), dg.TableColumn("rows", "int")])
-    records = [dg.TableRecord({"reason": reason, "rows": rows}) for reason, rows in rows_by_reason.items()]
+    records = [dg.TableRecord({"reason": _cell(reason), "rows": rows}) for reason, rows in rows_by_reason.items()]
     return dg.MetadataValue.table(records, schema)
 
 
@@ -135,9 +138,7 @@ def _preview(lake: Lake, key: str, columns: Sequence[Column]) -> dg.MetadataValu
 
 
 def _cell(value: object) -> str:
-    """A cell's text, bounded and printable: it may hold anything that a published file does."""
-    text = "" if value is None else str(value)[:MAX_CELL]
-    return "".join(character if character.isprintable() else " " for character in text)
+    return "" if value is None else printable(str(value), MAX_CELL)
 
 
 def _chart(report: Report) -> str:
@@ -155,7 +156,7 @@ def _chart(report: Report) -> str:
     texts: list[tuple[float, int, str, str]] = [
         (left - 4, top + 8, "end", f"{highest:,}"),
         (left - 4, bottom, "end", "0"),
-        (width / 2, 13, "middle", f"{report.dataset} {report.month}: trips per day"),
+        (width / 2, 13, "middle", escaped_html(f"{report.dataset} {report.month}: trips per day")),
         *((left + step * (day - 0.6), height - 6, "middle", str(day)) for day in (1, 5, 10, 15, 20, 25, 30)),
     ]
     labels = "".join(f'<text x="{x:.0f}" y="{y}" text-anchor="{anchor}">{text}</text>' for x, y, anchor, text in texts)

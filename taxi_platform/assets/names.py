@@ -20,12 +20,18 @@ REASON_TAG = "taxi/reason"
 ASKED_TAG = "taxi/asked_on"
 """The day on which a schedule or sensor asked for the run."""
 PROCESS_TAG = ".dagster/taxi_process"
-"""On runs that a command waits for: its machine, process id and start time. The leading dot hides the tag in the UI."""
+"""The machine, process id and start time of a run's process. The leading dot hides the tag in the UI."""
+PROCESS_RUN_TAG = ".dagster/taxi_process_run"
+"""The run that `PROCESS_TAG` is about: a run that is executed again inherits the tags of the first."""
+RETRY_TAG = "dagster/auto_retry_run_id"
+"""On failed runs that Dagster has run again: the id of the other run."""
+MAX_RETRIES_TAG = "dagster/max_retries"
 HURRIED_TAG = ".dagster/taxi_no_retries"
 """On runs that a person waits for at a terminal: after a temporary failure, a step is not tried again minutes later."""
 
 FRESHNESS_CHECK = "newest_month_is_loaded"
 """It judges the table as a whole, not the month that a run loads."""
+SET_ASIDE_CHECK = "no_version_set_aside"
 
 
 def job_name(dataset: Dataset) -> str:

@@ -1,9 +1,14 @@
-"""Months as Dagster's partitions. There is no backfill policy, so every month of a range becomes its own run."""
+"""Months as Dagster's partitions, and which of them a run is about.
+
+There is no backfill policy, so every month of a range becomes its own run.
+"""
 
 from __future__ import annotations
 
 import dagster as dg
 
+from taxi_platform.assets.names import PARTITION_TAG, RANGE_END_TAG, RANGE_START_TAG
+from taxi_platform.trips.errors import UserError
 from taxi_platform.trips.months import Dataset, DatasetMonth, Month
 
 
@@ -15,3 +20,27 @@ def monthly_partitions(dataset: Dataset) -> dg.MonthlyPartitionsDefinition:
 def dataset_month(context: dg.AssetExecutionContext | dg.AssetCheckExecutionContext, dataset: Dataset) -> DatasetMonth:
     """The month that a run is for."""
     return DatasetMonth(dataset, Month.parse(context.partition_key))
+
+
+def datasets_of(run: dg.DagsterRun) -> list[Dataset]:
+    """The datasets that a run ingests: that of its job, or those of the assets that were selected in the UI."""
+    names = {run.job_name.removesuffix("_ingest"), *(key.path[0] for key in run.asset_selection or ())}
+    return [dataset for dataset in Dataset if dataset.value in names]
+
+
+def dataset_months_of(run: dg.DagsterRun) -> list[DatasetMonth]:
+    """The datasets and months that a run ingests, by dataset, then month; empty for a run that ingests none.
+
+    A run has one partition. Backfills that earlier versions started have a range instead, mostly of a single month.
+    """
+    first = run.tags.get(PARTITION_TAG) or run.tags.get(RANGE_START_TAG)
+    last = run.tags.get(PARTITION_TAG) or run.tags.get(RANGE_END_TAG)
+    if not first or not last:
+        return []
+    try:
+        months = list(Month.parse(first).until(Month.parse(last)))
+    except UserError:  # a run of another code location, with partitions of its own
+        return []
+    return [
+        DatasetMonth(dataset, month) for dataset in datasets_of(run) for month in months if month >= dataset.first_month
+    ]

@@ -25,7 +25,10 @@ PROGRESS_SECONDS = 5
 
 
 class FetchConfig(dg.Config):
-    force: bool = Field(default=False, description="Fetch the file again, even if the lake has this version.")
+    force: bool = Field(
+        default=False,
+        description="Fetch the file again, even if the lake has it. It may still be set aside.",
+    )
     kept: bool = Field(default=False, description="Use the raw file in the lake, and do not ask the source.")
 
 
@@ -54,12 +57,15 @@ def raw_file_asset(dataset: Dataset, settings: Settings) -> dg.AssetsDefinition:
                     lake.work_home,
                     force=config.force,
                     use_lake_copy=config.kept,
+                    judge=settings.set_aside,
                     progress=_progress_logger(context.log.info),
                     say=context.log.info,
                 )
         except NotPublished as error:
             context.log.warning(f"{error} The partition stays missing, and no later step runs.")
             return
+        if fetched.set_aside:
+            context.log.warning(steps.stays_as_it_was(fetched.set_aside, dataset_month(context, dataset)))
         if fetched.warning:
             context.log.warning(f"The raw file in the lake is used: {fetched.warning}")
         yield dg.MaterializeResult(

@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 import dagster as dg
 
 from taxi_platform.assets.names import ASKED_TAG
+from taxi_platform.assets.partitions import dataset_months_of
 from taxi_platform.runs.dagster_internals import NOT_FINISHED_STATUSES
-from taxi_platform.runs.history import dataset_months_of
 from taxi_platform.trips.months import Dataset, Month
 
 MAX_RUNS = 2000

@@ -13,6 +13,7 @@ from taxi_platform.lake.months import LakeMonth
 from taxi_platform.runs.dagster_internals import get_current_datetime
 from taxi_platform.trips.errors import TaxiError, WarehouseBusy
 from taxi_platform.trips.months import Dataset, DatasetMonth, newest_month
+from taxi_platform.trips.text import markdown
 from taxi_platform.warehouse.base import Warehouse, trips_table
 
 
@@ -66,5 +67,5 @@ def _newest_in_lake(candidates: list[DatasetMonth], lake: Lake) -> DatasetMonth 
 
 def _result(passed: bool, description: str, **metadata: str) -> dg.AssetCheckResult:
     return dg.AssetCheckResult(
-        passed=passed, severity=dg.AssetCheckSeverity.WARN, description=description, metadata=metadata
+        passed=passed, severity=dg.AssetCheckSeverity.WARN, description=markdown(description), metadata=metadata
     )

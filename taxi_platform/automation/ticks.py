@@ -126,6 +126,8 @@ class Tick:
             sentences.append(f"{_count(len(self.unfinished))}: a run is in progress or queued.")
         if self.failed_today:
             sentences.append(f"{_span(self.failed_today)} failed today and will be tried again tomorrow.")
+        if set_aside := [state.dataset_month.month for state in self.states if state.stage == Stage.SET_ASIDE]:
+            sentences.append(f"{_span(set_aside)} has a version that looks wrong and is set aside; see taxi status.")
         if self.without_room:
             sentences.append(f"{_span(self.without_room)} will be looked at when fewer runs are queued.")
         if self.survey.over_limit:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TypeVar
 
 from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random
 
+from taxi_platform.ingestion.work_folder import work_folder
 from taxi_platform.lake.base import Lake
-from taxi_platform.lake.months import CleanFooter, LakeMonth, cleaned_by_another_run
+from taxi_platform.lake.clean_month import CleanFooter, cleaned_by_another_run
+from taxi_platform.lake.months import LakeMonth
 from taxi_platform.trips.errors import Conflict, IntegrityError, LakeError, TaxiError, WarehouseError
 from taxi_platform.trips.months import DatasetMonth
 from taxi_platform.trips.report import Report
+from taxi_platform.warehouse.base import CleanFiles
 
 Result = TypeVar("Result")
 Say = Callable[[str], None]
@@ -55,7 +59,20 @@ def open_clean_month(lake: Lake, dataset_month: DatasetMonth) -> Iterator[tuple[
         except (LakeError, WarehouseError, IntegrityError) as error:
             problem = error
         after = month.footer()
-        if after is None or after.file_version != footer.file_version:
+        # The same version may be cleaned again by force, or because it was damaged.
+        if after is None or after.file_version != footer.file_version or (problem and after != footer):
             raise cleaned_by_another_run(dataset_month)
         if problem:
             raise problem
+
+
+@contextmanager
+def month_files(month: LakeMonth, version: str, home: Path) -> Iterator[CleanFiles]:
+    """The month's clean file and rejected rows of this version, on this machine; raises `DamagedFile`."""
+    lake, clean_key, rejected_key = month.lake, month.clean_key, month.rejected_key(version)
+    with (
+        work_folder(home, month.dataset_month) as folder,
+        month.clean_copy(version, folder) as trips,
+        month.rejected_copy(version, folder) as rejected,
+    ):
+        yield CleanFiles(month.dataset_month, version, trips, rejected, lake.uri(clean_key), lake.uri(rejected_key))

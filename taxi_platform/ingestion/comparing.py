@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from taxi_platform.lake.months import RawVersion
+from taxi_platform.lake.manifest import Manifest, RawVersion
 from taxi_platform.trips.publication import Publication
 
 COMPARE_EVERY = timedelta(days=30)
@@ -30,3 +30,10 @@ def must_compare(raw: RawVersion, offered: Publication, now: datetime) -> bool:
         fetched = fetched.replace(tzinfo=UTC)
     # Also where it lies ahead, because the clock was wrong once: otherwise the month would not be compared for years.
     return abs(now - fetched) > COMPARE_EVERY
+
+
+def must_compare_month(manifest: Manifest, offered: Publication, now: datetime) -> bool:
+    """The same for a month: the file that was fetched last from this publication may be one that is set aside."""
+    pending = manifest.pending
+    fetched_last = pending.raw if pending and pending.raw.is_of(offered) else manifest.current
+    return fetched_last is not None and must_compare(fetched_last, offered, now)

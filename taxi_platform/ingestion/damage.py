@@ -7,12 +7,13 @@ from pathlib import Path
 
 from taxi_platform.ingestion.clean import Cleaned, clean
 from taxi_platform.ingestion.common import Say, no_message, retry_on_conflict
+from taxi_platform.ingestion.judging import judge_fetched, looks_wrong
 from taxi_platform.ingestion.known_damage import known_damage, note_damage
 from taxi_platform.ingestion.work_folder import work_folder
 from taxi_platform.lake.base import Lake
 from taxi_platform.lake.months import LakeMonth
 from taxi_platform.sources.base import Source
-from taxi_platform.trips.cleaning import Engine
+from taxi_platform.trips.engine import Engine
 from taxi_platform.trips.errors import AlteredRaw, DamagedRaw, SourceRefused, SourceUnavailable
 from taxi_platform.trips.months import DatasetMonth
 
@@ -25,6 +26,7 @@ def clean_or_fetch_again(
     engine: Engine,
     reject: Sequence[str] = (),
     force: bool = False,
+    judge: bool = False,
     say: Say = no_message,
 ) -> Cleaned:
     """Like `clean`; a raw file that is damaged is fetched again first.
@@ -32,20 +34,27 @@ def clean_or_fetch_again(
     Raises `DamagedRaw` if the source has the same file, and remembers that.
     """
     try:
-        return clean(lake, dataset_month, home, engine, reject, force, say)
+        return clean(lake, dataset_month, home, engine, reject, force, judge, say)
     except DamagedRaw as damage:
         say(f"{damage} It is fetched again.")
-        fetch_again(source, lake, dataset_month, home, damage, force)
-    return clean(lake, dataset_month, home, engine, reject, force, say)
+        fetch_again(source, lake, dataset_month, home, damage, force, judge)
+    return clean(lake, dataset_month, home, engine, reject, force, judge, say)
 
 
 @retry_on_conflict
 def fetch_again(
-    source: Source, lake: Lake, dataset_month: DatasetMonth, home: Path, damage: DamagedRaw, force: bool = False
+    source: Source,
+    lake: Lake,
+    dataset_month: DatasetMonth,
+    home: Path,
+    damage: DamagedRaw,
+    force: bool = False,
+    judge: bool = False,
 ) -> None:
     """Replace the lake's damaged raw file by what the source has now; raises `DamagedRaw` if that is the same.
 
-    A restored file is left alone: the source has the one that it replaced.
+    A restored file is left alone: the source has the one that it replaced. `judge` sets a file aside that looks wrong,
+    and raises `DamagedRaw`.
     """
     with lake.lock(dataset_month):
         month = LakeMonth(lake, dataset_month)
@@ -61,6 +70,9 @@ def fetch_again(
                 raise known
             with work_folder(home, dataset_month) as folder:
                 fetched = source.fetch(dataset_month, folder)
+                if judge and (reasons := judge_fetched(fetched, manifest, dataset_month)):
+                    entry = month.set_aside(fetched, manifest, reasons)
+                    raise DamagedRaw(f"{damage.problem} {looks_wrong(entry, dataset_month)}", damage.remedy)
                 if fetched.sha256 != current.sha256 or isinstance(damage, AlteredRaw):
                     month.publish_raw(fetched, manifest, overwrite=True)
                     return

@@ -5,14 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from taxi_platform.ingestion.common import Say, no_message, open_clean_month, retry_on_conflict
-from taxi_platform.ingestion.work_folder import work_folder
+from taxi_platform.ingestion.common import Say, month_files, no_message, open_clean_month, retry_on_conflict
 from taxi_platform.lake.base import Lake
-from taxi_platform.lake.months import LakeMonth
-from taxi_platform.trips.errors import WarehouseError
+from taxi_platform.trips.errors import IntegrityError, WarehouseError
 from taxi_platform.trips.known import taxi_zones
 from taxi_platform.trips.months import DatasetMonth
-from taxi_platform.warehouse.base import CleanFiles, LoadResult, Warehouse, trips_table, zones_table
+from taxi_platform.warehouse.base import LoadResult, Warehouse, trips_table, zones_table
 
 
 @dataclass(frozen=True)
@@ -36,18 +34,22 @@ def load(
 ) -> Loaded:
     """Bring the warehouse's month up to date with the lake's clean file and rejected rows.
 
-    Loads the taxi zones too, where the warehouse does not have them and lets us. Raises `LakeError` if the month is
-    not clean, or what the warehouse raises.
+    A month that is already loaded is compared by every value, and loaded again if it differs. Loads the taxi zones too,
+    where the warehouse does not have them and lets us. Raises `LakeError` if the month is not clean, or what the
+    warehouse raises.
     """
     trips = trips_table(dataset_month.dataset)
     with open_clean_month(lake, dataset_month) as (month, footer, report):
         version = footer.file_version
-        unchanged = not force and warehouse.is_loaded(dataset_month, version, footer.rows, report.rows_rejected)
-        if unchanged:
-            fingerprint = warehouse.fingerprint(trips, dataset_month)
-            result = LoadResult(footer.rows, report.rows_rejected, fingerprint, warehouse.links(trips.name))
-        else:
-            result = _replace_month(warehouse, month, version, home)
+        with month_files(month, version, home) as files:
+            result = None
+            if not force and warehouse.is_loaded(dataset_month, version, footer.rows, report.rows_rejected):
+                try:
+                    result = warehouse.verify_month(files)
+                except IntegrityError as error:
+                    say(f"{error.problem} It is loaded again.")
+            unchanged = result is not None
+            result = result or warehouse.replace_month(files)
     _load_missing_zones(warehouse, say)
     if unchanged:
         say(f"{dataset_month}: {trips.name} already holds version {version}.")
@@ -73,14 +75,3 @@ def zones_are_loaded(warehouse: Warehouse) -> bool:
 def load_zones(warehouse: Warehouse) -> None:
     """Replace the warehouse's taxi zones by those shipped in the package."""
     warehouse.replace_reference(zones_table(), taxi_zones())
-
-
-def _replace_month(warehouse: Warehouse, month: LakeMonth, version: str, home: Path) -> LoadResult:
-    lake, clean_key, rejected_key = month.lake, month.clean_key, month.rejected_key(version)
-    with (
-        work_folder(home, month.dataset_month) as folder,
-        lake.local_copy(clean_key, folder) as trips,
-        lake.local_copy(rejected_key, folder) as rejected,
-    ):
-        uris = lake.uri(clean_key), lake.uri(rejected_key)
-        return warehouse.replace_month(CleanFiles(month.dataset_month, version, trips, rejected, *uris))

@@ -3,11 +3,12 @@
 The lake and the warehouse decide what that is, never Dagster's history.
 """
 
-from taxi_platform.ingestion.check import check_accounted_for, check_table
+from taxi_platform.ingestion.check import check_accounted_for, check_table, version_set_aside
 from taxi_platform.ingestion.clean import Cleaned, clean
 from taxi_platform.ingestion.common import Say, published
 from taxi_platform.ingestion.damage import clean_or_fetch_again
 from taxi_platform.ingestion.fetch import Fetched, fetch
+from taxi_platform.ingestion.judging import accept_command, stays_as_it_was
 from taxi_platform.ingestion.load import Loaded, load
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "Fetched",
     "Loaded",
     "Say",
+    "accept_command",
     "check_accounted_for",
     "check_table",
     "clean",
@@ -22,4 +24,6 @@ __all__ = [
     "fetch",
     "load",
     "published",
+    "stays_as_it_was",
+    "version_set_aside",
 ]

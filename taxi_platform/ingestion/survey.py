@@ -9,35 +9,31 @@ import threading
 import time
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
-from enum import StrEnum
 from math import inf
 
-from taxi_platform.ingestion.comparing import must_compare
+from taxi_platform.ingestion.comparing import must_compare_month
 from taxi_platform.ingestion.known_damage import damage_ahead
+from taxi_platform.ingestion.month_state import MonthState, Stage
 from taxi_platform.ingestion.survey_state import SurveyState
-from taxi_platform.lake.base import Lake
-from taxi_platform.lake.months import CleanFooter, LakeMonth, RawVersion
+from taxi_platform.lake.base import NEW, Lake
+from taxi_platform.lake.manifest import Manifest
+from taxi_platform.lake.months import LakeMonth, RawVersion
 from taxi_platform.sources.base import Source
 from taxi_platform.trips.contract import contract_of
-from taxi_platform.trips.errors import (
-    DamagedRaw,
-    LakeBusy,
-    LakeError,
-    SourceRefused,
-    SourceUnavailable,
-    WarehouseLocked,
-)
+from taxi_platform.trips.errors import LakeBusy, LakeError, SourceRefused, SourceUnavailable, WarehouseLocked
 from taxi_platform.trips.months import MONTH, Dataset, DatasetMonth, Month
 from taxi_platform.trips.publication import Publication
 from taxi_platform.warehouse.base import StoredRows, Warehouse, trips_table
+
+__all__ = ["MonthState", "Stage", "Survey", "ask_always", "ask_missing", "ask_never", "months_in_lake"]
 
 ONE_BY_ONE = 6
 """Up to this many months are looked up in the warehouse one by one; for more, one query over the table is cheaper."""
 
 MONTHS_AT_ONCE = 8
-"""Months looked at together. A month costs seven requests to a bucket; Google's client keeps ten connections."""
+"""Months looked at together. A month costs 13 requests to a bucket; Google's client keeps ten connections."""
 
 REQUESTS_AT_ONCE = 4
 """Questions to the source that this process has under way at any time: the TLC's CDN limits the rate per address, and
@@ -48,87 +44,6 @@ LONGEST_LAG = timedelta(days=90)
 """From a month's end to its publication: about 50 days in 2023 and 2024, 32 to over 80 in 2026 (Last-Modified)."""
 
 _request_slots = threading.BoundedSemaphore(REQUESTS_AT_ONCE)
-
-
-class Stage(StrEnum):
-    """The status of a month across source, lake and warehouse."""
-
-    LOADED = "loaded"
-    NOT_LOADED = "not loaded"
-    RAW = "raw"
-    OUTDATED = "outdated"
-    REPUBLISHED = "republished"
-    FAILED = "failed"
-    PUBLISHED = "published"
-    NOT_PUBLISHED = "not published"
-    UNKNOWN = "unknown"
-
-
-REASONS = {
-    Stage.PUBLISHED: "missing",
-    Stage.REPUBLISHED: "republished",
-    Stage.RAW: "outdated",
-    Stage.OUTDATED: "outdated",
-    Stage.NOT_LOADED: "not loaded",
-}
-"""Stage → why a run is needed, the value of the run's tag `taxi/reason`. The other stages need no run."""
-
-COMPARE = "to compare"
-"""The reason if only the bytes can tell whether the file was republished; see `comparing.py`."""
-
-
-@dataclass(frozen=True)
-class MonthState:
-    """One month in source, lake and warehouse."""
-
-    dataset_month: DatasetMonth
-    versions: tuple[RawVersion, ...] = ()
-    """The raw files in the lake, the last being current."""
-    clean: CleanFooter | None = None
-    loaded: StoredRows | None = None
-    table_was_read: bool = True
-    """False where the table was locked; then `loaded` says nothing."""
-    published: Publication | None = None
-    source_answered: bool = False
-    """Whether `published` is the source's answer; False where it was not asked."""
-    reject: tuple[str, ...] = ()
-    problem: LakeError | DamagedRaw | None = None
-    """Why the month's files in the lake cannot be judged, or what is known to be wrong with the published file."""
-    compare: bool = False
-    """Whether the published file has to be fetched to see whether it has changed."""
-
-    @property
-    def raw(self) -> RawVersion | None:
-        return self.versions[-1] if self.versions else None
-
-    @property
-    def file_version(self) -> str | None:
-        """The version that cleaning the lake's raw file would give now."""
-        return contract_of(self.dataset_month.dataset).file_version(self.raw.sha256, self.reject) if self.raw else None
-
-    @property
-    def stage(self) -> Stage:
-        if self.problem:
-            return Stage.FAILED
-        if self.raw is None:
-            if self.published:
-                return Stage.PUBLISHED
-            return Stage.NOT_PUBLISHED if self.source_answered else Stage.UNKNOWN
-        if self.published and not self.raw.is_of(self.published):
-            return Stage.REPUBLISHED
-        if self.clean is None:
-            return Stage.RAW
-        if self.clean.file_version != self.file_version:
-            return Stage.OUTDATED
-        if not self.table_was_read:
-            return Stage.UNKNOWN
-        expected = StoredRows(self.clean.rows, (self.clean.file_version,)) if self.clean.rows else None
-        return Stage.LOADED if self.loaded == expected else Stage.NOT_LOADED
-
-    @property
-    def reason(self) -> str | None:
-        """Why the month needs a run; None if it needs none, or if there is nothing to work on."""
-        return REASONS.get(self.stage, COMPARE if self.compare else None)
 
 
 Question = Callable[[Month, RawVersion | None], bool]
@@ -166,7 +81,7 @@ class Survey:
         seconds: float = inf,
     ) -> None:
         self.source, self.lake, self.warehouse, self.dataset = source, lake, warehouse, dataset
-        self.reject = contract_of(dataset).check_rules(reject)
+        self.reject = contract_of(dataset).own_rules(reject)
         self.state = state
         self.seconds = seconds
         self.source_problem: SourceUnavailable | SourceRefused | None = None
@@ -223,28 +138,32 @@ class Survey:
     def _look_at(self, month: Month, ask: Question) -> MonthState:
         """The month in lake and source; runs in a thread of its own."""
         dataset_month = DatasetMonth(self.dataset, month)
-        versions: list[RawVersion] = []
-        clean = None
+        manifest = Manifest((), NEW)
+        clean = damage = None
+        lake_month = LakeMonth(self.lake, dataset_month)
         if month in self.months_in_lake:
-            lake_month = LakeMonth(self.lake, dataset_month)
             try:
-                versions, _ = lake_month.versions()
-                clean = lake_month.footer() if versions else None
+                manifest = lake_month.manifest()
+                if manifest.current:
+                    clean = lake_month.footer()
+                    damage = lake_month.find_damage(manifest.current, clean)
             except LakeBusy:
                 raise
             except LakeError as error:
                 return MonthState(dataset_month, reject=self.reject, problem=error)
-        raw = versions[-1] if versions else None
+        raw = manifest.current
         answered, published = self._ask(dataset_month) if ask(month, raw) else (False, None)
         return MonthState(
             dataset_month,
-            tuple(versions),
+            manifest.versions,
             clean,
             published=published,
             source_answered=answered,
             reject=self.reject,
-            problem=damage_ahead(LakeMonth(self.lake, dataset_month), raw, clean, published),
-            compare=bool(raw and published and must_compare(raw, published, self._now)),
+            problem=damage_ahead(lake_month, raw, clean, published) if month in self.months_in_lake else None,
+            damage=damage,
+            compare=bool(published and must_compare_month(manifest, published, self._now)),
+            set_aside=manifest.pending,
         )
 
     def _ask(self, dataset_month: DatasetMonth) -> tuple[bool, Publication | None]:
@@ -302,7 +221,7 @@ class Survey:
 
 def months_in_lake(lake: Lake, dataset: Dataset) -> list[Month]:
     """The months that ever had a raw file, oldest first; one listing."""
-    names = {key.split("/")[2] for key in lake.list(f"raw/{dataset}/")}
+    names = lake.names(f"raw/{dataset}/")
     months = [Month.parse(name) for name in names if MONTH.fullmatch(name)]  # a person may have put a note there
     return sorted(month for month in months if month >= dataset.first_month)
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from taxi_platform.lake.checksums import FileSum
 from taxi_platform.trips.errors import LakeError
 from taxi_platform.trips.months import DatasetMonth
 from taxi_platform.trips.plan import Change
@@ -56,6 +57,10 @@ class Lake(ABC):
         """A small object's bytes, with the version that was read; None if there is none."""
 
     @abstractmethod
+    def holds(self, key: str, expected: FileSum) -> bool:
+        """Whether the object is what was stored, byte by byte; False if there is none."""
+
+    @abstractmethod
     def open(self, key: str) -> BinaryIO:
         """The object as a seekable stream; raises `LakeError` if there is none."""
 
@@ -74,6 +79,10 @@ class Lake(ABC):
     @abstractmethod
     def list(self, prefix: str) -> list[str]:
         """The keys that begin with a prefix ending in `/`, sorted."""
+
+    @abstractmethod
+    def names(self, prefix: str) -> set[str]:
+        """The names of the folders and objects directly under a prefix ending in `/`."""
 
     @abstractmethod
     def local_copy(self, key: str, folder: Path) -> AbstractContextManager[Path]:

@@ -22,6 +22,7 @@ from google.cloud.storage.fileio import BlobReader
 from google.cloud.storage.retry import DEFAULT_RETRY
 
 from taxi_platform.lake.base import ANY_VERSION, NEW, Lake, StoredObject
+from taxi_platform.lake.checksums import FileSum
 from taxi_platform.trips.errors import Conflict, IntegrityError, LakeBusy, LakeError
 from taxi_platform.trips.faults import fault_point
 from taxi_platform.trips.plan import Change
@@ -59,6 +60,9 @@ class GCSLake(Lake):
         with translated_errors("read", self.uri(key)):
             return blob.download_as_bytes(**self._read_options(blob)), stored
 
+    def holds(self, key: str, expected: FileSum) -> bool:
+        return self._stored_if_same(key, (expected.size, expected.crc32c)) is not None
+
     def open(self, key: str) -> BinaryIO:
         blob = self._require_blob(key)
         reader = _Reader(
@@ -82,6 +86,12 @@ class GCSLake(Lake):
         with translated_errors("list", self.uri(prefix)):
             blobs = self.client.list_blobs(self.bucket, prefix=self.prefix + prefix, **self._options)
             return sorted(blob.name.removeprefix(self.prefix) for blob in blobs)
+
+    def names(self, prefix: str) -> set[str]:
+        with translated_errors("list", self.uri(prefix)):
+            blobs = self.client.list_blobs(self.bucket, prefix=self.prefix + prefix, delimiter="/", **self._options)
+            names = {blob.name for blob in blobs} | blobs.prefixes  # the latter are known once all were listed
+            return {name.removeprefix(self.prefix + prefix).strip("/") for name in names} - {""}
 
     @contextmanager
     def local_copy(self, key: str, folder: Path) -> Iterator[Path]:

@@ -5,17 +5,20 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import stat
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
 from filelock import FileLock, Timeout
 
 from taxi_platform.lake.base import ANY_VERSION, NEW, Lake, StoredObject
+from taxi_platform.lake.checksums import FileSum
 from taxi_platform.trips.errors import Conflict, LakeError, TransientError
 from taxi_platform.trips.faults import fault_point
+from taxi_platform.trips.locks import holder_of, lock_file
 from taxi_platform.trips.months import DatasetMonth
 from taxi_platform.trips.plan import Change
 
@@ -31,17 +34,32 @@ class LocalLake(Lake):
         self.url = self.root.as_uri()
 
     def _path(self, key: str) -> Path:
+        if "\0" in key:
+            raise self._leads_out(key)
         path = (self.root / key).resolve()
-        if not path.is_relative_to(self.root.resolve()) or "\0" in key:
-            raise LakeError(f"The key {key!r} leads out of the lake.", "Keys consist of dataset, month and file name.")
+        if not path.is_relative_to(self.root.resolve()):
+            raise self._leads_out(key)
         return path
 
+    def _leads_out(self, key: str) -> LakeError:
+        return LakeError(f"The key {key!r} leads out of the lake.", "Keys consist of dataset, month and file name.")
+
     def stat(self, key: str) -> StoredObject | None:
-        try:
-            status = self._path(key).stat()
-        except FileNotFoundError:
-            return None
-        return StoredObject(key, status.st_size, f"{status.st_mtime_ns}-{status.st_ino}-{status.st_size}")
+        with self._translated_errors("read", key):
+            try:
+                status = self._path(key).stat()
+            except FileNotFoundError:
+                return None
+            if stat.S_ISDIR(status.st_mode):
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+            return StoredObject(key, status.st_size, f"{status.st_mtime_ns}-{status.st_ino}-{status.st_size}")
+
+    def holds(self, key: str, expected: FileSum) -> bool:
+        with self._translated_errors("read", key):
+            try:
+                return FileSum.of_path(self._path(key)) == expected
+            except FileNotFoundError:
+                return False
 
     def read(self, key: str) -> tuple[bytes, StoredObject] | None:
         with self._translated_errors("read", key):
@@ -49,7 +67,6 @@ class LocalLake(Lake):
             if (stored := self.stat(key)) is None:
                 return None
             return self._path(key).read_bytes(), stored
-        return None
 
     def open(self, key: str) -> BinaryIO:
         with self._translated_errors("read", key):
@@ -79,43 +96,55 @@ class LocalLake(Lake):
                 self._path(key).unlink(missing_ok=True)
 
     def list(self, prefix: str) -> list[str]:
-        folder = self._path(prefix)
-        files = [path for path in folder.rglob("*") if path.is_file()] if folder.is_dir() else []
-        return sorted(path.relative_to(self.root.resolve()).as_posix() for path in files)
+        with self._translated_errors("list", prefix):
+            return sorted(path.relative_to(self.root.resolve()).as_posix() for path in _files(self._path(prefix)))
+
+    def names(self, prefix: str) -> set[str]:
+        with self._translated_errors("list", prefix), suppress(FileNotFoundError):
+            return {path.name for path in self._path(prefix).iterdir()}
+        return set()
 
     @contextmanager
     def local_copy(self, key: str, folder: Path) -> Iterator[Path]:
-        path = self._path(key)
-        if not path.is_file():
+        if self.stat(key) is None:
             raise self.missing(key)
-        yield path
+        path = self._path(key)
+        try:
+            yield path
+        except OSError as error:  # of the lake, not of what the caller does meanwhile
+            if str(path) not in (error.filename, error.filename2):
+                raise
+            with self._translated_errors("read", key):
+                raise
 
     def plan(self) -> Iterator[Change]:
         yield Change(f"folder {self.root}", not self.root.is_dir(), self._create_root)
 
     def _create_root(self) -> None:
         with self._translated_errors("create", ""):
-            self.root.mkdir(parents=True, exist_ok=True)
+            _make_folders(self.root)
 
     @contextmanager
     def lock(self, dataset_month: DatasetMonth) -> Iterator[None]:
-        """Hold the month's lock, and delete its temporary files: if any exist by then, a killed run left them."""
-        with self._translated_errors("write", ".locks"):
-            (self.root / ".locks").mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.root / ".locks" / f"{dataset_month.stem}.lock")
-            try:
-                lock.acquire(timeout=LOCK_WAIT_SECONDS)
-            except Timeout:
-                raise TransientError(
-                    f"Another run has been working on {dataset_month} for {LOCK_WAIT_SECONDS // 3600} hours.",
-                    "Terminate it if it is stuck.",
-                ) from None
-        try:
-            for orphan in (self.root / ".tmp").glob(f"*~{dataset_month.dataset}~*{dataset_month.month}~*"):
-                orphan.unlink(missing_ok=True)
+        """Hold the month's lock, and delete its temporary files: if any exist by then, a killed run left them.
+
+        A thread that holds it may take it again.
+        """
+        path = self.root / ".locks" / f"{dataset_month.stem}.lock"
+        with ExitStack() as stack:
+            with self._translated_errors("write", ".locks"):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                try:
+                    is_first = stack.enter_context(lock_file(path, f"{dataset_month}", LOCK_WAIT_SECONDS))
+                except Timeout:
+                    raise TransientError(
+                        f"{dataset_month} has been held for {LOCK_WAIT_SECONDS // 3600} hours by {holder_of(path)}.",
+                        "Terminate it if it is stuck.",
+                    ) from None
+                if is_first:
+                    for orphan in (self.root / ".tmp").glob(f"*~{dataset_month.dataset}~*{dataset_month.month}~*"):
+                        orphan.unlink(missing_ok=True)
             yield
-        finally:
-            lock.release()
 
     def _temporary(self, key: str) -> Path:
         path = self.root / ".tmp" / f"{key.replace('/', '~')}.{uuid.uuid4().hex[:8]}"
@@ -127,7 +156,7 @@ class LocalLake(Lake):
         target = self._path(key)
         try:
             fault_point("temp_written")
-            target.parent.mkdir(parents=True, exist_ok=True)
+            _make_folders(target.parent)
             _sync(temporary)
             fault_point("fsynced")
             (self.root / ".locks").mkdir(exist_ok=True)
@@ -155,15 +184,45 @@ class LocalLake(Lake):
         try:
             yield
         except OSError as error:
+            setting = "TAXI_LAKE_URL" if os.environ.get("TAXI_LAKE_URL") else "TAXI_HOME"
             remedy = {
                 errno.ENOSPC: "The disk is full: free some space and run again.",
                 errno.EDQUOT: "The disk quota is used up: free some space and run again.",
-                errno.EROFS: "The file system is read-only: set TAXI_LAKE_URL to a folder that you can write to.",
-                errno.EACCES: "Permission is missing: set TAXI_LAKE_URL to a folder that you own.",
+                errno.EROFS: f"The file system is read-only: set {setting} to a folder that you can write to.",
+                errno.EACCES: f"Let this user read and write it, or set {setting} to a folder that you own.",
+                errno.EPERM: f"Let this user read and write it, or set {setting} to a folder that you own.",
                 errno.ENOENT: "Materialize again the asset that writes it.",
-                errno.ENOTDIR: "A file is in the place of a folder: check TAXI_LAKE_URL.",
-            }.get(error.errno or 0, "Check the folder that TAXI_LAKE_URL names.")
+                errno.ENOTDIR: f"A file is in the place of a folder: move it away, or correct {setting}.",
+                errno.EEXIST: f"A file is in the place of a folder: move it away, or correct {setting}.",
+                errno.EISDIR: "A folder is in the place of a file: move it away.",
+                errno.ENAMETOOLONG: f"Set {setting} to a shorter path.",
+                errno.ELOOP: f"A link leads back to itself: remove it, or correct {setting}.",
+                errno.EIO: "The disk reports errors: check it, and copy the lake to another one.",
+            }.get(error.errno or 0, f"Check the folder that {setting} names.")
             raise LakeError(f"Cannot {action} {self.uri(key)}: {error.strerror or error}.", remedy) from error
+        except RuntimeError as error:  # what older versions of Python raise for ELOOP
+            if "loop" not in str(error):
+                raise
+            raise LakeError(f"Cannot {action} {self.uri(key)}: {error}.", "Remove the link.") from error
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """The files below a folder; raises `OSError` where a folder cannot be read, which `rglob` passes over."""
+    with suppress(FileNotFoundError), os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                yield from _files(Path(entry.path))
+            elif entry.is_file():
+                yield Path(entry.path)
+
+
+def _make_folders(folder: Path) -> None:
+    """Make a folder and those above it that are missing, durably: each is an entry of the one above."""
+    if folder.is_dir():
+        return
+    _make_folders(folder.parent)
+    folder.mkdir(exist_ok=True)
+    _sync(folder.parent)
 
 
 def _sync(path: Path) -> None:

@@ -5,13 +5,15 @@ Values and rules only. `months.py` reads and writes them.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Collection
+import re
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from itertools import groupby
+from typing import Any
 
 from taxi_platform.trips.publication import FetchedFile, Publication
+from taxi_platform.trips.stored_json import dump, record
 
 SHORT = 12
 """Hex digits of a sha256 that name a raw file to people and in its key."""
@@ -70,31 +72,89 @@ class RawVersion:
 
 
 @dataclass(frozen=True)
+class SetAside:
+    """A version that looks wrong: its raw file is in the lake, but it did not become the current one.
+
+    `reasons` are sentences. `pending` means that the source offered it last, and that nobody has accepted it.
+    """
+
+    raw: RawVersion
+    reasons: tuple[str, ...]
+    pending: bool = True
+
+    @property
+    def why(self) -> str:
+        return " ".join(self.reasons)
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """The fields of a manifest as it is stored. Those that this version does not know are lost when it writes."""
+
+    versions: tuple[RawVersion, ...]
+    set_aside: tuple[SetAside, ...] = ()
+    accepted: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Manifest:
     """A month's raw versions, oldest first. The last one is current.
 
-    `object_version` is the lake's version of the manifest as it was read, for compare-and-swap.
+    `object_version` is the lake's version of the manifest as it was read, for compare-and-swap. `accepted` has the
+    sha256 of files that somebody accepted although they look wrong.
     """
 
     versions: tuple[RawVersion, ...]
     object_version: str
+    set_aside: tuple[SetAside, ...] = ()
+    accepted: tuple[str, ...] = ()
 
     @classmethod
-    def parse(cls, text: bytes, object_version: str) -> Manifest:
-        """Read a stored manifest; raises `ValueError`, `KeyError` or `TypeError` if it is malformed."""
-        versions = tuple(RawVersion(**entry) for entry in json.loads(text)["versions"])
-        for raw in versions:
-            texts, numbers = (raw.key, raw.url, raw.source_version, raw.sha256, raw.time), (raw.size, raw.rows)
-            if {*map(type, texts)} != {str} or {*map(type, numbers)} != {int}:
-                raise TypeError(f"wrong types in the entry of {raw.time}")
-        return cls(versions, object_version)
+    def of(cls, content: Mapping[str, Any], object_version: str) -> Manifest:
+        """The manifest with these stored fields; raises `ValueError` if it is malformed."""
+        stored = record(_Stored, content)
+        for raw in (*stored.versions, *(entry.raw for entry in stored.set_aside)):
+            if not re.fullmatch("[0-9a-f]{64}", raw.sha256) or raw.size < 0 or raw.rows < 0:
+                raise ValueError(f"wrong values in the entry of {raw.time}")
+        return cls(stored.versions, object_version, stored.set_aside, stored.accepted)
 
     def to_json(self) -> str:
-        return json.dumps({"versions": [asdict(version) for version in self.versions]}, indent=1)
+        content: dict[str, Any] = {"versions": [asdict(version) for version in self.versions]}
+        if self.set_aside or self.accepted:
+            content |= {"set_aside": [asdict(entry) for entry in self.set_aside], "accepted": list(self.accepted)}
+        return dump(content)
 
     @property
     def current(self) -> RawVersion | None:
         return self.versions[-1] if self.versions else None
+
+    @property
+    def pending(self) -> SetAside | None:
+        """The version that the source offered last, if it was set aside and nobody has accepted it."""
+        return next((entry for entry in self.set_aside if entry.pending), None)
+
+    def set_aside_of(self, publication: Publication) -> SetAside | None:
+        """The version fetched from this publication, if it was set aside."""
+        entries = [entry for entry in self.set_aside if entry.raw.publication.offer == publication.offer]
+        is_current = self.current is not None and self.current.publication.offer == publication.offer
+        return next((entry for entry in entries if entry.pending or not is_current), None)
+
+    def with_set_aside(self, raw: RawVersion, reasons: Sequence[str]) -> Manifest:
+        """The manifest after `raw` was set aside; the version before it is the current one if `raw` was current."""
+        versions = self.versions[:-1] if self.current and self.current.sha256 == raw.sha256 else self.versions
+        others = [entry for entry in self.with_none_pending().set_aside if entry.raw.sha256 != raw.sha256]
+        return replace(self, versions=versions, set_aside=(*others, SetAside(raw, tuple(reasons))))
+
+    def with_none_pending(self) -> Manifest:
+        """The manifest once the source offers something else than what was set aside last."""
+        return replace(self, set_aside=tuple(replace(entry, pending=False) for entry in self.set_aside))
+
+    def with_accepted(self, entry: SetAside) -> Manifest:
+        """The manifest after a person accepted what was set aside: it is current, and is not judged again."""
+        current = self.current
+        instead_of = None if entry.pending or not current else current.instead_of or current.publication.offer
+        accepted = replace(self, accepted=(*self.accepted, entry.raw.sha256))
+        return accepted._with(replace(entry.raw, time=_now(), instead_of=instead_of), after=self.versions)
 
     def with_fetched(self, raw: RawVersion) -> Manifest:
         """The manifest after a fetch; its last version is the current one, which need not be `raw`.
@@ -104,17 +164,24 @@ class Manifest:
         set aside stays so, whatever its ETag, date or address.
         """
         current, contents = self.current, {version.sha256 for version in self.versions}
+        settled = self.with_none_pending()
         if current and current.sha256 == raw.sha256:
-            return self._with(replace(raw, instead_of=current.instead_of), after=self.versions[:-1])
+            return settled._with(replace(raw, instead_of=current.instead_of), after=self.versions[:-1])
         if current and current.instead_of and raw.sha256 in contents:
-            return self._with(replace(current, instead_of=raw.publication.offer), after=self.versions[:-1])
-        return self._with(raw, after=self.versions)
+            return settled._with(replace(current, instead_of=raw.publication.offer), after=self.versions[:-1])
+        return settled._with(raw, after=self.versions)
 
     def with_restored(self, raw: RawVersion) -> Manifest:
         """The manifest after a restore of `raw`. What the source offers now is set aside."""
         replaced = self.versions[-1]
         restored = replace(raw, time=_now(), instead_of=replaced.instead_of or replaced.publication.offer)
         return self._with(restored, after=self.versions)
+
+    def files_named(self, sha256_prefix: str) -> list[str]:
+        """The sha256 of every file, current or not, that begins with the prefix, oldest first."""
+        return [
+            sha256 for sha256 in dict.fromkeys(raw.sha256 for raw in self.versions) if sha256.startswith(sha256_prefix)
+        ]
 
     def older_files(self, sha256_prefix: str | None) -> list[RawVersion]:
         """What a restore may choose: the files with that prefix, or the one before the current, without repetitions."""
@@ -128,13 +195,18 @@ class Manifest:
         return set(list(newest_first)[:count])
 
     def only(self, sha256s: Collection[str]) -> Manifest:
-        """The manifest of these files alone; neighbours that then have the same content become one version."""
+        """The manifest of these files alone; neighbours that then have the same content become one version.
+
+        Of what was set aside, only what the source offered last stays.
+        """
         remaining = [raw for raw in self.versions if raw.sha256 in sha256s]
         last_of_each = [list(same)[-1] for _, same in groupby(remaining, key=lambda raw: raw.sha256)]
-        return replace(self, versions=tuple(last_of_each))
+        set_aside = tuple(entry for entry in self.set_aside if entry.pending)
+        return replace(self, versions=tuple(last_of_each), set_aside=set_aside)
 
     def _with(self, raw: RawVersion, after: tuple[RawVersion, ...]) -> Manifest:
-        return replace(self, versions=(*after, raw))
+        others = tuple(entry for entry in self.set_aside if entry.raw.sha256 != raw.sha256)
+        return replace(self, versions=(*after, raw), set_aside=others)
 
 
 def _now() -> str:

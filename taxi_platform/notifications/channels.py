@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from taxi_platform.settings import Settings
 from taxi_platform.trips.errors import SettingError
+from taxi_platform.trips.text import printable, printable_lines
 
 if TYPE_CHECKING:
     from apprise import AppriseResult, NotifyBase
@@ -79,9 +80,10 @@ class Channel:
         sender = apprise.Apprise(asset=service.asset)
         sender.add(service)
         kind = apprise.NotifyType.FAILURE if message.failure else apprise.NotifyType.SUCCESS
+        body, title = printable_lines(message.body), printable(message.title)  # an outbox may be of an older version
         token = _sending.set(True)
         try:
-            result = sender.notify(message.body, message.title, kind, body_format=apprise.NotifyFormat.TEXT.value)
+            result = sender.notify(body, title, kind, body_format=apprise.NotifyFormat.TEXT.value)
         except Exception as error:  # no problem of a channel may stop the sensor or reach a log
             return f"Apprise failed with {type(error).__name__}"
         finally:

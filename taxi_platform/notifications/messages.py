@@ -8,9 +8,11 @@ from typing import Any
 
 import dagster as dg
 
-from taxi_platform.assets.names import FRESHNESS_CHECK, PARTITION_TAG, RANGE_END_TAG, RANGE_START_TAG
+from taxi_platform.assets.names import FRESHNESS_CHECK, PARTITION_TAG, RANGE_END_TAG, RANGE_START_TAG, SET_ASIDE_CHECK
+from taxi_platform.assets.partitions import datasets_of
 from taxi_platform.notifications.channels import Message
-from taxi_platform.runs.history import INTERRUPTIONS, datasets_of
+from taxi_platform.runs.history import INTERRUPTIONS
+from taxi_platform.trips.text import markdown
 
 CHECK_FAILED = "DagsterAssetCheckFailedError"
 SEE_RUN = "Open the run and read its log. Then run the month again: it completes only what is missing."
@@ -29,13 +31,13 @@ def subject_of(run: dg.DagsterRun) -> str | None:
         return None
     first, last = (run.tags.get(tag, run.tags.get(PARTITION_TAG, "")) for tag in (RANGE_START_TAG, RANGE_END_TAG))
     months = first if first == last else f"{first} to {last}"
-    return f"{', '.join(datasets)} {months}".strip()
+    return markdown(f"{', '.join(datasets)} {months}".strip(), limit=100)
 
 
 def compose(
     instance: dg.DagsterInstance, run: dg.DagsterRun, message_id: str, subject: str, link: str
 ) -> tuple[Message, bool]:
-    """The message about a run, and whether to send it: a month was loaded, or a failure is final.
+    """The message about a run, and whether to send it: a month was loaded or set aside, or a failure is final.
 
     `link` is the UI's address without a trailing slash.
     """
@@ -50,6 +52,7 @@ def compose(
     failure = run.status == dg.DagsterRunStatus.FAILURE
     counts, loaded = _counts(events)
     checks = _failed_checks(events)
+    accept = _accept_command(events)
     outcome = "failed" if failure else "was loaded" if loaded else "did not change"
     lines = [f"{subject} {outcome}."]
     if failure:
@@ -57,11 +60,13 @@ def compose(
         lines += [f"Problem: {problem}", f"What to do: {remedy}"]
         if run.tags.get("dagster/will_retry") == "true":
             lines.append("A retry was announced but has not started.")
+    elif accept:
+        lines.append(f"What to do: look at the file. If it is right: {accept}")
     lines += [*counts, *(f"Check failed: {check}" for check in checks[:3])]
     lines += [f"Run: {link}/runs/{run.run_id}", f"Message id: {message_id}"]
-    title = f"taxi: {subject} {'failed' if failure else 'loaded'}"
+    title = f"taxi: {subject} {'failed' if failure else 'loaded' if loaded else 'set aside'}"
     is_retried = "dagster/auto_retry_run_id" in run.tags
-    return Message(message_id, title, "\n".join(lines), failure), not is_retried if failure else loaded
+    return Message(message_id, title, "\n".join(lines), failure), not is_retried if failure else loaded or bool(accept)
 
 
 def _counts(events: Sequence[dg.DagsterEvent]) -> tuple[list[str], bool]:
@@ -84,14 +89,22 @@ def _counts(events: Sequence[dg.DagsterEvent]) -> tuple[list[str], bool]:
     return lines, loaded
 
 
+def _accept_command(events: Sequence[dg.DagsterEvent]) -> str:
+    """The command that accepts the version that is set aside; empty if none is."""
+    for check in _evaluations(events):
+        if check.check_name == SET_ASIDE_CHECK and not check.passed and "remedy" in check.metadata:
+            return _line(str(check.metadata["remedy"].value))
+    return ""
+
+
 def _failed_checks(events: Sequence[dg.DagsterEvent]) -> list[str]:
-    checks = [
-        event.asset_check_evaluation_data
-        for event in events
-        if event.event_type == dg.DagsterEventType.ASSET_CHECK_EVALUATION
-    ]
-    failed = [check for check in checks if not check.passed and check.check_name != FRESHNESS_CHECK]
+    failed = [check for check in _evaluations(events) if not check.passed and check.check_name != FRESHNESS_CHECK]
     return [_line(f"{check.check_name}: {check.description or 'failed'}") for check in failed]
+
+
+def _evaluations(events: Sequence[dg.DagsterEvent]) -> list[dg.AssetCheckEvaluation]:
+    kind = dg.DagsterEventType.ASSET_CHECK_EVALUATION
+    return [event.asset_check_evaluation_data for event in events if event.event_type == kind]
 
 
 def _failure(events: Sequence[dg.DagsterEvent], checks: Sequence[str]) -> tuple[str, str]:
@@ -114,9 +127,8 @@ def _failure(events: Sequence[dg.DagsterEvent], checks: Sequence[str]) -> tuple[
 
 
 def _line(text: str, limit: int = 300) -> str:
-    """The first line, printable, at most `limit` characters, with likely secrets masked: errors quote outside input."""
+    """The first line, as Markdown without links, with likely secrets masked: errors quote outside input."""
     line = next((line.strip() for line in text.splitlines() if line.strip()), "")
-    line = "".join(character if character.isprintable() else " " for character in line)
     for pattern, replacement in SECRETS:
         line = pattern.sub(replacement, line)
-    return line if len(line) <= limit else f"{line[: limit - 1]}…"
+    return markdown(line, limit)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import time
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,17 +13,19 @@ import dagster as dg
 from taxi_platform.assets.names import (
     FRESHNESS_CHECK,
     HURRIED_TAG,
+    MAX_RETRIES_TAG,
     PARTITION_TAG,
-    PROCESS_TAG,
+    SET_ASIDE_CHECK,
     cleaning_op,
     job_name,
     raw_file_op,
     trips_op,
 )
+from taxi_platform.assets.resources import process_tags
 from taxi_platform.runs.dagster_internals import execute_run, remote_job_origin
 from taxi_platform.runs.history import INTERRUPTED, problem_of
-from taxi_platform.runs.processes import process_name
 from taxi_platform.runs.result import IngestStatus, MonthResult
+from taxi_platform.trips.contract import contract_of
 from taxi_platform.trips.faults import fault_point
 from taxi_platform.trips.months import DatasetMonth
 
@@ -35,7 +37,7 @@ class IngestOptions:
     force: bool = False
     """Fetch, clean and load again, even what has not changed."""
     reject: tuple[str, ...] = ()
-    """Suspicious rules that reject rows in this run, in addition to those of TAXI_REJECT."""
+    """Suspicious rules that reject rows, in addition to those of TAXI_REJECT, in the datasets that have them."""
     use_lake_copy: bool = False
     """Use the lake's raw file without asking the source; `force` then applies to cleaning and loading only."""
     patient: bool = False
@@ -51,8 +53,9 @@ def run_config(dataset_month: DatasetMonth, options: IngestOptions) -> dict[str,
         ops[raw_file_op(dataset)] = {"config": fetch}
     if options.force:
         ops[trips_op(dataset)] = {"config": {"force": True}}
-    if options.force or options.reject:
-        ops[cleaning_op(dataset)] = {"config": {"force": options.force, "reject": list(options.reject)}}
+    reject = list(contract_of(dataset).own_rules(options.reject))
+    if options.force or reject:
+        ops[cleaning_op(dataset)] = {"config": {"force": options.force, "reject": reject}}
     return {"ops": ops, "loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
@@ -70,11 +73,18 @@ def ingest_month(
     options = options or IngestOptions()
     started = time.monotonic()
     job = definitions.resolve_job_def(job_name(dataset_month.dataset))
-    tags = {**job.tags, PARTITION_TAG: str(dataset_month.month), PROCESS_TAG: process_name(os.getpid())}
+    run_id = str(uuid.uuid4())
+    # The command itself says what failed, and its user repeats it: the daemon runs nothing again that it did not start.
+    tags = {**job.tags, PARTITION_TAG: str(dataset_month.month), MAX_RETRIES_TAG: "0"}
+    tags |= process_tags(run_id)
     if not options.patient:
         tags[HURRIED_TAG] = "true"
     run = instance.create_run_for_job(
-        job, run_config=run_config(dataset_month, options), tags=tags, remote_job_origin=remote_job_origin(job.name)
+        job,
+        run_id=run_id,
+        run_config=run_config(dataset_month, options),
+        tags=tags,
+        remote_job_origin=remote_job_origin(job.name),
     )
     record = _RunRecord()
     try:
@@ -134,7 +144,11 @@ class _RunRecord:
             return IngestStatus.FAILED
         if "raw_file" not in self.metadata:
             return IngestStatus.NOT_PUBLISHED
-        unchanged = all(entries.get("unchanged") for entries in self.metadata.values())
+        was_set_aside = any(check.startswith(SET_ASIDE_CHECK) for check in self.failed_checks)
+        judged = {
+            name: entries for name, entries in self.metadata.items() if not (was_set_aside and name == "raw_file")
+        }
+        unchanged = all(entries.get("unchanged") for entries in judged.values())
         return IngestStatus.UNCHANGED if unchanged else IngestStatus.LOADED
 
     def _problem(self, status: IngestStatus) -> str:

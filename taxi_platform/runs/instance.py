@@ -2,64 +2,88 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib import resources
+from pathlib import Path
 
 import dagster as dg
 from sqlalchemy.exc import DBAPIError
 
-from taxi_platform.assets.names import PROCESS_TAG
-from taxi_platform.runs.processes import is_dead
+from taxi_platform.assets.names import PROCESS_RUN_TAG, PROCESS_TAG
+from taxi_platform.runs.home import without_url_characters, write_dagster_yaml
+from taxi_platform.runs.sqlite import damaged_file, wait_for_locked_files
 from taxi_platform.settings import Settings
-from taxi_platform.trips.errors import LakeError, TaxiError
+from taxi_platform.trips.errors import LakeError, TaxiError, UserError
+from taxi_platform.trips.processes import is_dead
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+HOMES = "TAXI_HOME (or DAGSTER_HOME)"
 
 
 @contextmanager
 def open_instance(settings: Settings) -> Iterator[dg.DagsterInstance]:
-    """Dagster's instance, created with our `dagster.yaml` if it is new; runs of dead processes are reported as failed.
+    """Dagster's instance, with our `dagster.yaml` unless it has another; runs of dead processes are reported as failed.
 
     Sets DAGSTER_HOME and TAXI_HOME for this process and its children. Raises `LakeError` where the home cannot be
     written and `TaxiError` where Dagster's database fails, also while the instance is in use.
     """
     home = settings.dagster_home
     try:
-        home.mkdir(parents=True, exist_ok=True)
-        if not (home / "dagster.yaml").exists():
-            text = resources.files("taxi_platform.runs").joinpath("dagster.yaml").read_text("utf-8")
-            (home / "dagster.yaml").write_text(text)
+        write_dagster_yaml(home)
     except OSError as error:
-        raise LakeError(
-            f"Cannot write {home}: {error.strerror}.", "Set TAXI_HOME (or DAGSTER_HOME) to a folder that you own."
-        ) from error
-    os.environ["DAGSTER_HOME"] = str(home)
+        remedy = "Free some space and run again." if error.errno in FULL else f"Set {HOMES} to a folder that you own."
+        raise LakeError(f"Cannot write {home}: {error.strerror}.", remedy) from error
+    os.environ["DAGSTER_HOME"] = str(without_url_characters(home))
     os.environ["TAXI_HOME"] = str(settings.home)
+    os.environ["DAGSTER_DISABLE_TELEMETRY"] = "1"  # also where somebody's own dagster.yaml does not say so
+    wait_for_locked_files()
     try:
         with dg.DagsterInstance.get() as instance:
             report_dead_runs(instance)
             yield instance
-    except DBAPIError as error:
-        raise TaxiError(
-            f"Dagster's database failed: {error.orig} (Dagster's home is {home}).",
-            "Check that the disk is not full and the database server runs. Run again: finished work is not redone.",
+    except dg.DagsterInvalidConfigError as error:
+        problem = " ".join(str(error).split())
+        raise UserError(
+            f"Dagster does not accept {home / 'dagster.yaml'}: {problem}", "Correct it, or move it away."
         ) from error
+    except (DBAPIError, sqlite3.DatabaseError) as error:
+        raise _database_error(home, error) from error
+
+
+def _database_error(home: Path, error: DBAPIError | sqlite3.DatabaseError) -> TaxiError:
+    if damaged := damaged_file(home):
+        path, problem = damaged
+        return TaxiError(
+            f"Dagster's database {path} is damaged: {problem}.",
+            f"Stop what uses it, move {path.parent} away, and run again: Dagster starts with an empty history. The "
+            "months in lake and warehouse stay; running them again records them.",
+        )
+    return TaxiError(
+        f"Dagster's database failed: {getattr(error, 'orig', error)} (Dagster's home is {home}).",
+        "Check that the disk is not full and the database server runs. Run again: finished work is not redone.",
+    )
 
 
 def report_dead_runs(instance: dg.DagsterInstance) -> int:
     """Report the runs of killed processes as failed and free their slots in pools; returns how many.
 
-    Dagster's own monitoring only watches runs that its launcher started.
+    Dagster's code server does so for its children while it lives; nobody else does.
     """
     unfinished = [dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING]
-    dead = [
-        run
-        for run in instance.get_runs(dg.RunsFilter(statuses=unfinished))
-        if PROCESS_TAG in run.tags and is_dead(run.tags[PROCESS_TAG])
-    ]
+    dead = [run for run in instance.get_runs(dg.RunsFilter(statuses=unfinished)) if _is_killed(run)]
     for run in dead:
         instance.report_run_failed(
             run, "The process of this run was killed. Run the month again: it continues where it stopped."
         )
         instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
     return len(dead)
+
+
+def _is_killed(run: dg.DagsterRun) -> bool:
+    """Whether the run has a process of its own, and that has ended."""
+    # Earlier versions did not write the second tag.
+    owner = run.tags.get(PROCESS_RUN_TAG, "" if run.parent_run_id else run.run_id)
+    return owner == run.run_id and PROCESS_TAG in run.tags and is_dead(run.tags[PROCESS_TAG])

@@ -15,11 +15,13 @@ import dagster as dg
 from taxi_platform.runs.dagster_internals import NOISY_LOGGERS
 from taxi_platform.runs.ingest import IngestOptions, ingest_month
 from taxi_platform.runs.instance import open_instance
-from taxi_platform.runs.processes import end_with_parent
 from taxi_platform.runs.result import IngestStatus, MonthResult
+from taxi_platform.runs.sqlite import wait_for_locked_files
 from taxi_platform.settings import Settings
 from taxi_platform.trips.errors import TaxiError
+from taxi_platform.trips.locks import log_to_stderr
 from taxi_platform.trips.months import DatasetMonth
+from taxi_platform.trips.processes import end_with_parent
 
 
 def ingest_months(
@@ -98,6 +100,8 @@ def _start_worker(definitions: Callable[[], dg.Definitions]) -> None:
     end_with_parent(signal.SIGKILL)  # Dagster takes a milder signal for the end of one run, not of the process
     signal.signal(signal.SIGINT, _remember_interruption)
     _silence_loggers()
+    log_to_stderr()
+    wait_for_locked_files()
     _definitions = definitions()
 
 

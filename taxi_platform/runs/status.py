@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import groupby
 from typing import Any
 
 import tenacity
 
 from taxi_platform.ingestion.comparing import COMPARE_EVERY
+from taxi_platform.ingestion.judging import accept_command
 from taxi_platform.ingestion.survey import MONTHS_AT_ONCE, MonthState, Stage, Survey, ask_always, ask_never
 from taxi_platform.lake import open_lake
 from taxi_platform.lake.months import LakeMonth
@@ -18,6 +19,7 @@ from taxi_platform.settings import Settings
 from taxi_platform.sources import open_source
 from taxi_platform.trips.errors import (
     Conflict,
+    DamagedFile,
     LakeBusy,
     LakeError,
     SourceRefused,
@@ -52,6 +54,8 @@ class MonthStatus:
     raw_versions: int = 0
     file_version: str | None = None
     problem: str | None = None
+    set_aside: str | None = None
+    """Why the source's version looks wrong and was set aside, and the command that accepts it."""
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -117,13 +121,16 @@ class _Describer:
     failures: Mapping[DatasetMonth, str]
 
     def month(self, state: MonthState) -> MonthStatus:
+        entry = state.set_aside
+        set_aside = f"{entry.why} If it is right: {accept_command(entry, state.dataset_month)}" if entry else None
         try:
-            return self._month(state)
+            return replace(self._month(state), set_aside=set_aside)
         except LakeBusy:
             raise
         except LakeError as error:
             dataset_month = state.dataset_month
-            return MonthStatus(dataset_month.dataset.value, str(dataset_month.month), Stage.FAILED, problem=str(error))
+            stage = Stage.DAMAGED if isinstance(error, DamagedFile) else Stage.FAILED
+            return MonthStatus(dataset_month.dataset.value, str(dataset_month.month), stage, problem=str(error))
 
     # Three times, because a run may replace a file between being listed and being read.
     @tenacity.retry(retry=tenacity.retry_if_exception_type(Conflict), stop=tenacity.stop_after_attempt(3), reraise=True)
@@ -137,17 +144,17 @@ class _Describer:
         if clean is None:
             return MonthStatus(dataset, month, stage, bytes=size, raw_versions=len(state.versions), problem=problem)
         version = clean.file_version
-        side_files = [lake.stat(key) for key in (lake_month.rejected_key(version), lake_month.report_key(version))]
+        side_files = [lake.stat(key) for key in lake_month.side_keys_of(version)]
         size += clean.size + sum(side_file.size for side_file in side_files if side_file)
-        rejected = self._rows_rejected(state, lake_month, version)
+        rejected = None if state.damage else self._rows_rejected(state, lake_month, version)
         return MonthStatus(dataset, month, stage, clean.rows, rejected, size, len(state.versions), version, problem)
 
     def _stage(self, state: MonthState) -> tuple[Stage, str | None]:
         """The month's stage, and why its last run failed if it still needs work."""
-        if state.problem:
-            return Stage.FAILED, str(state.problem)
+        if state.problem or state.damage:
+            return state.stage, str(state.problem or state.damage)
         failure = self.failures.get(state.dataset_month)
-        if failure and state.stage not in (Stage.LOADED, Stage.NOT_PUBLISHED):
+        if failure and state.stage not in (Stage.LOADED, Stage.NOT_PUBLISHED, Stage.SET_ASIDE):
             return Stage.FAILED, failure
         return state.stage, None
 

@@ -20,9 +20,6 @@ class ColumnType:
     postgres: str
     display: str
     """What Dagster's UI shows."""
-    measures: tuple[str, ...]
-    """Aggregates that fingerprint a column. `length` is the sum of text lengths; sums of floats would depend on the
-    order of addition."""
     precision: int | None = None
     scale: int | None = None
 
@@ -38,7 +35,6 @@ COLUMN_TYPES = {
             bigquery_sql="DATETIME",
             postgres="timestamp(6) without time zone",
             display="datetime",
-            measures=("min", "max"),
         ),
         ColumnType(
             letter="I",
@@ -48,7 +44,6 @@ COLUMN_TYPES = {
             bigquery_sql="INT64",
             postgres="bigint",
             display="int64",
-            measures=("sum",),
         ),
         ColumnType(
             letter="F",
@@ -58,7 +53,6 @@ COLUMN_TYPES = {
             bigquery_sql="FLOAT64",
             postgres="double precision",
             display="float64",
-            measures=("min", "max"),
         ),
         ColumnType(
             letter="M",
@@ -68,7 +62,6 @@ COLUMN_TYPES = {
             bigquery_sql="NUMERIC(10,2)",
             postgres="numeric(10,2)",
             display="decimal(10,2)",
-            measures=("sum",),
             precision=10,
             scale=2,
         ),
@@ -80,7 +73,6 @@ COLUMN_TYPES = {
             bigquery_sql="STRING",
             postgres="text",
             display="string",
-            measures=("length",),
         ),
         ColumnType(
             letter="DATE",
@@ -90,7 +82,6 @@ COLUMN_TYPES = {
             bigquery_sql="DATE",
             postgres="date",
             display="date",
-            measures=("min", "max"),
         ),
     )
 }

@@ -17,6 +17,7 @@ from importlib import resources
 from taxi_platform.trips.column_types import COLUMN_TYPES, ColumnType
 from taxi_platform.trips.errors import ContractError, UserError
 from taxi_platform.trips.months import Dataset
+from taxi_platform.trips.text import listed_names
 
 CLEANING_VERSION = 1
 """Part of every contract version. Raise it when cleaning produces different rows for the same contract."""
@@ -108,7 +109,7 @@ class Contract:
             accepted = [alias for alias, name in canonical.items() if name == PICKUP]
             raise ContractError(
                 f"No pick-up time column for {self.dataset}: expected one of {', '.join(accepted)}, "
-                f"found {', '.join(map(repr, names[:40]))[:1000]}.",
+                f"found {listed_names([repr(name) for name in names])}.",
                 "Check that the file belongs to this dataset. If the TLC renamed the column, add an alias to "
                 f"taxi_platform/trips/contracts/{self.dataset}.toml.",
             )
@@ -116,11 +117,12 @@ class Contract:
         return ColumnMapping(sources, tuple(unknown), missing)
 
     def check_rules(self, rules: Sequence[str]) -> tuple[str, ...]:
-        """The rules that this dataset has, sorted; raises `UserError` for a rule that no dataset has."""
-        for rule in rules:
-            if rule not in all_rules():
-                raise UserError(f"{rule!r} is not a suspicious rule.", f"Choose from {', '.join(all_rules())}.")
-        return tuple(sorted({rule for rule in rules if rule in self.suspicious}))
+        """The rules, sorted; raises `UserError` for one that this dataset does not have."""
+        return check_rules([self], rules)
+
+    def own_rules(self, rules: Sequence[str]) -> tuple[str, ...]:
+        """Those of the rules that this dataset has, sorted: TAXI_REJECT names rules for several datasets."""
+        return tuple(sorted(self.suspicious.keys() & set(rules)))
 
     def file_version(self, raw_sha256: str, reject: Sequence[str] = ()) -> str:
         """Identity of a cleaned month: 12 hex digits hashed from raw content, contract version and reject rules."""
@@ -158,6 +160,17 @@ def parse_contract(dataset: Dataset, text: str) -> Contract:
         ignored=tuple(document["ignored"]),
         version=_digest(versioned),
     )
+
+
+def check_rules(contracts: Sequence[Contract], rules: Sequence[str]) -> tuple[str, ...]:
+    """The rules, sorted; raises `UserError`, listing what there is, for one that none of the contracts has."""
+    known = dict.fromkeys(rule for contract in contracts for rule in contract.suspicious)
+    for rule in rules:
+        if rule not in known:
+            names = ", ".join(contract.dataset for contract in contracts)
+            problem = f"{rule!r} is not a suspicious rule of {names}."
+            raise UserError(problem, f"Choose from {', '.join(known)}.")
+    return tuple(sorted(set(rules)))
 
 
 @cache

@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from taxi_platform.trips.errors import NotData
-from taxi_platform.trips.files import MAX_COLUMNS
+from taxi_platform.trips.files import MAX_COLUMNS, TOO_MANY_COLUMNS
 from taxi_platform.trips.formats import decompressed
 from taxi_platform.trips.records import MAX_LINE_BYTES, records
 
@@ -28,14 +28,19 @@ def header(path: Path) -> list[str]:
     """The published column names; raises `NotData` if the first record cannot be column names."""
     with path.open("rb") as file:
         _, first = next(records(decompressed(file)), (0, b""))
+    check = "Check what the source serves."
+    if len(first) > MAX_LINE_BYTES:
+        raise NotData(f"The first line of {path.name} has more than {MAX_LINE_BYTES:,} bytes.", check)
     try:
         names = split_fields(first.decode())
     except UnicodeDecodeError:
-        names = []
+        raise NotData(f"The column names of {path.name} are not UTF-8.", check) from None
     if not any(name.strip() for name in names):
-        raise NotData(f"{path.name} does not begin with a line of column names.", "Check what the source serves.")
-    if len(names) > MAX_COLUMNS or "\0" in first.decode():
-        raise NotData(f"{path.name} begins with a line that cannot be column names.", "Check what the source serves.")
+        raise NotData(f"{path.name} does not begin with a line of column names.", check)
+    if "\0" in first.decode():
+        raise NotData(f"The column names of {path.name} contain NUL bytes.", check)
+    if len(names) > MAX_COLUMNS:
+        raise NotData(f"{path.name} has {len(names):,} columns.", TOO_MANY_COLUMNS)
     return names
 
 

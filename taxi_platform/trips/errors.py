@@ -5,14 +5,16 @@ A `TransientError` may go away by itself, so the run tries again. Any other `Tax
 
 from __future__ import annotations
 
+from taxi_platform.trips.text import printable
+
 
 class TaxiError(Exception):
     """A failure that a user can understand: `problem` says what happened, `remedy` what to do."""
 
     def __init__(self, problem: str, remedy: str = "") -> None:
-        self.problem = problem
-        self.remedy = remedy
-        super().__init__(f"{problem} {remedy}".strip())
+        self.problem = printable(problem)
+        self.remedy = printable(remedy)
+        super().__init__(f"{self.problem} {self.remedy}".strip())
 
 
 class TransientError(TaxiError):
@@ -51,6 +53,10 @@ class TooManyRejected(TaxiError):
     """More than half of the rows would be rejected: the file or the contract is wrong."""
 
 
+class LooksWrong(TaxiError):
+    """The only version of a month is not one that the month can have: it is set aside, and nothing is published."""
+
+
 class IntegrityError(TaxiError):
     """Counts or contents that must be equal are not."""
 
@@ -59,12 +65,20 @@ class DamagedRaw(NotData, IntegrityError):
     """A file of trips is damaged: at its source, on the way, or in the lake. Fetching it again may help."""
 
 
-class AlteredRaw(DamagedRaw):
+class LakeError(TaxiError):
+    """The lake cannot be read or written."""
+
+
+class DamagedFile(LakeError, IntegrityError):
+    """A file in the lake is not what was stored: lost, cut, altered, or unreadable. The next run makes it again."""
+
+
+class AlteredRaw(DamagedRaw, DamagedFile):
     """A raw file in the lake is not the one that was fetched."""
 
 
-class LakeError(TaxiError):
-    """The lake cannot be read or written."""
+class NewerFormat(LakeError):
+    """A file was stored by a newer version of the platform, which alone knows what it means."""
 
 
 class LakeBusy(LakeError, TransientError):

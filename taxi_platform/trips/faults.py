@@ -28,6 +28,7 @@ FAULT_POINTS = {
     "cleaned": "clean file, rejected rows and report are in the work folder",
     "rejected_published": "the rejected rows are in the lake",
     "report_published": "the report is in the lake, the clean file is still the previous one",
+    "checksums_published": "the checksums are in the lake, the clean file is still the previous one",
     "clean_published": "the clean file is replaced, the rejected rows and report of the previous one still exist",
     "swept": "one file of the previous version is removed",
     # The month in a warehouse.

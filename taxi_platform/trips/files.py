@@ -17,6 +17,7 @@ from taxi_platform.trips.formats import DOWNLOAD_AGAIN, SNIFFED_BYTES, Format, T
 from taxi_platform.trips.records import RecordCounter
 
 MAX_COLUMNS = 1000
+TOO_MANY_COLUMNS = f"The limit is {MAX_COLUMNS:,}; no file of the TLC has more than 25. Check what the source serves."
 MAX_PARQUET_ROWS = 250_000_000
 """The largest month has 24 million rows; a billion equal rows fit into a Parquet file of 4 MB."""
 MAX_FOOTER_BYTES = 8 << 20
@@ -70,14 +71,29 @@ def _parquet_rows(path: Path) -> int:
         raise DamagedRaw(
             f"The Parquet file's footer cannot be read ({type(error).__name__}).", DOWNLOAD_AGAIN
         ) from error
-    if metadata.num_columns > MAX_COLUMNS or rows > MAX_PARQUET_ROWS:
-        raise NotData(
-            f"The Parquet file has {metadata.num_columns:,} columns and {rows:,} rows.",
-            f"The limits are {MAX_COLUMNS:,} columns and {MAX_PARQUET_ROWS:,} rows.",
-        )
+    if metadata.num_columns > MAX_COLUMNS:
+        raise NotData(f"The Parquet file has {metadata.num_columns:,} columns.", TOO_MANY_COLUMNS)
+    if rows > MAX_PARQUET_ROWS:
+        raise NotData(f"The Parquet file has {rows:,} rows.", f"The limit is {MAX_PARQUET_ROWS:,}.")
     if rows != metadata.num_rows:
         raise DamagedRaw("The row groups of the Parquet file do not add up to the rows in its footer.", DOWNLOAD_AGAIN)
     return rows
+
+
+def unreadable_parquet(path: Path, error: Exception) -> NotData:
+    """What is wrong with a Parquet file whose footer is right, given the error of the engine that read it."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    text = str(error).splitlines()[0].replace(str(path), path.name)
+    if "Invalid string encoding" not in text:
+        return DamagedRaw(f"{path.name} is damaged: {text[:400]!r}.", "Fetch it again.")
+    kinds = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary)
+    binary = [field.name for field in pq.read_schema(path) if any(is_kind(field.type) for is_kind in kinds)]
+    if binary:
+        names = ", ".join(map(repr, binary[:10]))[:400]
+        return NotData(f"{path.name} has binary columns whose bytes are not text: {names}.", "Publish them as text.")
+    return DamagedRaw(f"{path.name} has text that is not UTF-8.", DOWNLOAD_AGAIN)
 
 
 class Inspector:

@@ -16,8 +16,6 @@ import re
 from collections.abc import Iterable, Iterator
 from itertools import chain
 
-import numpy as np
-
 from taxi_platform.trips.errors import NotData
 from taxi_platform.trips.formats import BLOCK_BYTES, BOM, DOWNLOAD_AGAIN
 
@@ -48,6 +46,8 @@ def _count_one_line_records(block: bytes) -> int:
     each pair is at the start of a field or follows another quote (the second half of an escaped `""`).
     Scans about 1 GB/s; `_ONE_LINE_RECORDS` a tenth of that.
     """
+    import numpy as np
+
     text = np.frombuffer(b"\n" + block, np.uint8)
     if b'"' in block:
         marks = np.flatnonzero((text == ord('"')) | (text == ord("\n")))

@@ -6,6 +6,9 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 
+from taxi_platform.trips.errors import DamagedFile
+from taxi_platform.trips.stored_json import load, record
+
 ROWS_FOR_SHARES = 10_000
 """In smaller months shares vary too much to be compared."""
 
@@ -34,16 +37,23 @@ class Report:
     """Day of the pick-up (`2021-01-31`) → clean trips; days outside the month are omitted."""
 
     def to_json(self) -> str:
-        """The report as it is stored in the lake."""
+        """The report as it is stored in the lake.
+
+        Without a number, which means format 1: the first version of the platform refuses any field that it does not
+        know. Its digest is in the month's checksums.
+        """
         return json.dumps(asdict(self), indent=1, sort_keys=True)
 
     @classmethod
-    def from_json(cls, text: str | bytes) -> Report:
-        """Read a stored report; JSON has no tuples, so lists become tuples again."""
-        fields = json.loads(text)
-        for name in ("reject", "unknown_columns", "missing_columns"):
-            fields[name] = tuple(fields[name])
-        return cls(**fields)
+    def from_json(cls, text: str | bytes, name: str = "The text", remedy: str = "") -> Report:
+        """Read a stored report; raises `DamagedFile` with `remedy`, or `NewerFormat`."""
+        try:
+            report = record(cls, load(text, name, "report", remedy))
+            if report.rows_read != report.rows_clean + report.rows_rejected:
+                raise ValueError("its rows do not add up")
+        except ValueError as error:
+            raise DamagedFile(f"{name} is not a report: {error}.", remedy) from error
+        return report
 
     @property
     def share_rejected(self) -> float:

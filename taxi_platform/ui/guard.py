@@ -15,7 +15,7 @@ import time
 from urllib.parse import parse_qs, quote
 
 from starlette.datastructures import MutableHeaders
-from starlette.requests import HTTPConnection, Request
+from starlette.requests import ClientDisconnect, HTTPConnection, Request
 from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -25,6 +25,8 @@ BODY_BYTES = 10_000_000  # launching every month of every dataset, each by name,
 LOGIN_BYTES = 4_096
 LOGIN_SECONDS = 7 * 24 * 3600
 WRONG_TOKEN_SECONDS = 1.0
+WRONG_TOKENS_AT_ONCE = 100
+"""How many refusals of a wrong token may be delayed at a time: each holds a connection open."""
 
 RESPONSE_HEADERS = {"x-frame-options": "DENY", "x-content-type-options": "nosniff", "referrer-policy": "same-origin"}
 OWN_HEADERS = {
@@ -49,7 +51,8 @@ class Guard:
         self._access = access
         # Browsers send a cookie to every port of a host. The port in its name keeps two webservers' logins apart.
         self._cookie = f"taxi_ui_{access.port}"
-        self._token_check = asyncio.Lock()
+        self.wrong_tokens = 0
+        """Of wrong tokens, how many are being delayed now."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -63,10 +66,10 @@ class Guard:
             return refusal
         path = request.scope["path"]
         if path.startswith("/report_asset_"):
-            return await self._check_report(request)
+            return await self._check_report(request, receive)
         if path == "/login" and self._access.token:
             return await self._log_in(request, receive)
-        return self._check_method(request) or await self._check_login(request)
+        return self._check_method(request) or await self._check_login(request, receive)
 
     def _check_host(self, request: HTTPConnection) -> Response | None:
         """Allow only known names: any other one that resolves to 127.0.0.1 would make its owner's page same-origin."""
@@ -115,23 +118,29 @@ class Guard:
             return _refusal(415, "/graphql accepts only JSON. Send Content-Type: application/json.")
         return None
 
-    async def _check_report(self, request: HTTPConnection) -> Response | None:
+    async def _check_report(self, request: HTTPConnection, receive: Receive) -> Response | None:
         """Reports write lineage. They have a token of their own, so that their senders need no access to the UI."""
         candidate, token = _header(request, "x-taxi-report-token") or _bearer(request), self._access.report_token
-        if token and await self._matches(candidate, token):
+        if _is_token(candidate, token):
             return None
-        return _refusal(403, "Reports need TAXI_REPORT_TOKEN, as Authorization: Bearer or X-Taxi-Report-Token.")
+        refusal = _refusal(403, "Reports need TAXI_REPORT_TOKEN, as Authorization: Bearer or X-Taxi-Report-Token.")
+        return await self._delay(refusal, receive) if candidate and token else refusal
 
-    async def _check_login(self, request: HTTPConnection) -> Response | None:
+    async def _check_login(self, request: HTTPConnection, receive: Receive) -> Response | None:
         """Ask for the token if one is set. /server_info, a health check, is open: it shows only versions."""
         path = request.scope["path"]
         if not self._access.token or path == "/server_info" or self._is_logged_in(request):
             return None
-        if await self._matches(_bearer(request), self._access.token):
+        candidate = _bearer(request)
+        if _is_token(candidate, self._access.token):
             return None
+        refusal = self._ask_for_login(request)
+        return await self._delay(refusal, receive) if candidate else refusal
+
+    def _ask_for_login(self, request: HTTPConnection) -> Response:
         if _is_read(request) and "text/html" in (_header(request, "accept") or ""):
             query = request.scope["query_string"].decode("latin-1")
-            page = quote(f"{path}?{query}".removesuffix("?"), safe="")
+            page = quote(f"{request.scope['path']}?{query}".removesuffix("?"), safe="")
             return RedirectResponse(f"/login?next={page}", 303, OWN_HEADERS)
         text = "Not logged in. Open /login, or send TAXI_UI_TOKEN as Authorization: Bearer."
         return _refusal(401, text, {"www-authenticate": "Bearer"})
@@ -139,9 +148,14 @@ class Guard:
     async def _log_in(self, request: HTTPConnection, receive: Receive) -> Response:
         if _method(request) != "POST":
             return HTMLResponse(LOGIN_PAGE.format("Token"), 200, OWN_HEADERS)
-        form = parse_qs((await Request(request.scope, receive).body()).decode("latin-1"))
-        if not await self._matches(form.get("token", [""])[0].strip(), self._access.token):
-            return HTMLResponse(LOGIN_PAGE.format("That is not the token."), 403, OWN_HEADERS)
+        try:
+            form = parse_qs((await Request(request.scope, receive).body()).decode("latin-1"))
+        except ClientDisconnect:
+            form = {}
+        candidate = form.get("token", [""])[0].strip()
+        if not _is_token(candidate, self._access.token):
+            refusal = HTMLResponse(LOGIN_PAGE.format("That is not the token."), 403, OWN_HEADERS)
+            return await self._delay(refusal, receive) if candidate else refusal
         # A path on this server: `//host` and `/\host` would lead to another site.
         next_page = "/" + request.query_params.get("next", "").lstrip("/\\")
         response = RedirectResponse(next_page, 303, OWN_HEADERS)
@@ -164,15 +178,29 @@ class Guard:
         is_ours = hmac.compare_digest(signature.encode(), self._signature(expiry).encode())
         return is_ours and int(expiry) > time.time()
 
-    async def _matches(self, candidate: str, token: str) -> bool:
-        """Compare one candidate at a time and delay a wrong one, so that guessing in parallel gains nothing."""
-        if not candidate:
-            return False
-        async with self._token_check:
-            is_right = hmac.compare_digest(candidate.encode(), token.encode())
-            if not is_right:
-                await asyncio.sleep(WRONG_TOKEN_SECONDS)
-            return is_right
+    async def _delay(self, refusal: Response, receive: Receive) -> Response:
+        """Hold a wrong token's refusal back, which slows a guesser down and nobody else.
+
+        Nothing is locked, so each guess waits for itself alone, and one whose client hangs up stops waiting. A right
+        token is never held back, however many wrong ones are: what makes guessing hopeless is the token's length.
+        """
+        if self.wrong_tokens >= WRONG_TOKENS_AT_ONCE:
+            text = "The token is wrong, and too many wrong ones are being answered. Try again in a second."
+            return _refusal(429, text, {"retry-after": "1"})
+        self.wrong_tokens += 1
+        try:
+            await asyncio.wait_for(_hung_up(receive), WRONG_TOKEN_SECONDS)
+        except TimeoutError:
+            pass
+        finally:
+            self.wrong_tokens -= 1
+        return refusal
+
+
+async def _hung_up(receive: Receive) -> None:
+    """Wait until the client has closed the connection; a body that is still arriving is dropped."""
+    while not (await receive())["type"].endswith(".disconnect"):
+        pass
 
 
 def _with_headers(send: Send) -> Send:
@@ -211,3 +239,8 @@ def _is_read(request: HTTPConnection) -> bool:
 def _bearer(request: HTTPConnection) -> str:
     scheme, _, token = (_header(request, "authorization") or "").partition(" ")
     return token.strip() if scheme.lower() == "bearer" else ""
+
+
+def _is_token(candidate: str, token: str) -> bool:
+    """Whether the candidate is the token, compared in constant time; nothing is if no token is set."""
+    return hmac.compare_digest(candidate.encode(), token.encode()) and bool(token)

@@ -1,68 +1,93 @@
 """`taxi dev`: code server, daemon and webserver as three children that start together and end together.
 
 Each child has its own session, so that Ctrl-C reaches only the supervisor, which ends the children in order. If the
-supervisor is killed, the kernel ends them (Linux only).
+supervisor is killed, the kernel ends them (Linux only). If a child is killed, it is started again.
 """
 
 from __future__ import annotations
 
-import os
-import signal
+import logging
 import socket
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
+import dagster as dg
 import requests
 from filelock import FileLock, Timeout
+from sqlalchemy.exc import DBAPIError
 
 from taxi_platform.assets.names import LOCATION
-from taxi_platform.runs.processes import end_with_parent
+from taxi_platform.runs.instance import report_dead_runs
 from taxi_platform.settings import Settings
-from taxi_platform.trips.errors import TaxiError, UserError
+from taxi_platform.trips.errors import UserError
+from taxi_platform.ui.child import Child
 
 HOST = "127.0.0.1"
-READY_SECONDS = 120.0
-END_SECONDS = 8.0
+DEAD_RUNS_SECONDS = 10.0
+"""How often to look for runs whose process has died. The code server looks after its own, as long as it lives."""
 
 
-def serve(settings: Settings, port: int, say: Callable[[str], None]) -> None:
-    """Run the UI on loopback until interrupted; raises `TaxiError` if a child does not start or ends by itself."""
+def serve(settings: Settings, instance: dg.DagsterInstance, port: int, say: Callable[[str], None]) -> None:
+    """Run the UI on loopback until interrupted; raises `TaxiError` if a child does not start, or keeps ending.
+
+    A child that ends by itself is started again. Runs whose process died with it are reported as failed, and Dagster
+    runs them again.
+    """
     # Not in Dagster's home: Dagster moves files out of `logs` there and uploads them, even with telemetry disabled.
     logs = settings.home / "logs"
     logs.mkdir(parents=True, exist_ok=True)
     # A private folder with a short path: UNIX socket paths are limited to about 100 characters.
     with _hold_dev_lock(settings.dagster_home), tempfile.TemporaryDirectory(prefix="taxi-") as folder:
         _check_port(port)
-        code_socket, workspace = Path(folder, "code.sock"), Path(folder, "workspace.yaml")
-        workspace.write_text(
-            f"load_from:\n  - grpc_server: {{socket: {code_socket}, location_name: {LOCATION}}}\n", encoding="utf-8"
-        )
-        commands = {
-            "code server": [
-                "-m", "dagster", "code-server", "start", "-s", str(code_socket), "-m", "taxi_platform.definitions",
-                "--location-name", LOCATION, "--use-python-environment-entry-point", "--log-level", "warning",
-            ],
-            "daemon": ["-m", "dagster._daemon", "run", "-w", str(workspace), "--log-level", "warning"],
-            "webserver": ["-m", "taxi_platform.ui.webserver", str(workspace), HOST, str(port)],
-        }  # fmt: skip
-        children: dict[str, subprocess.Popen[bytes]] = {}
+        children = _children(Path(folder), logs, port)
         try:
-            children["code server"] = _start(commands["code server"], logs / "code_server.log")
-            _wait(lambda: code_socket.exists(), children, "code server", logs)
-            for name in ("daemon", "webserver"):
-                children[name] = _start(commands[name], logs / f"{name}.log")
-            _wait(lambda: _answers(port), children, "webserver", logs)
+            for child in children:
+                child.start()
+                child.wait_until_ready()
             say(f"The UI is at http://{HOST}:{port} (Ctrl-C stops it). Logs: {logs}")
+            looked_at = time.monotonic()
             while True:
-                _check_alive(children, logs)
+                for child in children:
+                    child.restart_if_ended(say)
+                if time.monotonic() - looked_at > DEAD_RUNS_SECONDS:
+                    _report_dead_runs(instance)
+                    looked_at = time.monotonic()
                 time.sleep(0.5)
         finally:
-            _stop([children[name] for name in ("webserver", "daemon", "code server") if name in children])
+            for child in reversed(children):
+                child.stop()
+
+
+def _children(folder: Path, logs: Path, port: int) -> list[Child]:
+    """The code server, the daemon and the webserver, in the order in which they start."""
+    code_socket, workspace = folder / "code.sock", folder / "workspace.yaml"
+    workspace.write_text(
+        f"load_from:\n  - grpc_server: {{socket: {code_socket}, location_name: {LOCATION}}}\n", encoding="utf-8"
+    )
+    code_server = [
+        "-m", "dagster", "code-server", "start", "-s", str(code_socket), "-m", "taxi_platform.definitions",
+        # Dagster would import modules from the working folder first.
+        "--working-directory", str(folder),
+        "--location-name", LOCATION, "--use-python-environment-entry-point", "--log-level", "warning",
+    ]  # fmt: skip
+    daemon = ["-m", "taxi_platform.ui.daemon", "run", "-w", str(workspace), "--log-level", "warning"]
+    webserver = ["-m", "taxi_platform.ui.webserver", str(workspace), HOST, str(port)]
+    return [
+        Child("code server", code_server, logs / "code_server.log", code_socket.exists, code_socket),
+        Child("daemon", daemon, logs / "daemon.log", lambda: True),
+        Child("webserver", webserver, logs / "webserver.log", partial(_answers, port)),
+    ]
+
+
+def _report_dead_runs(instance: dg.DagsterInstance) -> None:
+    try:
+        report_dead_runs(instance)
+    except DBAPIError:  # a restart of the database; the next look finds them
+        logging.getLogger(__name__).warning("Dagster's database does not answer.", exc_info=True)
 
 
 @contextmanager
@@ -90,59 +115,8 @@ def _check_port(port: int) -> None:
             raise UserError(f"Port {port} is in use.", "Choose another: taxi dev --port 3001.") from error
 
 
-def _start(arguments: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
-    with log.open("ab") as out:
-        return subprocess.Popen(
-            [sys.executable, *arguments],
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, "DAGSTER_DISABLE_TELEMETRY": "1"},
-            start_new_session=True,
-            preexec_fn=_prepare_child,
-        )
-
-
-def _prepare_child() -> None:
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_DFL)  # a background job of a shell inherits "ignore"
-    end_with_parent()
-
-
-def _wait(ready: Callable[[], bool], children: dict[str, subprocess.Popen[bytes]], name: str, logs: Path) -> None:
-    deadline = time.monotonic() + READY_SECONDS
-    while not ready():
-        _check_alive(children, logs)
-        if time.monotonic() > deadline:
-            raise TaxiError(f"The {name} did not start within {READY_SECONDS:.0f} s.", f"Its log is in {logs}.")
-        time.sleep(0.1)
-
-
-def _check_alive(children: dict[str, subprocess.Popen[bytes]], logs: Path) -> None:
-    for name, child in children.items():
-        if child.poll() is not None:
-            log = logs / f"{name.replace(' ', '_')}.log"
-            lines = [line for line in log.read_text("utf-8", "replace").splitlines() if line.strip()]
-            raise TaxiError(
-                f"The {name} ended with status {child.returncode}: {lines[-1] if lines else 'no output'}",
-                f"Its log is {log}.",
-            )
-
-
 def _answers(port: int) -> bool:
     try:
         return requests.get(f"http://{HOST}:{port}/server_info", timeout=1).ok
     except requests.RequestException:
         return False
-
-
-def _stop(children: Sequence[subprocess.Popen[bytes]]) -> None:
-    """Terminate the children one after the other, the webserver first, and kill those that do not end."""
-    for child in children:
-        if child.poll() is None:
-            child.terminate()
-            try:
-                child.wait(END_SECONDS)
-            except subprocess.TimeoutExpired:
-                os.killpg(child.pid, signal.SIGKILL)
-                child.wait()

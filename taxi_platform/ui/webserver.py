@@ -29,7 +29,9 @@ def main(workspace: str, host: str, port: int) -> None:
     from dagster_webserver.version import __version__
 
     from taxi_platform.runs.dagster_internals import WorkspaceFileTarget, WorkspaceProcessContext
+    from taxi_platform.runs.sqlite import wait_for_locked_files
 
+    wait_for_locked_files()
     target = WorkspaceFileTarget([str(Path(workspace))])
     with (
         DagsterInstance.get() as instance,

@@ -18,7 +18,7 @@ def open_warehouse(url: str, variable: str = "TAXI_WAREHOUSE_URL", memory_limit:
     `memory_limit` is DuckDB's, such as 512MB.
     """
     scheme, separator, rest = url.partition("://")
-    if scheme == "duckdb" and separator and rest.startswith("/") and not rest.endswith("/"):
+    if scheme == "duckdb" and separator and rest.startswith("/") and not rest.endswith("/") and "?" not in rest:
         from taxi_platform.warehouse.duckdb import DuckDBWarehouse
 
         return DuckDBWarehouse(Path(rest), memory_limit)

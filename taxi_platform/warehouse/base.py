@@ -18,13 +18,8 @@ from taxi_platform.trips.contract import Column
 from taxi_platform.trips.errors import Conflict, IntegrityError, WarehouseError, WarehouseLocked
 from taxi_platform.trips.months import DatasetMonth
 from taxi_platform.trips.plan import Change
-from taxi_platform.warehouse.fingerprint import (
-    Fingerprint,
-    check_file_types,
-    fingerprint_of,
-    fingerprint_select,
-    parquet_fingerprint,
-)
+from taxi_platform.warehouse.fingerprint import Fingerprint, check_file_types, parquet_fingerprint
+from taxi_platform.warehouse.row_hash import RowHash
 from taxi_platform.warehouse.session import MissingTable, Session, is_month, month_relation
 from taxi_platform.warehouse.tables import Table, TableFile, rejected_table, trips_table, zones_table
 
@@ -34,7 +29,6 @@ __all__ = [
     "StoredRows",
     "Table",
     "Warehouse",
-    "check_arrived",
     "rejected_table",
     "trips_table",
     "zones_table",
@@ -85,6 +79,9 @@ class Warehouse(ABC):
     url: str
     """Where it is, without any secret."""
 
+    row_hash: RowHash
+    """By which its tables are compared with files."""
+
     @abstractmethod
     def session(self, action: Action) -> AbstractContextManager[Session]:
         """Open the warehouse for one short use, translating its client's errors into ours.
@@ -128,26 +125,35 @@ class Warehouse(ABC):
         Compares the rows that arrived with the files. Raises `IntegrityError` if they differ, and `Conflict` if another
         version of the month arrived meanwhile; the old month then stays, except in BigQuery.
         """
-        trips, rejected = trips_table(files.dataset_month.dataset), rejected_table(files.dataset_month.dataset)
-        month = files.dataset_month, files.file_version
-        # Rejected rows first: without a common transaction, readers of new trips find what was rejected from them.
-        table_files = (
-            TableFile(rejected, files.rejected, files.rejected_uri, *month),
-            TableFile(trips, files.trips, files.trips_uri, *month),
-        )
-        expected = {file.table: parquet_fingerprint(file.table.columns, file.path) for file in table_files}
+        table_files = _table_files(files)
+        expected = [self._file_fingerprint(file) for file in table_files]
         for file in table_files:
             check_file_types(file.table.name, file.table.columns, file.path)
-        links = self.links(trips.name)
+        links = self.links(trips_table(files.dataset_month.dataset).name)
         with self.session("load") as session:
             for file in table_files:
                 self._ensure(session, file.table)
             with session.transaction(files.dataset_month):
-                for file in table_files:
+                for file, fingerprint in zip(table_files, expected, strict=True):
                     with session.stage(file) as staged:
-                        _compare(session, file, staged.relation, expected[file.table])
+                        self._compare(session, file, staged.relation, fingerprint)
                 links |= staged.links
-        return LoadResult(expected[trips].rows, expected[rejected].rows, expected[trips], links)
+        return _result(expected, links)
+
+    def verify_month(self, files: CleanFiles) -> LoadResult:
+        """Read both tables whole and compare them with the files, by every value of every row.
+
+        Raises `IntegrityError` if they differ, and `Conflict` if a table holds another version of the month.
+        """
+        table_files = _table_files(files)
+        expected = [self._file_fingerprint(file) for file in table_files]
+        with self.session("read") as session:
+            for file, fingerprint in zip(table_files, expected, strict=True):
+                if missing := self._missing_columns(session, file.table):
+                    problem = f"{file.table.name} has lost {', '.join(column.name for column in missing)}."
+                    raise IntegrityError(problem, _load_again(files.dataset_month))
+                self._compare(session, file, month_relation(session, file.table, files.dataset_month), fingerprint)
+        return _result(expected, self.links(trips_table(files.dataset_month.dataset).name))
 
     def replace_reference(self, table: Table, rows: Sequence[tuple[Any, ...]]) -> None:
         """Replace a small table without months by these rows, atomically."""
@@ -172,13 +178,8 @@ class Warehouse(ABC):
         """What the table holds of one month; None for no rows."""
         return self._stored_rows(table, is_month(dataset_month)).get(str(dataset_month.month))
 
-    def fingerprint(self, table: Table, dataset_month: DatasetMonth) -> Fingerprint:
-        """The fingerprint of one month of a table."""
-        with self.session("read") as session:
-            return _fingerprint(session, table, month_relation(session, table, dataset_month))
-
     def is_loaded(self, dataset_month: DatasetMonth, file_version: str, rows: int, rejected_rows: int) -> bool:
-        """Whether both tables hold exactly this version of the month, judged by their rows."""
+        """Whether both tables hold this version of the month and no other, judged by the number of rows."""
 
         def holds(table: Table, expected: int) -> bool:
             stored = self.loaded_month(table.name, dataset_month)
@@ -205,6 +206,33 @@ class Warehouse(ABC):
                 raise WarehouseError(problem, DROP_TABLE)
         return [column for column in table.columns if column.name not in existing]
 
+    def _file_fingerprint(self, file: TableFile) -> Fingerprint:
+        return parquet_fingerprint(self.row_hash.file, [file.table.columns], file.path)
+
+    def _compare(self, session: Session, file: TableFile, relation: str, expected: Fingerprint) -> None:
+        def fingerprint(*groups: Sequence[Column]) -> Fingerprint:
+            (row,) = session.execute(self.row_hash.table.select(groups, relation))
+            return Fingerprint.of(row, len(groups))
+
+        columns = file.table.columns
+        if fingerprint(columns) == expected:
+            return
+        # Asked after the rows were read, so that a load in between shows. No load leaves two versions of a month.
+        versions = session.execute(f"SELECT DISTINCT file_version FROM {relation}")
+        if len(versions) == 1 and versions != [(file.file_version,)]:
+            raise Conflict(
+                f"{file.table.name} holds version {versions[0][0]} of {file.dataset_month}, "
+                f"the lake {file.file_version}.",
+                f"The run that cleaned the month should load it; otherwise run taxi ingest {file.dataset_month}.",
+            )
+        one_by_one = [[column] for column in columns]
+        in_file = parquet_fingerprint(self.row_hash.file, one_by_one, file.path)
+        raise IntegrityError(
+            f"{file.table.name} differs from its file of {file.dataset_month} "
+            f"({fingerprint(*one_by_one).differences(in_file, columns)}).",
+            _load_again(file.dataset_month),
+        )
+
     def _stored_rows(self, table: str, condition: str) -> dict[str, StoredRows]:
         # Grouped by version as well, because PostgreSQL would sort every row for array_agg(DISTINCT …).
         query = "SELECT file_month, file_version, count(*) FROM {} WHERE {} GROUP BY 1, 2 ORDER BY 1, 2"
@@ -221,30 +249,24 @@ class Warehouse(ABC):
         return months
 
 
-def check_arrived(table: Table, expected: Fingerprint, arrived: Fingerprint) -> None:
-    """Raise `IntegrityError` if a table's month differs from its file."""
-    if arrived != expected:
-        raise IntegrityError(
-            f"{table.name} differs from its file ({'; '.join(arrived.differences(expected)[:5])}).",
-            "Materialize the month again with force. If it happens again, please report it.",
-        )
-
-
 def busy_with_other_run(what: str, seconds: float = OTHER_RUN_WAIT_SECONDS) -> WarehouseLocked:
     """The error for a lock that another of our runs has held for `seconds`."""
     return WarehouseLocked(f"Another run has held {what} for more than {seconds:g} s.", "Stop that run if it is stuck.")
 
 
-def _fingerprint(session: Session, table: Table, relation: str) -> Fingerprint:
-    (row,) = session.execute(fingerprint_select(table.columns, relation))
-    return fingerprint_of(table.columns, row)
+def _table_files(files: CleanFiles) -> tuple[TableFile, TableFile]:
+    # Rejected rows first: without a common transaction, readers of new trips find what was rejected from them.
+    dataset, month = files.dataset_month.dataset, (files.dataset_month, files.file_version)
+    return (
+        TableFile(rejected_table(dataset), files.rejected, files.rejected_uri, *month),
+        TableFile(trips_table(dataset), files.trips, files.trips_uri, *month),
+    )
 
 
-def _compare(session: Session, file: TableFile, relation: str, expected: Fingerprint) -> None:
-    arrived = _fingerprint(session, file.table, relation)
-    if arrived == expected:
-        return
-    versions = session.execute(f"SELECT DISTINCT file_version FROM {relation}")
-    if versions and versions != [(file.file_version,)]:
-        raise Conflict(f"{file.dataset_month} was cleaned again while it was loaded.", "Run the month again.")
-    check_arrived(file.table, expected, arrived)
+def _load_again(dataset_month: DatasetMonth) -> str:
+    return f"Run taxi ingest {dataset_month} to load it again. If it happens again, please report it."
+
+
+def _result(expected: Sequence[Fingerprint], links: dict[str, str]) -> LoadResult:
+    rejected, trips = expected
+    return LoadResult(trips.rows, rejected.rows, trips, links)

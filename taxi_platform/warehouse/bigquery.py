@@ -22,6 +22,7 @@ from taxi_platform.warehouse import bigquery_jobs as jobs
 from taxi_platform.warehouse.base import DROP_TABLE, Action, Warehouse
 from taxi_platform.warehouse.bigquery_errors import translated_errors
 from taxi_platform.warehouse.bigquery_schema import LABELS, described, sql_type
+from taxi_platform.warehouse.row_hash import IN_BIGQUERY
 from taxi_platform.warehouse.session import MissingTable, Session, StagedRows, month_relation
 from taxi_platform.warehouse.tables import Table, TableFile
 
@@ -122,6 +123,8 @@ class BigQuerySession(Session):
 
 class BigQueryWarehouse(Warehouse):
     """Tables in a dataset, partitioned by `file_month`. `variable` is the setting the URL came from, for messages."""
+
+    row_hash = IN_BIGQUERY
 
     def __init__(
         self,

@@ -9,21 +9,23 @@ import re
 import shlex
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import duckdb
-from filelock import FileLock, Timeout
-from tenacity import Retrying, retry_if_exception_message, stop_after_delay, wait_random_exponential
+from filelock import Timeout
+from tenacity import RetryCallState, Retrying, retry_if_exception_message, stop_after_delay, wait_random_exponential
 
 from taxi_platform.trips.casting import identifier, literal
 from taxi_platform.trips.contract import Column
 from taxi_platform.trips.errors import WarehouseError, WarehouseLocked
 from taxi_platform.trips.faults import fault_point
+from taxi_platform.trips.locks import LOG_SECONDS, lock_file, log_wait
 from taxi_platform.trips.months import DatasetMonth
 from taxi_platform.warehouse.base import OTHER_RUN_WAIT_SECONDS, Action, Warehouse, busy_with_other_run
+from taxi_platform.warehouse.row_hash import IN_DUCKDB
 from taxi_platform.warehouse.session import MissingTable, Session, StagedRows, month_relation
 from taxi_platform.warehouse.tables import Table, TableFile
 
@@ -96,6 +98,8 @@ class DuckDBSession(Session):
 class DuckDBWarehouse(Warehouse):
     """Tables in a DuckDB database file."""
 
+    row_hash = IN_DUCKDB
+
     def __init__(
         self,
         path: Path,
@@ -126,8 +130,8 @@ class DuckDBWarehouse(Warehouse):
             raise MissingTable(f"{self.path} does not exist.", "Load a month, or run taxi bootstrap.")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.path.with_name(self.path.name + ".lock"))
-            with lock.acquire(timeout=self.other_run_wait_seconds):
+            lock = self.path.with_name(self.path.name + ".lock")
+            with lock_file(lock, str(self.path), self.other_run_wait_seconds):
                 connection = self._open(read_only=action == "read")
                 try:
                     yield DuckDBSession(connection)
@@ -161,6 +165,7 @@ class DuckDBWarehouse(Warehouse):
                 retry=retry_if_exception_message(match=r"(?s).*Could not set lock"),
                 stop=stop_after_delay(self.wait_seconds),
                 wait=wait_random_exponential(0.05, 1),
+                before_sleep=self._log_wait(),
                 reraise=True,
             ):
                 with attempt:
@@ -168,13 +173,28 @@ class DuckDBWarehouse(Warehouse):
         except duckdb.IOException as error:
             if "Could not set lock" not in str(error):
                 raise
-            holder = re.search(r"held in (.+?\(PID \d+\))", str(error))
-            name = f" ({holder[1]})" if holder else ""
             raise WarehouseLocked(
-                f"Another program holds {self.path} open{name}.",
+                f"Another program holds {self.path} open{_program(error, ' ({})')}.",
                 "Close it there and run again. To query during loads, open trips.duckdb in TAXI_HOME instead.",
             ) from error
         if not read_only:  # nobody else has the file open now, so spilled files beside it are those of a killed load
             shutil.rmtree(self.path.with_name(f"{self.path.name}.tmp"), ignore_errors=True)
         connection.execute("SET enable_progress_bar = false")
         return connection
+
+    def _log_wait(self) -> Callable[[RetryCallState], None]:
+        """Log, once, that another program has had the file open for a few seconds."""
+        logged: list[float] = []
+
+        def log_once(state: RetryCallState) -> None:
+            if (state.seconds_since_start or 0) > LOG_SECONDS and not logged and state.outcome:
+                logged.append(LOG_SECONDS)
+                log_wait(str(self.path), _program(state.outcome.exception(), "{}") or "another program")
+
+        return log_once
+
+
+def _program(error: BaseException | None, form: str) -> str:
+    """The program that holds the file, as DuckDB names it; empty if it does not."""
+    holder = re.search(r"held in (.+?\(PID \d+\))", str(error))
+    return form.format(holder[1]) if holder else ""

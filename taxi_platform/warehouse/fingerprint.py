@@ -1,94 +1,66 @@
-"""The content of a month as one value that is the same in every engine: counts, sums and extremes of each column.
-
-`ColumnType.measures` says what is measured of each type, in addition to the number of values.
-"""
+"""The content of a month as one value: its rows, and the sum of their hashes, of a table or of its Parquet file."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import duckdb
-import pyarrow.parquet as pq
 
 from taxi_platform.trips.casting import literal
 from taxi_platform.trips.contract import Column
 from taxi_platform.trips.errors import IntegrityError
+from taxi_platform.warehouse.row_hash import Dialect
+
+CLEAN_AGAIN = "Materialize the clean trips again with force."
 
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """`rows`, and each measure of each column by name (`sum fare_amount`) as text. Equal contents compare equal."""
+    """`rows`, and for each group of columns the sum of their hashes. Comparable within one kind of warehouse."""
 
     rows: int
-    measures: tuple[tuple[str, str], ...]
+    sums: tuple[tuple[int, ...], ...]
 
     def __str__(self) -> str:
-        return hashlib.sha256(repr((self.rows, self.measures)).encode()).hexdigest()[:12]
+        return hashlib.sha256(repr((self.rows, self.sums)).encode()).hexdigest()[:12]
 
-    def differences(self, other: Fingerprint) -> list[str]:
-        """Each measure that differs, for messages: `rows 500 and 499`, this one's value first."""
-        values, other_values = dict(self.measures), dict(other.measures)
-        names = [name for name in values if values[name] != other_values.get(name)]
-        rows = [f"rows {self.rows:,} and {other.rows:,}"] if self.rows != other.rows else []
-        return rows + [f"{name} {values[name]} and {other_values.get(name)}" for name in names]
+    @classmethod
+    def of(cls, row: Sequence[Any], groups: int = 1) -> Fingerprint:
+        """The fingerprint from the one row of `Dialect.select` over so many groups."""
+        rows, *sums = (int(number or 0) for number in row)  # a sum over no rows is null
+        return cls(rows, tuple(zip(*[iter(sums)] * (len(sums) // groups), strict=True)))
 
-
-def fingerprint_select(columns: Sequence[Column], relation: str) -> str:
-    """The SELECT over `relation` (what follows FROM) whose one row `fingerprint_of` reads, in plain SQL."""
-    measures = ", ".join(expression for _, expression in _measures(columns))
-    return f"SELECT count(*), {measures} FROM {relation}"
-
-
-def fingerprint_of(columns: Sequence[Column], row: Sequence[Any]) -> Fingerprint:
-    """The fingerprint from the one row of `fingerprint_select`."""
-    names = [name for name, _ in _measures(columns)]
-    return Fingerprint(int(row[0]), tuple(zip(names, map(_text, row[1:]), strict=True)))
+    def differences(self, file: Fingerprint, columns: Sequence[Column]) -> str:
+        """How this table differs from its file, for messages; both must be of these columns one by one."""
+        if self.rows != file.rows:
+            return f"{self.rows:,} rows, not {file.rows:,}"
+        pairs = zip(columns, self.sums, file.sums, strict=True)
+        names = [column.name for column, own, of_file in pairs if own != of_file]
+        return f"in {', '.join(names)}" if names else "values stand in other rows"
 
 
-def parquet_fingerprint(columns: Sequence[Column], path: Path) -> Fingerprint:
+def parquet_fingerprint(dialect: Dialect, groups: Sequence[Sequence[Column]], path: Path) -> Fingerprint:
     """The fingerprint of a Parquet file on this machine; raises `IntegrityError` if it cannot be read."""
-    select = fingerprint_select(columns, f"read_parquet({literal(str(path))})")
+    select = dialect.select(groups, f"read_parquet({literal(str(path))})")
     try:
         with duckdb.connect() as con:
-            return fingerprint_of(columns, con.execute(select).fetchone() or ())
+            return Fingerprint.of(con.execute(select).fetchone() or (), len(groups))
     except duckdb.Error as error:
         problem = f"{path.name} cannot be read: {str(error).splitlines()[0]}"
-        raise IntegrityError(problem, "Materialize the clean trips again with force.") from error
+        raise IntegrityError(problem, CLEAN_AGAIN) from error
 
 
 def check_file_types(table: str, columns: Sequence[Column], path: Path) -> None:
     """Raise `IntegrityError` if a Parquet file has other types than the contract: no load converts values."""
+    import pyarrow.parquet as pq
+
     types = {field.name: str(field.type) for field in pq.read_schema(path)}
     for column in columns:
         actual, expected = types.get(column.name, "missing"), column.column_type.arrow
         if actual != expected:
             problem = f"{table}.{column.name} is {actual} in {path.name}, not {expected}."
-            raise IntegrityError(problem, "Materialize the clean trips again with force.")
-
-
-def _measures(columns: Sequence[Column]) -> list[tuple[str, str]]:
-    """Name and SQL expression of every measure."""
-    measures = []
-    for column in columns:
-        measures.append((f"count {column.name}", f"count({column.name})"))
-        for measure in column.column_type.measures:
-            expression = f"sum(char_length({column.name}))" if measure == "length" else f"{measure}({column.name})"
-            measures.append((f"{measure} {column.name}", expression))
-    return measures
-
-
-def _text(value: Any) -> str:
-    """One spelling for what engines spell differently: HUGEINT and NUMERIC sums, dates, floats, -0.0."""
-    if value is None:
-        return "none"
-    if isinstance(value, datetime | date):
-        return value.isoformat()
-    if isinstance(value, float):
-        return repr(value + 0.0)
-    return format(Decimal(value).normalize(), "f")
+            raise IntegrityError(problem, CLEAN_AGAIN)

@@ -29,6 +29,7 @@ from taxi_platform.warehouse.base import (
 )
 from taxi_platform.warehouse.postgres_connection import PostgresSchema
 from taxi_platform.warehouse.postgres_copy import binary_copy
+from taxi_platform.warehouse.row_hash import IN_POSTGRES
 from taxi_platform.warehouse.session import MissingTable, Session, StagedRows
 from taxi_platform.warehouse.tables import Table, TableFile
 
@@ -178,6 +179,8 @@ class PostgresSession(Session):
 
 class PostgresWarehouse(Warehouse):
     """Tables in one schema of a PostgreSQL database."""
+
+    row_hash = IN_POSTGRES
 
     def __init__(
         self, uri: str, variable: str = "TAXI_WAREHOUSE_URL", wait_seconds: float = READER_WAIT_SECONDS

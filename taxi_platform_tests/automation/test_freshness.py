@@ -11,7 +11,7 @@ from taxi_platform.ingestion import steps
 from taxi_platform.lake import open_lake
 from taxi_platform.settings import load_settings
 from taxi_platform.sources.sample.source import SampleSource
-from taxi_platform.trips.cleaning import Engine
+from taxi_platform.trips.engine import Engine
 from taxi_platform.trips.months import DatasetMonth
 from taxi_platform.warehouse import open_warehouse
 from taxi_platform_tests.ingestion.test_survey import held

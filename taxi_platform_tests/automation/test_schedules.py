@@ -20,7 +20,7 @@ from taxi_platform.lake import open_lake
 from taxi_platform.runs.history import dataset_months_of
 from taxi_platform.settings import load_settings
 from taxi_platform.sources.sample.source import SampleSource
-from taxi_platform.trips.cleaning import Engine
+from taxi_platform.trips.engine import Engine
 from taxi_platform.trips.errors import SettingError
 from taxi_platform.trips.months import DatasetMonth, Month
 from taxi_platform.warehouse import open_warehouse

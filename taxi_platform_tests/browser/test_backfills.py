@@ -40,7 +40,8 @@ def platform(source, home):
 
 
 def settings(source):
-    return {"TAXI_SOURCE_URL": f"file://{source}/{{dataset}}_{{month}}.csv", "TAXI_DATASETS": "green"}
+    url = f"file://{source}/{{dataset}}_{{month}}.csv"
+    return {"TAXI_SOURCE_URL": url, "TAXI_DATASETS": "green", "TAXI_SET_ASIDE": "no"}
 
 
 def publish(source, *months):

@@ -13,7 +13,7 @@ from taxi_platform.ingestion.survey import Stage, Survey, ask_always
 from taxi_platform.lake import open_lake
 from taxi_platform.lake.months import LakeMonth
 from taxi_platform.sources import open_source
-from taxi_platform.trips.cleaning import Engine
+from taxi_platform.trips.engine import Engine
 from taxi_platform.trips.errors import DamagedRaw, SourceUnavailable
 from taxi_platform.trips.months import Dataset
 from taxi_platform.warehouse import open_warehouse

@@ -13,8 +13,17 @@ from taxi_platform.ingestion.survey import Survey
 from taxi_platform.lake import open_lake
 from taxi_platform.lake.months import LakeMonth
 from taxi_platform.sources import open_source
-from taxi_platform.trips.cleaning import Engine
-from taxi_platform.trips.errors import ContractError, LakeError, NotData, NotPublished, SourceRefused, TooManyRejected
+from taxi_platform.trips.engine import Engine
+from taxi_platform.trips.errors import (
+    Conflict,
+    ContractError,
+    IntegrityError,
+    LakeError,
+    NotData,
+    NotPublished,
+    SourceRefused,
+    TooManyRejected,
+)
 from taxi_platform.trips.months import Dataset, DatasetMonth
 from taxi_platform.warehouse import open_warehouse
 from taxi_platform_tests.support.system import shared_file, small_file_system
@@ -74,6 +83,7 @@ def test_a_month_lands_in_lake_and_table(place):
     assert (loaded.result.rows, loaded.result.rejected_rows) == (3, 1)
     version = cleaned.footer.file_version
     assert sorted(place.files()) == [
+        f"checksums/green/month=2020-04/{version}.json",
         "clean/green/month=2020-04/trips.parquet",
         f"raw/green/2020-04/{fetched.raw.sha256[:12]}/green_tripdata_2020-04.csv.gz",
         "raw/green/2020-04/manifest.json",
@@ -253,6 +263,34 @@ def small_disk(tmp_path):
         yield folder
 
 
+@pytest.mark.fault(70)
+def test_an_altered_table_is_seen_by_the_check_and_loaded_again_by_the_next_run(place):
+    place.publish(*(ROW.format(day=day) for day in (1, 2, 3)), "broken")
+    place.ingest()
+    before = place.table()
+    for table, column in (("green_trips", "fare_amount"), ("green_rejected_trips", "line")):
+        with duckdb.connect(str(place.database)) as con:
+            con.execute(f"UPDATE {table} SET {column} = {column} + 1 WHERE rowid = 0")
+        with pytest.raises(IntegrityError, match=rf"{table} differs .*\(in {column}\)\. Run taxi ingest green 2020-04"):
+            steps.check_table(place.lake, place.warehouse, GREEN, place.home)
+        sentences: list[str] = []
+        assert not steps.load(place.lake, place.warehouse, GREEN, place.home, say=sentences.append).unchanged
+        assert any(f"{table} differs" in sentence and "loaded again" in sentence for sentence in sentences)
+        assert place.table() == before
+    assert place.ingest()[2].unchanged
+
+
+@pytest.mark.fault(71)
+def test_a_table_in_another_version_than_the_lake_is_a_conflict_not_damage(place):
+    place.publish(ROW.format(day=1), ROW.format(day=2))
+    place.ingest()
+    place.publish(ROW.format(day=1), ROW.format(day=3))
+    steps.fetch(place.source, place.lake, GREEN, place.home)
+    steps.clean(place.lake, GREEN, place.home, Engine(threads=1))
+    with pytest.raises(Conflict, match=r"green_trips holds version .* otherwise run taxi ingest green 2020-04"):
+        steps.check_table(place.lake, place.warehouse, GREEN, place.home)
+
+
 @pytest.mark.fault(32)
 def test_a_full_disk_is_reported_and_leaves_the_last_good_month(small_disk):
     place = Place(small_disk)
@@ -323,8 +361,8 @@ def test_real_months_lose_and_double_no_trip(tmp_path, name, rows, clean, served
         web.pages[f"/{name}"] = Page(path.read_bytes(), modified="Mon, 05 Jul 2021 10:00:00 GMT")
         source = open_source(f"file://{path.parent}/{template}" if served == "by file" else f"{web.url}/{template}")
         for expected in (False, True):
-            fetched = steps.fetch(source, lake, dataset_month, tmp_path)
-            cleaned = steps.clean(lake, dataset_month, tmp_path, Engine())
+            fetched = steps.fetch(source, lake, dataset_month, tmp_path, judge=True)
+            cleaned = steps.clean(lake, dataset_month, tmp_path, Engine(), judge=True)
             loaded = steps.load(lake, warehouse, dataset_month, tmp_path)
             assert (fetched.raw.rows, cleaned.report.rows_clean, loaded.result.rows) == (rows, clean, clean)
             assert (fetched.unchanged, cleaned.unchanged, loaded.unchanged) == (expected,) * 3

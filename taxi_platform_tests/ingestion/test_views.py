@@ -12,8 +12,8 @@ from taxi_platform.ingestion import steps
 from taxi_platform.ingestion.views import refresh_views, views_path
 from taxi_platform.lake import open_lake
 from taxi_platform.sources import open_source
-from taxi_platform.trips.cleaning import Engine
 from taxi_platform.trips.contract import contract_of
+from taxi_platform.trips.engine import Engine
 from taxi_platform.trips.months import Dataset, DatasetMonth
 
 READER = """

@@ -12,7 +12,8 @@ from taxi_platform.ingestion import steps
 from taxi_platform.ingestion.survey import Survey
 from taxi_platform.lake.months import LakeMonth
 from taxi_platform.sources.sample.source import SampleSource
-from taxi_platform.trips.cleaning import Cleaner, CleaningInput, Engine
+from taxi_platform.trips.cleaning import Cleaner, CleaningInput
+from taxi_platform.trips.engine import Engine
 from taxi_platform.trips.errors import Conflict, LakeError, UserError
 from taxi_platform.trips.months import DatasetMonth
 from taxi_platform.warehouse import open_warehouse
@@ -156,6 +157,23 @@ def test_a_month_that_was_never_republished_cannot_be_restored(lake, run):
     run.month.publish_raw(run.fetched(50))
     with pytest.raises(UserError, match="no earlier raw version"):
         run.month.restore()
+
+
+@pytest.mark.fault(91)
+def test_a_prefix_of_several_versions_restores_none_and_names_them(run):
+    published = [run.month.publish_raw(run.fetched(rows)).sha256 for rows in range(50, 67)]  # of 17, two begin alike
+    prefix = next(sha256[0] for sha256 in published if sum(other[0] == sha256[0] for other in published) > 1)
+    matching = [sha256 for sha256 in published if sha256[0] == prefix]
+    before = run.month.manifest()
+    with pytest.raises(UserError) as error:
+        run.month.restore(prefix)
+    assert str(error.value) == (
+        f"{prefix} is the beginning of {len(matching)} versions of green 2021-01: "
+        f"{', '.join(sha256[:12] for sha256 in matching)}. Give more digits of the one to restore."
+    )
+    assert run.month.manifest() == before
+    older = next(sha256 for sha256 in matching if sha256 != published[-1])
+    assert run.month.restore(older[:12]).sha256 == older
 
 
 def test_of_two_restores_at_once_one_has_to_start_again(lake, run, other_run, monkeypatch):

@@ -188,13 +188,14 @@ def test_an_unexpected_error_is_one_line_without_control_characters_or_secrets(p
     )
     platform.tick()
     problem = hook.messages()[0].splitlines()[1]
-    assert problem.startswith("Problem: ValueError:  [31mno answer from https://***@host/x?*** password=*** xxx")
+    assert problem.startswith("Problem: ValueError:  `[31mno` answer from `https://***@host/x?***` `password=***` xxx")
     assert len(hook.messages()[0]) < 1000
     assert SECRET not in hook.messages()[0]
 
 
 def test_a_killed_run_is_announced_with_what_to_do(platform, hook):
-    run = platform.instance.create_run_for_job(platform.job, tags={"dagster/partition": "2020-04"})
+    tags = {"dagster/partition": "2020-04", "dagster/max_retries": "0"}
+    run = platform.instance.create_run_for_job(platform.job, tags=tags)
     platform.instance.report_run_failed(run, "The process of this run was killed. Run the month again.")
     platform.tick()
     assert "Problem: The process of this run was killed. Run the month again." in hook.messages()[0].splitlines()
@@ -228,7 +229,10 @@ def retried(platform, monkeypatch, tmp_path):
     """A failed run that Dagster has announced to retry."""
     publish(monkeypatch, tmp_path, b"<html>Too many requests</html>")
     done = platform.job.execute_in_process(
-        instance=platform.instance, partition_key="2020-04", tags={"dagster/max_retries": "1"}, raise_on_error=False
+        instance=platform.instance,
+        partition_key="2020-04",
+        tags={"dagster/retry_on_asset_or_op_failure": "true"},
+        raise_on_error=False,
     )
     assert platform.instance.get_run_by_id(done.run_id).tags["dagster/will_retry"] == "true"
     return done.run_id
@@ -466,6 +470,7 @@ def test_an_outbox_of_an_older_version_is_delivered_to_the_positions_it_names(ho
 @pytest.mark.fault(49)
 def test_a_run_over_a_range_of_months_names_the_range(platform, hook, last, title):
     tags = {"dagster/asset_partition_range_start": "2020-01", "dagster/asset_partition_range_end": last}
+    tags["dagster/max_retries"] = "0"
     run = platform.instance.create_run_for_job(platform.job, tags=tags)
     platform.instance.report_run_failed(run)
     platform.tick()

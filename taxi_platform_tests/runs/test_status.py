@@ -14,7 +14,7 @@ from taxi_platform.runs.status import MonthStatus, Stage, by_year, status
 from taxi_platform.settings import load_settings
 from taxi_platform.sources import open_source
 from taxi_platform.sources.sample.writing import write_sample
-from taxi_platform.trips.cleaning import Engine
+from taxi_platform.trips.engine import Engine
 from taxi_platform.trips.months import Dataset, DatasetMonth, Month
 from taxi_platform.warehouse import open_warehouse
 from taxi_platform_tests.ingestion.test_survey import held

@@ -5,8 +5,7 @@ from datetime import date
 
 import pytest
 
-from taxi_platform.sources.sample.source import SampleSource, proportional_rows
-from taxi_platform.sources.sample.writing import SAMPLE_VERSION
+from taxi_platform.sources.sample.source import SAMPLE_VERSION, SampleSource, proportional_rows
 from taxi_platform.trips.errors import NotPublished
 from taxi_platform.trips.files import verify
 from taxi_platform.trips.months import Dataset, DatasetMonth, Month

@@ -11,8 +11,9 @@ import sys
 import pandas as pd
 import pytest
 
+from taxi_platform.sources.sample.source import SAMPLE_VERSION
 from taxi_platform.sources.sample.values import table
-from taxi_platform.sources.sample.writing import BLOCK_ROWS, SAMPLE_VERSION, write_sample
+from taxi_platform.sources.sample.writing import BLOCK_ROWS, write_sample
 from taxi_platform.trips.months import Dataset, DatasetMonth, Month
 from taxi_platform_tests.support.system import shared_file
 

@@ -41,6 +41,7 @@ def archive_environment(web: Web, home: Path) -> dict[str, str]:
         "DAGSTER_HOME": str(home / "dagster"),
         "DAGSTER_DISABLE_TELEMETRY": "1",
         "TAXI_SOURCE_URL": web.url + "/{dataset}_{month}.csv",
+        "TAXI_SET_ASIDE": "no",
         "TAXI_SINCE": "2009-01",
         "TAXI_SCHEDULE": "* * * * *",
     }

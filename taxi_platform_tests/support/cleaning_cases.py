@@ -14,7 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from taxi_platform.trips import csv_reading, typed_scan
-from taxi_platform.trips.cleaning import Cleaner, CleaningInput, Engine
+from taxi_platform.trips.cleaning import Cleaner, CleaningInput
+from taxi_platform.trips.engine import Engine
 from taxi_platform.trips.files import VerifiedFile, verify
 from taxi_platform.trips.formats import Format
 from taxi_platform.trips.months import DatasetMonth

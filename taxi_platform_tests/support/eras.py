@@ -19,8 +19,9 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from taxi_platform.sources.sample.writing import write_sample
-from taxi_platform.trips.cleaning import Cleaner, CleaningInput, CleaningOutput, Engine
+from taxi_platform.trips.cleaning import Cleaner, CleaningInput, CleaningOutput
 from taxi_platform.trips.contract import Column, contract_of, normalized
+from taxi_platform.trips.engine import Engine
 from taxi_platform.trips.files import verify
 from taxi_platform.trips.months import Dataset, DatasetMonth, Month
 

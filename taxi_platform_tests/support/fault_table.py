@@ -82,6 +82,34 @@ FAULTS: dict[int, tuple[str, str]] = {
         "a raw file damaged on the way, in the lake, or at its source",
         "It is fetched again in the same run; a file damaged at its source is left until it changes.",
     ),
+    82: ("a run, code server, daemon or machine killed", "The run is run again once; its backfill ends complete."),
+    83: ("a `dagster.yaml` that is empty or cut", "It is written again; the damaged one is kept beside it."),
+    84: ("Dagster's SQLite files locked for a minute, or damaged", "Waited for; named, with how to go on."),
+    85: ("a process that is stuck with a month", "Only runs of that month wait; their logs name the process."),
+    70: (
+        "one value of a table altered: a cent, a microsecond, a float's last bit; values swapped; a row doubled",
+        "It is seen in every engine, and the next run of the month loads it again.",
+    ),
+    71: (
+        "a table replaced by another version while it is compared",
+        "The comparison starts over, and says which version is there; it never calls that damage.",
+    ),
+    89: ("wrong tokens, thirty at a time", "Each waits for itself alone; the right token is let in at once."),
+    90: ("a reject rule that the dataset does not have", "A mistake, which lists the rules it has."),
+    92: (
+        "escape codes, Markdown, HTML or line ends in names",
+        "Terminal, UI and messages show them as text; no address in them is called.",
+    ),
+    93: ("a terminal in ASCII or Latin-1", "What it lacks is printed in ASCII."),
+    91: ("a restore by digits that begin several versions", "None is restored; all are named."),
+    58: ("a new version of a month that lost its rows", "It is set aside; the month stays until a person accepts it."),
+    59: ("another dataset's file, or one of another time", "Its columns or its count give it away; it is set aside."),
+    60: ("a file of another month", "Its pick-ups give it away when it is cleaned; it is set aside."),
+    61: (
+        "a file set aside that is right or returns",
+        "`taxi accept` loads it; it is not fetched or judged again.",
+    ),
+    62: ("1,018 or 50,000 columns; a binary column", "The file is refused, and the message says which it is."),
 }
 """Number → the fault, and what happens then."""
 

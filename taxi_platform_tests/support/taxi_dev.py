@@ -22,9 +22,10 @@ ASSETS = ("raw_file", "clean_trips", "rejected_trips", "trips")
 
 @dataclass(frozen=True)
 class Platform:
-    """`taxi dev` at `url`."""
+    """`taxi dev` at `url`, and its process id."""
 
     url: str
+    pid: int = 0
 
     def ask(self, query: str, **variables: Any) -> Any:
         """The GraphQL answer's `data`; fails on errors."""
@@ -169,7 +170,7 @@ class Platform:
 
 @contextmanager
 def taxi_dev(home: Path, **settings: str) -> Iterator[Platform]:
-    """`taxi dev` on this home with these settings and no others, ended as Ctrl-C ends it."""
+    """`taxi dev` on this home with these settings and no others, ended as Ctrl-C ends it unless it was killed."""
     port = free_port()
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("TAXI_", "DAGSTER_"))}
     environment = {**inherited, "TAXI_HOME": str(home), **settings}
@@ -178,7 +179,7 @@ def taxi_dev(home: Path, **settings: str) -> Iterator[Platform]:
         assert process.stdout is not None
         try:
             assert "The UI is at" in process.stdout.readline()
-            yield Platform(f"http://127.0.0.1:{port}")
+            yield Platform(f"http://127.0.0.1:{port}", process.pid)
         finally:
             process.send_signal(signal.SIGINT)
             process.wait(60)

@@ -114,7 +114,7 @@ def ingest(order: Order, rows: int) -> str:
 def ingest_by(source: Source, lake: Lake, warehouse: Warehouse, month: str, home: Path, checks: bool = True) -> str:
     """The steps of one run, as the assets call them; returns `done` or `unchanged` for each step."""
     from taxi_platform.ingestion import steps
-    from taxi_platform.trips.cleaning import Engine
+    from taxi_platform.trips.engine import Engine
     from taxi_platform.trips.errors import Conflict
     from taxi_platform.trips.months import DatasetMonth
 

@@ -4,7 +4,7 @@ from importlib import resources
 
 import pytest
 
-from taxi_platform.trips.contract import all_rules, contract_of, parse_contract
+from taxi_platform.trips.contract import all_rules, check_rules, contract_of, parse_contract
 from taxi_platform.trips.errors import ContractError, UserError
 from taxi_platform.trips.months import Dataset
 from taxi_platform_tests.support.cleaning_cases import HEADS
@@ -128,7 +128,11 @@ def test_rules_are_sorted_and_those_of_other_datasets_left_out():
         "long_distance",
         "zero_passengers",
     )
-    assert contract_of(Dataset.FHV).check_rules(["zero_passengers", "over_24_hours"]) == ("over_24_hours",)
+    fhv = contract_of(Dataset.FHV)
+    assert fhv.own_rules(["zero_passengers", "over_24_hours"]) == ("over_24_hours",)
+    with pytest.raises(UserError, match=r"'zero_passengers' is not a suspicious rule of fhv\. Choose from dropoff_"):
+        fhv.check_rules(["over_24_hours", "zero_passengers"])
+    assert check_rules([fhv, GREEN], ["zero_passengers", "over_24_hours"]) == ("over_24_hours", "zero_passengers")
     with pytest.raises(UserError, match="zero_distance"):
         GREEN.check_rules(["too_slow"])
 

@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import re
 import resource
 import zlib
 from datetime import datetime
@@ -307,10 +308,10 @@ def test_a_damaged_parquet_file_is_refused(damage, says, tmp_path):
     refused(damage(data), NotData, "footer|damaged", tmp_path, rows=3)
 
 
-def test_text_that_is_no_utf_8_makes_a_parquet_file_damaged(tmp_path):
+def test_a_parquet_file_of_text_that_is_no_utf_8_is_refused(tmp_path):
     """Fault 13."""
     broken = pa.table({"pickup_datetime": TABLE[0], "dispatching_base_num": pa.array([b"a", b"\xff", b"c"])})
-    with pytest.raises(NotData, match="damaged"):
+    with pytest.raises(NotData, match="bytes are not text: 'dispatching_base_num'"):
         clean(broken, "fhv 2020-04", folder=tmp_path)
 
 
@@ -325,12 +326,25 @@ def test_parquet_in_row_groups_compressed_otherwise_reads_the_same():
     assert clean(old.getvalue()).column("pickup_datetime") == [datetime(2020, 4, 7)] * 3
 
 
-def test_a_header_that_is_none_is_refused(tmp_path):
-    """Fault 8."""
-    wide = ",".join([GREEN, *(f"c{n}" for n in range(2000))]).encode() + b"\n" + b"," * 2009 + b"\n"
-    refused(wide, NotData, "cannot be column names", tmp_path)
-    refused(GREEN.encode() + b",a\0b\n1\n", NotData, "cannot be column names", tmp_path)
-    refused(b"\xff\xe0,x\n1\n", NotData, "does not begin", tmp_path)
+@pytest.mark.fault(8, 62)
+def test_a_header_that_is_none_is_refused_and_says_why(tmp_path):
+    for columns, says in ((1_018, "has 1,018 columns. The limit is 1,000;"), (50_000, "has 50,000 columns.")):
+        extra = columns - GREEN.count(",") - 1
+        wide = ",".join([GREEN, *(f"c{n}" for n in range(extra))]).encode() + b"\n" + b"," * (columns - 1) + b"\n"
+        refused(wide, NotData, re.escape(says), tmp_path)
+    long = f"{GREEN},{'x' * (1 << 20)}\n1\n".encode()
+    refused(long, NotData, "first line of .* has more than 1,048,576 bytes", tmp_path)
+    refused(GREEN.encode() + b",a\0b\n1\n", NotData, "contain NUL bytes", tmp_path)
+    refused(b"\xff\xe0,x\n1\n", NotData, "are not UTF-8", tmp_path)
+
+
+@pytest.mark.fault(62)
+def test_a_binary_column_is_named_and_not_called_damage(tmp_path):
+    for kind in (pa.binary(), pa.large_binary(), pa.binary(2)):
+        column = pa.array([b"\xff\x00"] * len(TABLE), kind)
+        for name in ("blob", "VendorID"):
+            table = TABLE.drop_columns([name] if name in TABLE.column_names else []).append_column(name, column)
+            refused(parquet(table), NotData, f"has binary columns whose bytes are not text: '{name}'", tmp_path)
 
 
 NAMES = ['"; DROP TABLE staged; --', "'); ATTACH 'x.db'; --", "select", "source", "reason", "", "🚕", "x" * 10_000]

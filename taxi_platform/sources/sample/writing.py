@@ -19,8 +19,6 @@ import pyarrow.compute as pc
 from taxi_platform.sources.sample.values import HUNDREDTHS, MILES, Trips, draw, table
 from taxi_platform.trips.months import DatasetMonth
 
-SAMPLE_VERSION = "1"
-"""Part of a publication's version. Raise it whenever the bytes of a month with the same number of rows change."""
 BLOCK_ROWS = 50_000  # rows in memory at a time, about 100 MB
 UNREADABLE_SHARE = 0.0001
 COMPRESS_LEVEL = 1

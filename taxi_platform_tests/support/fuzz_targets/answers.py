@@ -14,7 +14,7 @@ from taxi_platform.ingestion import steps
 from taxi_platform.lake.local import LocalLake
 from taxi_platform.lake.months import LakeMonth
 from taxi_platform.sources.http import HttpSource
-from taxi_platform.trips.cleaning import Engine
+from taxi_platform.trips.engine import Engine
 from taxi_platform.trips.errors import TaxiError
 from taxi_platform.trips.months import DatasetMonth
 from taxi_platform_tests.support.cleaning_cases import TRIP, green
@@ -103,10 +103,10 @@ def answers_round(random: Random, folder: Path) -> str:
 
 
 def _check_lake(lake: LocalLake, clean: bool) -> None:
-    """The lake holds the raw file as some answer had it and its manifest, or nothing; and the clean month's three."""
+    """The lake holds the raw file as some answer had it and its manifest, or nothing; and the clean month's four."""
     keys = [key for key in lake.list("") if not key.startswith(".locks/")]
     raw = [key for key in keys if key.startswith("raw/") and not key.endswith("manifest.json")]
-    assert len(keys) == (5 if clean else 2 * len(raw)) and len(raw) <= 1, keys
+    assert len(keys) == (6 if clean else 2 * len(raw)) and len(raw) <= 1, keys
     for key in keys:
         assert SECRET not in key and SECRET.encode() not in lake.read(key)[0]
     if clean:

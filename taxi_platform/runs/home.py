@@ -1,0 +1,133 @@
+"""`dagster.yaml` in Dagster's home: written whole or not at all, and checked at every start.
+
+Without it Dagster runs with telemetry on, without limits, and never runs a killed run again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import re
+import tempfile
+import uuid
+from contextlib import suppress
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from taxi_platform.trips.errors import UserError
+
+FILE = "dagster.yaml"
+EARLIER = ("dagster_1.yaml",)
+"""What earlier versions wrote: replaced by today's text, unless somebody edited it."""
+
+REQUIRED = {
+    "telemetry.enabled": (False, "Dagster reports usage to its makers"),
+    "run_monitoring.enabled": (True, "the runs of killed processes are never reported as failed"),
+    "run_retries.enabled": (True, "killed runs are not run again"),
+    "concurrency.pools.default_limit": (None, "any number of runs fetch from the source at once"),
+    "concurrency.runs.max_concurrent_runs": (None, "ten runs at once share the memory of this machine"),
+}
+"""Setting → the value that we rely on (None: any), and what happens without it."""
+
+log = logging.getLogger(__name__)
+
+
+def write_dagster_yaml(home: Path) -> None:
+    """Make sure that the home's `dagster.yaml` is complete; safe for several processes at once.
+
+    One that we wrote is replaced if it is damaged (kept as `dagster.yaml.damaged`) or of an earlier version. One that
+    somebody edited stays; a warning names what it lacks. Raises `UserError` if it is not YAML, and `OSError` where the
+    home cannot be read or written.
+    """
+    home.mkdir(parents=True, exist_ok=True)
+    path = home / FILE
+    ours = _text(FILE)
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        _replace(path, ours)
+        return
+    if content == ours:
+        return
+    texts = [ours, *map(_text, EARLIER)]
+    if content in texts:
+        _replace(path, ours)
+    elif _is_damaged(content, texts):
+        _replace(path.with_name(f"{FILE}.damaged"), content)
+        _replace(path, ours)
+        log.warning("%s was damaged and has been written again; the old file is %s.damaged.", path, FILE)
+    else:
+        _check(path, content)
+
+
+def without_url_characters(home: Path) -> Path:
+    """The home, by a path that Dagster can make a part of SQLite's URLs: through a link if it contains `%` or `?`.
+
+    Raises `UserError` if somebody else has put something in the link's place.
+    """
+    if not re.search("[%?]", str(home)):
+        return home
+    digest = hashlib.sha256(str(home).encode("utf-8", "surrogateescape")).hexdigest()[:16]
+    link = Path(tempfile.gettempdir(), f"taxi-home-{digest}")
+    with suppress(FileExistsError):
+        link.symlink_to(home, target_is_directory=True)
+    if link.is_symlink() and link.readlink() == home and link.lstat().st_uid == os.getuid():
+        return link
+    raise UserError(f"{link} is not our link to {home}.", "Remove it, or choose a TAXI_HOME without a %.")
+
+
+def _text(name: str) -> bytes:
+    return resources.files("taxi_platform.runs").joinpath(name).read_bytes()
+
+
+def _is_damaged(content: bytes, texts: list[bytes]) -> bool:
+    """Whether this is what a crash or a full disk leaves of a file: nothing, zeros, or the beginning of our text."""
+    rest = content.rstrip(b"\0 \r\n")
+    return b"\0" in content or any(text.startswith(rest) for text in texts)
+
+
+def _check(path: Path, content: bytes) -> None:
+    try:
+        settings = yaml.safe_load(content)
+        if not isinstance(settings, dict):
+            raise ValueError("it is not a mapping of settings")
+    except (yaml.YAMLError, ValueError) as error:
+        problem = " ".join(str(error).split())
+        raise UserError(
+            f"{path} cannot be read: {problem}.", "Correct it, or move it away: the next start writes a new one."
+        ) from None
+    for name, (expected, consequence) in REQUIRED.items():
+        value = _value(settings, name)
+        if value is None or (expected is not None and value is not expected):
+            wanted = name if expected is None else f"{name}: {str(expected).lower()}"
+            log.warning("%s lacks %s: %s. Add it, or move the file away to get ours.", path, wanted, consequence)
+
+
+def _value(settings: Any, name: str) -> Any:
+    for key in name.split("."):
+        settings = settings.get(key) if isinstance(settings, dict) else None
+    return settings
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Replace a file durably: whoever reads it, also after a crash, finds the old content or the new."""
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        with temporary.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    if os.name != "nt":
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)

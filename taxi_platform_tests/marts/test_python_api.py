@@ -1,0 +1,133 @@
+"""Months as data frames: the values, what is refused, and what is not imported."""
+
+import datetime
+import subprocess
+import sys
+from decimal import Decimal
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+
+from taxi_platform import load_rejected, load_trips, months
+from taxi_platform.ingestion import steps
+from taxi_platform.lake import open_lake
+from taxi_platform.settings import load_settings
+from taxi_platform.sources import open_source
+from taxi_platform.trips.contract import contract_of
+from taxi_platform.trips.engine import Engine
+from taxi_platform.trips.errors import IntegrityError, UserError
+from taxi_platform.trips.months import Dataset, DatasetMonth
+
+COLUMNS = [column.name for column in contract_of(Dataset.GREEN).table_columns]
+
+
+@pytest.fixture
+def lake(monkeypatch, tmp_path):
+    """The lake that the settings name: 400 rows of green in each of 2021-01 and 2021-02, one of them rejected."""
+    monkeypatch.setenv("TAXI_HOME", str(tmp_path / "ho me [1]*"))
+    settings = load_settings()
+    lake, source = open_lake(settings.lake_url), open_source("sample://?rows=400", [Dataset.GREEN])
+    for month in ("2021-01", "2021-02"):
+        dataset_month = DatasetMonth.parse("green", month)
+        steps.fetch(source, lake, dataset_month, settings.home)
+        steps.clean(lake, dataset_month, settings.home, Engine("512MB", 1))
+    return lake
+
+
+def stored(lake, month):
+    return pq.read_table(lake.open(f"clean/green/month={month}/trips.parquet"))
+
+
+def test_a_range_has_every_trip_of_its_months_in_order_with_exact_types(lake):
+    trips = load_trips("green", "2021-01", "2021-02")
+    expected = pa.concat_tables([stored(lake, "2021-01"), stored(lake, "2021-02")])
+    assert months("green") == ["2021-01", "2021-02"]
+    assert list(trips.columns) == COLUMNS
+    assert len(trips) == 798
+    assert pa.Table.from_pandas(trips, preserve_index=False).cast(expected.schema).equals(expected)
+    assert trips.dtypes["passenger_count"] == pd.ArrowDtype(pa.int64())
+    assert isinstance(trips["fare_amount"].iloc[0], Decimal)
+
+
+@pytest.mark.parametrize("form", ["pandas", "arrow", "duckdb"])
+def test_every_form_has_the_columns_and_rows_that_were_asked_for(lake, form):
+    result = load_trips(
+        "green", "2021-01", columns=["total_amount", "trip_distance"], where="passenger_count > 1", as_=form
+    )
+    file = stored(lake, "2021-01")
+    expected = file.filter(pc.greater(file["passenger_count"], 1)).select(["total_amount", "trip_distance"])
+    if form == "pandas":
+        result = pa.Table.from_pandas(result, preserve_index=False)
+    elif form == "duckdb":
+        result = result.to_arrow_table()
+    assert 0 < expected.num_rows < file.num_rows
+    assert result.cast(expected.schema).equals(expected)
+
+
+def test_rejected_rows_come_with_their_reason_and_text(lake):
+    rejected = load_rejected("green", "2021-01", "2021-02")
+    assert len(rejected) == 2
+    assert list(rejected["file_month"]) == [datetime.date(2021, 1, 1), datetime.date(2021, 2, 1)]
+    assert rejected["text"].str.len().min() > 0
+    assert set(rejected["reason"]) <= {"too_few_fields", "too_many_fields", "invalid_value"}
+
+
+def test_a_column_that_an_older_contract_lacks_is_null(lake):
+    key = "clean/green/month=2021-01/trips.parquet"
+    older = stored(lake, "2021-01").drop_columns(["cbd_congestion_fee"])
+    sink = pa.BufferOutputStream()
+    pq.write_table(older, sink)
+    lake.write(key, sink.getvalue().to_pybytes())
+    trips = load_trips("green", "2021-01", "2021-02", columns=["cbd_congestion_fee", "total_amount"])
+    assert trips["cbd_congestion_fee"].isna().all()
+    assert trips["total_amount"].notna().sum() == 798
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"dataset": "blue"}, "'blue' is not a dataset"),
+        ({"first": "2021-1"}, "'2021-1' is not a month"),
+        ({"last": "2020-12"}, "2020-12 is before 2021-01"),
+        ({"last": "2021-04"}, "green 2021-03, 2021-04. Load the months first"),
+        ({"columns": ["fare_amonut"]}, "Did you mean fare_amount?"),
+        ({"columns": "fare_amount"}, "columns is not a list of names"),
+        ({"columns": ["fare_amount", "fare_amount"]}, "named twice"),
+        ({"as_": "csv"}, "as_ takes one of pandas, arrow, polars, duckdb"),
+        ({"where": "SELECT 1"}, "where cannot be evaluated"),
+        ({"where": "true; DROP TABLE trips"}, "where cannot be evaluated"),
+        ({"where": "true) UNION ALL (SELECT 1"}, "where cannot be evaluated"),
+        ({"where": "fare > 1"}, '"fare" not found'),
+        ({"where": "store_and_fwd_flag > 1"}, "where cannot be evaluated"),
+        ({"max_bytes": 50_000}, "399 rows of 29 columns would take 0.1 MB of memory"),
+    ],
+)
+def test_mistakes_are_named(lake, arguments, message):
+    with pytest.raises(UserError) as caught:
+        load_trips(**({"dataset": "green", "first": "2021-01"} | arguments))
+    assert message in str(caught.value)
+
+
+def test_a_filter_counts_towards_the_limit(lake):
+    few = load_trips("green", "2021-01", where="trip_distance > 10", max_bytes=50_000)
+    assert 0 < len(few) < 200
+
+
+def test_a_damaged_file_is_named_instead_of_read(lake):
+    lake.write("clean/green/month=2021-01/trips.parquet", b"PAR1 not a Parquet file PAR1")
+    with pytest.raises(IntegrityError, match="cannot be read"):
+        load_trips("green", "2021-01")
+
+
+def test_the_package_imports_its_python_api_only_when_it_is_used():
+    code = (
+        "import sys, taxi_platform\n"
+        "assert 'duckdb' not in sys.modules\n"
+        "taxi_platform.load_trips\n"
+        "print(*{'dagster', 'pandas', 'pyarrow', 'google'} & set(sys.modules))"
+    )
+    child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert child.stdout.split() == []
