@@ -13,15 +13,21 @@ from dataclasses import dataclass, field, replace
 from http.client import responses
 from pathlib import Path
 from typing import TypeVar
-from urllib.parse import urlsplit
 
 import requests
 import tenacity
 import urllib3
 
-from taxi_platform.sources.addresses import CHECK, file_name, next_hop, redact
+from taxi_platform.sources.addresses import CHECK, Hosts, file_name, next_hop, redact
 from taxi_platform.sources.base import FetchedFile, Progress, Publication, Source
-from taxi_platform.sources.http_connection import Session, network_errors, retry_after, shut_down_after
+from taxi_platform.sources.http_connection import (
+    Session,
+    connecting_to,
+    has_proxy,
+    network_errors,
+    retry_after,
+    shut_down_after,
+)
 from taxi_platform.sources.transfer import LATER, Busy, NotFound, Transfer, Unsteady, publication
 from taxi_platform.trips.errors import NotData, NotPublished, SourceRefused, SourceUnavailable
 from taxi_platform.trips.files import received
@@ -126,9 +132,12 @@ class HttpSource(Source):
     @contextmanager
     def answer(self, method: str, url: str, headers: dict[str, str]) -> Iterator[requests.Response]:
         """The response after all redirects, with its body unread; every hop is checked before it is followed."""
+        hosts = Hosts(url)
+        addresses = () if has_proxy(url) else hosts.of_source()
         for _ in range(self.max_redirects + 1):
             with (
                 network_errors(url),
+                connecting_to(addresses),
                 self.session.request(
                     method,
                     url,
@@ -141,8 +150,9 @@ class HttpSource(Source):
                 if response.status_code not in (301, 302, 303, 307, 308):
                     yield response
                     return
-                source_host = urlsplit(self.template).hostname or ""
-                url = next_hop(url, response.headers.get("Location", ""), source_host)
+                target = next_hop(url, response.headers.get("Location", ""))
+                addresses = hosts.of_redirect(url, target, has_proxy(target))
+                url = target
         raise SourceRefused(f"{redact(url)} is redirected more than {self.max_redirects} times.", CHECK)
 
     def check(self, response: requests.Response, url: str) -> None:

@@ -78,6 +78,10 @@ FAULTS: dict[int, tuple[str, str]] = {
         "fewer bytes than announced, or headers, ranges or an MD5 of another file",
         "The file is downloaded once more; what is still in doubt is refused.",
     ),
+    67: (
+        "redirects to a name that changes its address, does not exist, or is a private address in IPv6 spelling",
+        "Each host is looked up once, checked, and connected to as it was looked up; TLS verifies its name.",
+    ),
     66: (
         "a raw file damaged on the way, in the lake, or at its source",
         "It is fetched again in the same run; a file damaged at its source is left until it changes.",

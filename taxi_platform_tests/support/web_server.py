@@ -1,6 +1,7 @@
 """A small web server on this machine that misbehaves as its pages say, for testing sources."""
 
 import socket
+import ssl
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -48,7 +49,7 @@ class Web:
 
 
 @contextmanager
-def serving() -> Iterator[Web]:
+def serving(tls: ssl.SSLContext | None = None) -> Iterator[Web]:
     """Serve `web.pages` (by path, without query) on a free port; `web.requests` logs what was asked."""
 
     class Handler(BaseHTTPRequestHandler):
@@ -115,6 +116,8 @@ def serving() -> Iterator[Web]:
                     time.sleep(page.drip)
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    if tls:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
     server.daemon_threads = True
     server.block_on_close = False
     web = Web(f"http://127.0.0.1:{server.server_port}")
