@@ -16,7 +16,15 @@ import rich.markup
 
 from taxi_platform import __version__, cli_ingest
 from taxi_platform.cli_ingest import checked_settings, today
-from taxi_platform.output import accept_any_encoding, errors, out, print_pruned, print_status, print_versions
+from taxi_platform.output import (
+    accept_any_encoding,
+    errors,
+    out,
+    print_missing,
+    print_pruned,
+    print_status,
+    print_versions,
+)
 from taxi_platform.runs.result import ExitStatus
 from taxi_platform.settings import load_settings
 from taxi_platform.trips.errors import TaxiError, UserError
@@ -93,6 +101,8 @@ def status(ask: bool, as_json: bool) -> None:
         click.echo(json.dumps([month.as_json() for month in all_months.months], indent=1))
     else:
         print_status(settings, all_months)
+        if ask:
+            print_missing(settings, all_months.months, today())
     if problem := all_months.source_problem:
         errors.print(f"The source was not asked about the remaining months. {problem}", soft_wrap=True)
     if all_months.warehouse_problem:

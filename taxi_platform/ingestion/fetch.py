@@ -101,7 +101,8 @@ def _fetch_if_new(
     dataset_month, lake, current = month.dataset_month, month.lake, manifest.current
     publication = source.stat(dataset_month)
     if publication is None:
-        raise NotPublished(f"{dataset_month} is not published.", "Try again later, or choose an earlier month.")
+        problem = f"{dataset_month} is not published at {source.address(dataset_month)}."
+        raise NotPublished(problem, "Try again later, or choose an earlier month.")
     would_replace_published = current is not None and publication.is_synthetic and not current.publication.is_synthetic
     if would_replace_published and not in_lake and not force:
         raise SourceRefused(f"{dataset_month} cannot be fetched again.", PUBLISHED_FILE_STAYS)

@@ -29,6 +29,9 @@ class FileSource(Source):
             self.template.replace("{dataset}", dataset_month.dataset).replace("{month}", str(dataset_month.month))
         )
 
+    def address(self, dataset_month: DatasetMonth) -> str:
+        return f"file://{self.path(dataset_month)}"
+
     def stat(self, dataset_month: DatasetMonth) -> Publication | None:
         path = self.path(dataset_month)
         try:
@@ -44,7 +47,7 @@ class FileSource(Source):
             raise _refused(path, error) from error
         if not modes.S_ISREG(status.st_mode):
             raise SourceRefused(f"{path} is not a file.", CHECK)
-        return Publication(f"file://{path}", f"{status.st_mtime_ns} {status.st_size}", status.st_size)
+        return Publication(self.address(dataset_month), f"{status.st_mtime_ns} {status.st_size}", status.st_size)
 
     def fetch(
         self, dataset_month: DatasetMonth, folder: Path, progress: Progress = lambda done, total: None

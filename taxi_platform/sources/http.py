@@ -69,6 +69,9 @@ class HttpSource(Source):
         """The month's address, which may contain secrets."""
         return self.template.replace("{dataset}", dataset_month.dataset).replace("{month}", str(dataset_month.month))
 
+    def address(self, dataset_month: DatasetMonth) -> str:
+        return redact(self.url(dataset_month))
+
     def for_polling(self, pause: Callable[[], None]) -> Source:
         return replace(self, stat_attempts=1, connect_timeout=5, read_timeout=10, pause=pause)
 

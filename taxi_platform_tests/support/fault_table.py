@@ -82,6 +82,10 @@ FAULTS: dict[int, tuple[str, str]] = {
         "redirects to a name that changes its address, does not exist, or is a private address in IPv6 spelling",
         "Each host is looked up once, checked, and connected to as it was looked up; TLS verifies its name.",
     ),
+    68: (
+        "a mistyped address instead of a month that is not published",
+        "`taxi doctor` tries months that should be there; it, ingest and status name the addresses.",
+    ),
     66: (
         "a raw file damaged on the way, in the lake, or at its source",
         "It is fetched again in the same run; a file damaged at its source is left until it changes.",
