@@ -20,6 +20,7 @@ from taxi_platform.output import (
     accept_any_encoding,
     errors,
     out,
+    print_audited,
     print_missing,
     print_pruned,
     print_status,
@@ -92,11 +93,12 @@ def prune(dataset: str | None, month: str | None, keep: int, apply: bool) -> Non
 @click.option("--json", "as_json", is_flag=True, help="Print a list of months as JSON.")
 def status(ask: bool, as_json: bool) -> None:
     """Show the status of every month, and what failed."""
-    from taxi_platform.runs.status import failed_months, status
+    from taxi_platform.runs.status import checks_not_passed, failed_months, status
 
     settings = checked_settings()
     with errors.status("Looking at every month …"):
         all_months = status(settings, newest_month(today()), failed_months(settings), ask)
+        all_months.failed_checks = checks_not_passed(settings)
     if as_json:
         click.echo(json.dumps([month.as_json() for month in all_months.months], indent=1))
     else:
@@ -109,6 +111,38 @@ def status(ask: bool, as_json: bool) -> None:
         errors.print(
             f"{all_months.warehouse_problem} Months that are clean in the lake are shown as unknown.", soft_wrap=True
         )
+
+
+@cli.command()
+@click.argument("dataset", required=False)
+@click.argument("month", required=False)
+@click.option("--json", "as_json", is_flag=True, help="Print a list of months as JSON.")
+def audit(dataset: str | None, month: str | None, as_json: bool) -> None:
+    """Read lake and tables whole, and prove them.
+
+    Of every month, or those named: raw files are compared with their sha256, clean files with their checksums and
+    counts, and the tables with the files, every value. Each problem comes with the command that repairs it; with any,
+    the exit status is 1.
+    """
+    from taxi_platform.ingestion.audit import audit
+    from taxi_platform.lake import open_lake
+    from taxi_platform.warehouse import open_warehouse
+
+    settings = checked_settings()
+    lake, warehouses = open_lake(settings.lake_url), [open_warehouse(settings.warehouse_url)]
+    if settings.serving_url:
+        warehouses.append(open_warehouse(settings.serving_url, "TAXI_SERVING_URL"))
+    datasets = [Dataset.parse(dataset)] if dataset else settings.datasets
+    months = [DatasetMonth.parse(dataset, month)] if dataset and month else None
+    results = []
+    with errors.status("Reading everything …"):
+        for result in audit(lake, warehouses, datasets, settings.home, months):
+            results.append(result)
+            if not as_json:
+                print_audited(result)
+    if as_json:
+        click.echo(json.dumps([result.as_json() for result in results], indent=1))
+    sys.exit(ExitStatus.FAILED if any(result.problems for result in results) else ExitStatus.OK)
 
 
 @cli.command()

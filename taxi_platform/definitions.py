@@ -14,6 +14,7 @@ from taxi_platform.assets.raw_file import raw_file_asset
 from taxi_platform.assets.resources import LakeResource, SourceResource, WarehouseResource
 from taxi_platform.assets.tables import serving_trips_asset, trips_asset
 from taxi_platform.assets.zones import taxi_zones_asset
+from taxi_platform.automation.audits import audit_job, audit_schedule
 from taxi_platform.automation.freshness import freshness_check
 from taxi_platform.automation.jobs import freshness_job, ingest_job
 from taxi_platform.automation.schedules import catch_up_schedule, check_schedule, freshness_schedule
@@ -41,6 +42,7 @@ def build_definitions(settings: Settings, resource_overrides: Mapping[str, objec
     check_schedule(settings.schedule)
     freshness_checks = [freshness_check(dataset) for dataset in settings.datasets]
     freshness = freshness_job(freshness_checks)
+    audit = audit_job(settings.datasets, ["warehouse", *(["serving"] if settings.serving_url else [])])
     assets = [taxi_zones_asset(settings), *(a for dataset in settings.datasets for a in _assets(dataset, settings))]
     checks = [check for dataset in settings.datasets for check in _checks(dataset, settings)]
     catch_up = [catch_up_schedule(d, settings.reject, settings.since, settings.schedule) for d in settings.datasets]
@@ -48,8 +50,8 @@ def build_definitions(settings: Settings, resource_overrides: Mapping[str, objec
     return dg.Definitions(
         assets=dg.with_source_code_references(assets),
         asset_checks=[*freshness_checks, *checks],
-        jobs=[freshness, *(ingest_job(dataset) for dataset in settings.datasets)],
-        schedules=[freshness_schedule(freshness), *catch_up],
+        jobs=[freshness, audit, *(ingest_job(dataset) for dataset in settings.datasets)],
+        schedules=[freshness_schedule(freshness), audit_schedule(audit), *catch_up],
         sensors=[*publication, *build_notifications(settings)],
         resources={**build_resources(settings), **(resource_overrides or {})},
         executor=dg.in_process_executor,

@@ -24,6 +24,7 @@ from taxi_platform.trips.months import Dataset, DatasetMonth
 from taxi_platform.trips.text import printable_lines
 
 if TYPE_CHECKING:
+    from taxi_platform.ingestion.audit import Audited
     from taxi_platform.lake.base import StoredObject
     from taxi_platform.lake.manifest import RawVersion, SetAside
     from taxi_platform.runs.status import MonthStatus, Status
@@ -135,6 +136,9 @@ def print_status(settings: Settings, overview: Status) -> None:
         if month.set_aside:
             message = f"{month.dataset} {month.month}: a new version looks wrong and is set aside. {month.set_aside}"
             out.print(message, style="red", soft_wrap=True)
+    for dataset_month, sentences in sorted(overview.failed_checks.items()):
+        for sentence in sentences:
+            out.print(f"{dataset_month}: {sentence}", style="yellow", soft_wrap=True)
     failed = [month for month in overview.months if month.problem]
     for month in failed:
         out.print(f"{month.dataset} {month.month}: {month.problem}", style="red", soft_wrap=True)
@@ -208,6 +212,15 @@ def print_versions(versions: Sequence[RawVersion], set_aside: Sequence[SetAside]
             f"Set aside: {raw.short_sha256}, {when}, {raw.rows:,} rows, {raw.size:,} bytes. {entry.why}",
             soft_wrap=True,
         )
+
+
+def print_audited(audited: Audited) -> None:
+    """A line for each problem of a month, or one that says that it has none."""
+    for problem in audited.problems:
+        name = f"{audited.dataset} {audited.month or ''}".strip()
+        out.print(Text.assemble(("wrong", "red"), f" {printable_lines(f'{name}: {problem}')}"), soft_wrap=True)
+    if not audited.problems:
+        out.print(Text.assemble(("ok   ", "green"), f" {audited}"), soft_wrap=True)
 
 
 def print_pruned(files: Sequence[StoredObject], applied: bool) -> None:

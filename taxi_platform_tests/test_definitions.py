@@ -70,6 +70,14 @@ def test_what_starts_runs_by_itself_says_when_and_why(definitions):
     assert "or other reject rules" in definitions.resolve_schedule_def("green_schedule").description
 
 
+def test_everything_is_audited_on_sunday_night_once_that_is_turned_on(definitions):
+    schedules = {schedule.name: schedule for schedule in definitions.schedules}
+    assert set(schedules) == {"freshness_schedule", "audit_schedule", *(f"{dataset}_schedule" for dataset in Dataset)}
+    audit = schedules["audit_schedule"]
+    assert (audit.job_name, audit.cron_schedule, audit.execution_timezone) == ("audit", "0 3 * * 0", "America/New_York")
+    assert {schedule.default_status for schedule in schedules.values()} == {dg.DefaultScheduleStatus.STOPPED}
+
+
 def test_a_variable_that_is_set_shows_only_its_name(definitions):
     by_variable = definitions.get_repository_def().get_env_vars_by_top_level_resource()
     assert by_variable == {"TAXI_SOURCE_URL": {"source"}}

@@ -34,6 +34,9 @@ FRESHNESS_CHECK = "newest_month_is_loaded"
 SET_ASIDE_CHECK = "no_version_set_aside"
 
 
+AUDIT_JOB = "audit"
+
+
 def job_name(dataset: Dataset) -> str:
     """The job that brings one month of a dataset from the source to the tables."""
     return f"{dataset}_ingest"

@@ -127,7 +127,7 @@ class Tick:
         if self.failed_today:
             sentences.append(f"{_span(self.failed_today)} failed today and will be tried again tomorrow.")
         if set_aside := [state.dataset_month.month for state in self.states if state.stage == Stage.SET_ASIDE]:
-            sentences.append(f"{_span(set_aside)} has a version that looks wrong and is set aside; see taxi status.")
+            sentences.append(f"{_span(set_aside)}: a version looks wrong and is set aside; see taxi status.")
         if self.without_room:
             sentences.append(f"{_span(self.without_room)} will be looked at when fewer runs are queued.")
         if self.survey.over_limit:

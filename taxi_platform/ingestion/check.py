@@ -23,7 +23,7 @@ def check_accounted_for(lake: Lake, dataset_month: DatasetMonth) -> tuple[int, i
     if read is None or read != footer.rows + rejected:
         raise IntegrityError(
             f"{dataset_month}: {read} rows were read, but {footer.rows} are clean and {rejected} rejected.",
-            "Materialize the month again with force.",
+            f"Run taxi ingest {dataset_month} --force.",
         )
     return read, footer.rows, rejected
 

@@ -153,6 +153,9 @@ class Survey:
                 return MonthState(dataset_month, reject=self.reject, problem=error)
         raw = manifest.current
         answered, published = self._ask(dataset_month) if ask(month, raw) else (False, None)
+        pending = manifest.pending
+        if self.state and raw is None and published and pending and pending.raw.is_of(published):
+            self.state.note_not_published(month)  # nothing that can be loaded: asked again as rarely
         return MonthState(
             dataset_month,
             manifest.versions,
@@ -163,7 +166,7 @@ class Survey:
             problem=damage_ahead(lake_month, raw, clean, published) if month in self.months_in_lake else None,
             damage=damage,
             compare=bool(published and must_compare_month(manifest, published, self._now)),
-            set_aside=manifest.pending,
+            set_aside=pending,
         )
 
     def _ask(self, dataset_month: DatasetMonth) -> tuple[bool, Publication | None]:

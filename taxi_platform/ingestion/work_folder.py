@@ -12,7 +12,7 @@ from filelock import FileLock, Timeout
 
 from taxi_platform.trips.errors import LakeError
 from taxi_platform.trips.months import DatasetMonth
-from taxi_platform.trips.os_errors import REMEDIES, remedy
+from taxi_platform.trips.os_errors import remedy
 
 
 @contextmanager
@@ -34,13 +34,19 @@ def work_folder(home: Path, dataset_month: DatasetMonth) -> Iterator[Path]:
                 shutil.rmtree(root / name, ignore_errors=True)
                 (root / f"{name}.lock").unlink(missing_ok=True)
     except OSError as error:
-        if error.errno not in REMEDIES:
+        if not _is_about(root, error):  # what the caller reads or writes elsewhere says so itself
             raise
-        name = str(error.filename or root)
-        is_elsewhere = not name.startswith(str(root)) and not str(root).startswith(name)
-        problem = f"Cannot use {name}" if is_elsewhere else f"Cannot work in {root}"
-        setting = "the setting of its place" if is_elsewhere else "TAXI_HOME"
-        raise LakeError(f"{problem}: {error.strerror}.", remedy(error.errno, setting)) from error
+        raise LakeError(
+            f"Cannot work in {root}: {error.strerror or error}.", remedy(error.errno, "TAXI_HOME")
+        ) from error
+
+
+def _is_about(root: Path, error: OSError) -> bool:
+    """Whether the error is about a path in or above the folder; reading or writing an open file names none."""
+    if not isinstance(error.filename, str):
+        return True
+    path = Path(error.filename)
+    return path.is_relative_to(root) or root.is_relative_to(path)
 
 
 def _delete_abandoned(root: Path) -> None:

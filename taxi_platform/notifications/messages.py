@@ -8,7 +8,14 @@ from typing import Any
 
 import dagster as dg
 
-from taxi_platform.assets.names import FRESHNESS_CHECK, PARTITION_TAG, RANGE_END_TAG, RANGE_START_TAG, SET_ASIDE_CHECK
+from taxi_platform.assets.names import (
+    AUDIT_JOB,
+    FRESHNESS_CHECK,
+    PARTITION_TAG,
+    RANGE_END_TAG,
+    RANGE_START_TAG,
+    SET_ASIDE_CHECK,
+)
 from taxi_platform.assets.partitions import datasets_of
 from taxi_platform.notifications.channels import Message
 from taxi_platform.runs.history import INTERRUPTIONS
@@ -25,7 +32,9 @@ ROW_LABELS = {"rows_read": "read", "rows_clean": "clean", "rows_rejected": "reje
 
 
 def subject_of(run: dg.DagsterRun) -> str | None:
-    """The run's datasets and months, as `green 2020-04` or `green 2020-01 to 2020-03`; None if it ingests nothing."""
+    """The run's datasets and months, as `green 2020-04` or `green 2020-01 to 2020-03`; None for other runs."""
+    if run.job_name == AUDIT_JOB:
+        return "The audit"
     datasets = datasets_of(run)
     if not datasets:
         return None
@@ -99,7 +108,7 @@ def _accept_command(events: Sequence[dg.DagsterEvent]) -> str:
 
 def _failed_checks(events: Sequence[dg.DagsterEvent]) -> list[str]:
     failed = [check for check in _evaluations(events) if not check.passed and check.check_name != FRESHNESS_CHECK]
-    return [_line(f"{check.check_name}: {check.description or 'failed'}") for check in failed]
+    return [_line(f"{check.check_name}: {check.description or 'failed'}", limit=600) for check in failed]
 
 
 def _evaluations(events: Sequence[dg.DagsterEvent]) -> list[dg.AssetCheckEvaluation]:

@@ -24,14 +24,13 @@ REMEDIES = {
     errno.EMFILE: "Too many files are open: raise the limit of open files (ulimit -n), and run again.",
     errno.ENFILE: "Too many files are open on this machine: close some programs, and run again.",
 }
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 TRANSIENT = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EMFILE, errno.ENFILE)
 """What may go away by itself."""
 
 
 def remedy(number: int | None, setting: str) -> str:
     """What to do; `setting` is the environment variable that names the place."""
-    return REMEDIES.get(number or 0, "Check {setting}.").format(setting=setting)
+    return REMEDIES.get(number or 0, "Check the disk, and {setting}.").format(setting=setting)
 
 
 def number_in(message: str) -> int | None:

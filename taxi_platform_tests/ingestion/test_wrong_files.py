@@ -1,12 +1,14 @@
 """Versions that look wrong are set aside: with a web source, a lake in a folder, and DuckDB."""
 
-from datetime import date
+import gzip
+from datetime import UTC, date, datetime, timedelta
 
 import duckdb
 import pytest
 
 from taxi_platform.ingestion import steps
-from taxi_platform.ingestion.survey import Stage, Survey
+from taxi_platform.ingestion.survey import Stage, Survey, ask_missing
+from taxi_platform.ingestion.survey_state import SurveyState
 from taxi_platform.lake import open_lake
 from taxi_platform.lake.manifest import Manifest
 from taxi_platform.lake.months import LakeMonth
@@ -174,6 +176,26 @@ def test_a_file_of_another_month_is_set_aside_when_it_is_cleaned(place):
     assert place.ingest()[1].report.suspicious["outside_month"] > 500
 
 
+@pytest.mark.fault(58)
+def test_a_republication_of_which_many_rows_cannot_be_read_is_set_aside_and_one_rejected_on_request_is_not(place):
+    place.publish(600)
+    place.ingest()
+    loaded, good = place.rows(), place.page().body
+    header, *lines = gzip.decompress(good).splitlines(keepends=True)
+    place.page().__init__(gzip.compress(b"".join([header, *([b"broken\n"] * 200), *lines[200:]])), etag='"broken"')
+    _, cleaned = place.ingest()
+    assert (cleaned.unchanged, place.rows()) == (True, loaded)
+    (reason,) = place.manifest().pending.reasons
+    assert (
+        reason.startswith("Only ") and f"rows can be stored; the version that it would replace has {loaded}." in reason
+    )
+    place.publish(599)
+    assert steps.fetch(place.source, place.lake, NEWEST, place.home, judge=True).raw.rows == 599
+    rules = ["zero_passengers", "zero_distance", "unknown_zone"]
+    cleaned = steps.clean(place.lake, NEWEST, place.home, Engine(threads=1), rules, judge=True)
+    assert cleaned.report.rows_rejected > 1 and place.manifest().pending is None
+
+
 @pytest.mark.fault(60)
 def test_a_first_file_of_another_month_publishes_nothing(place):
     place.publish(600, of=DatasetMonth(NEWEST.dataset, NEWEST.month.plus(-3)))
@@ -200,6 +222,27 @@ def test_what_the_source_goes_back_to_ends_what_was_set_aside_and_begins_it_agai
     gets = place.web.methods().count("GET")
     assert place.ingest()[0].set_aside is not None
     assert place.web.methods().count("GET") == gets
+
+
+@pytest.mark.fault(61)
+def test_the_source_is_asked_about_a_first_version_set_aside_as_rarely_as_about_a_month_not_published(place):
+    month = DatasetMonth.parse("yellow", "2021-01")
+    place.publish(50, at=month)
+    with pytest.raises(LooksWrong):
+        place.ingest(month)
+
+    def asked(at):
+        """Whether a tick at that time asks the source, and the stage that it finds."""
+        before = len(place.web.requests)
+        state = SurveyState(place.home, month.dataset, "here", at)
+        survey = Survey(place.source, place.lake, place.warehouse, month.dataset, state=state)
+        (found,) = survey.look([month.month], ask_missing)
+        state.save_answers()
+        assert (found.stage, found.reason) == (Stage.SET_ASIDE, None)
+        return len(place.web.requests) > before
+
+    now = datetime(2021, 6, 1, 12, 0, tzinfo=UTC)
+    assert [asked(now), asked(now + timedelta(hours=1)), asked(now + timedelta(days=1))] == [True, False, True]
 
 
 @pytest.mark.fault(61)

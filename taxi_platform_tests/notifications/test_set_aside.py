@@ -105,3 +105,18 @@ def test_a_first_version_that_looks_wrong_fails_the_run_with_the_command_that_ac
     assert status == 1
     assert "It has columns that only files of fhv and fhvhv have: dispatching_base_num." in err
     assert "taxi accept green 2026-09 " in err and "What to do: The file is kept in the lake, set aside." in message
+
+
+@pytest.mark.slow
+@pytest.mark.fault(33, 58)
+@pytest.mark.parametrize("point", ["raw_uploaded", "manifest_written"])
+def test_a_run_killed_while_it_sets_a_version_aside_leaves_the_month_and_the_next_one_completes_it(publish, point):
+    source = {"TAXI_SOURCE_URL": load_settings().source_url}
+    publish(500)
+    assert taxi("ingest", "green", "2026-09", **source)[0] == 0
+    publish(3)
+    killed, _, _ = taxi("ingest", "green", "2026-09", "--jobs", "1", TAXI_FAULT_POINT=point, **source)
+    status, out, err = taxi("ingest", "green", "2026-09", "--json", **source)
+    (result,) = json.loads(out)
+    assert (killed, status, result["status"], result["rows_read"]) == (-9, 0, "unchanged", 500), err
+    assert taxi("versions", "green", "2026-09")[1].count("Set aside: ") == 1

@@ -86,6 +86,10 @@ FAULTS: dict[int, tuple[str, str]] = {
         "a mistyped address instead of a month that is not published",
         "`taxi doctor` tries months that should be there; it, ingest and status name the addresses.",
     ),
+    69: (
+        "an error of the operating system other than a full disk",
+        "It is named, with what helps against it, and blamed on the place where it happened.",
+    ),
     66: (
         "a raw file damaged on the way, in the lake, or at its source",
         "It is fetched again in the same run; a file damaged at its source is left until it changes.",
@@ -102,6 +106,11 @@ FAULTS: dict[int, tuple[str, str]] = {
         "a table replaced by another version while it is compared",
         "The comparison starts over, and says which version is there; it never calls that damage.",
     ),
+    72: (
+        "files in the lake or tables damaged while nobody looks",
+        "`taxi audit` and `audit_schedule` read everything, and name each with the command that repairs it.",
+    ),
+    73: ("a month replaced while it is audited", "It is looked at again, and only what is still wrong is reported."),
     89: ("wrong tokens, thirty at a time", "Each waits for itself alone; the right token is let in at once."),
     90: ("a reject rule that the dataset does not have", "A mistake, which lists the rules it has."),
     92: (
@@ -118,6 +127,18 @@ FAULTS: dict[int, tuple[str, str]] = {
         "`taxi accept` loads it; it is not fetched or judged again.",
     ),
     62: ("1,018 or 50,000 columns; a binary column", "The file is refused, and the message says which it is."),
+    74: (
+        "a clean file, rejected rows, report or checksums that are cut, altered or lost",
+        "Each is compared with its sha256 before it is used; the next run cleans the month again, to the same bytes.",
+    ),
+    75: ("a damaged manifest", 'Status and runs name it and say what to do; never "Nothing to do" and status 0.'),
+    76: ("files of a newer format; unknown fields", 'Refused with "Upgrade taxi_platform", and left alone; ignored.'),
+    77: ("the version before over the same lake: a rollback, mixed versions", "Both read every month, and lose none."),
+    78: (
+        "what the operating system refuses in the lake: no permission, a file for a folder, a long name, a loop",
+        "The lake's own error names the file and the right setting; other months go on.",
+    ),
+    79: ("a power failure after folders were made", "They are synced up to the root, like the files in them."),
 }
 """Number → the fault, and what happens then."""
 
