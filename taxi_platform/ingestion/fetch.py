@@ -63,7 +63,9 @@ def fetch(
         month = LakeMonth(lake, dataset_month)
         manifest = month.manifest()
         raw = manifest.current
-        in_lake = raw is not None and lake.stat(raw.key) is not None
+        in_lake = raw is not None and month.has_raw(raw)
+        if raw and not in_lake:
+            say(f"{lake.uri(raw.key)} is missing or damaged.")
         # A restored file that is missing is reported: what the source offers is what somebody replaced on purpose.
         if use_lake_copy or (raw and raw.instead_of and not in_lake):
             return _lake_copy(month, raw, in_lake)
@@ -82,7 +84,8 @@ def _lake_copy(month: LakeMonth, raw: RawVersion | None, in_lake: bool) -> Fetch
         )
     uri = month.lake.uri(raw.key)
     if not in_lake:
-        raise LakeError(f"{uri} is missing.", f"Restore another one: taxi versions {month.dataset_month} lists them.")
+        state = "damaged" if month.lake.stat(raw.key) else "missing"
+        raise LakeError(f"{uri} is {state}.", f"Restore another one: taxi versions {month.dataset_month} lists them.")
     return Fetched(raw, uri, raw, unchanged=True)
 
 

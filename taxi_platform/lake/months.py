@@ -12,7 +12,7 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from taxi_platform.lake.base import ANY_VERSION, NEW, StoredObject
-from taxi_platform.lake.checksums import Checksums
+from taxi_platform.lake.checksums import Checksums, FileSum
 from taxi_platform.lake.clean_month import CleanFooter, CleanMonth
 from taxi_platform.lake.manifest import SHORT, Manifest, RawVersion, SetAside
 from taxi_platform.trips.errors import Conflict, DamagedFile, LakeError, UserError
@@ -56,6 +56,10 @@ class LakeMonth(CleanMonth):
 
     def current_raw(self) -> RawVersion | None:
         return self.manifest().current
+
+    def has_raw(self, raw: RawVersion) -> bool:
+        """Whether the lake has the raw file as it was fetched."""
+        return self.lake.holds(raw.key, FileSum(raw.size, raw.sha256))
 
     def find_damage(self, raw: RawVersion, footer: CleanFooter | None) -> DamagedFile | None:
         """What a cheap look finds damaged: the sizes of the month's current files, and the small ones read.
@@ -107,8 +111,7 @@ class LakeMonth(CleanMonth):
         return updated.set_aside[-1]
 
     def _upload_raw(self, raw: RawVersion, fetched: FetchedFile, overwrite: bool = False) -> None:
-        stored = self.lake.stat(raw.key)
-        if overwrite or stored is None or stored.size != raw.size:
+        if overwrite or not self.has_raw(raw):
             self.lake.upload(raw.key, fetched.path, ANY_VERSION)
 
     def accept(self, version: str | None = None) -> RawVersion:
