@@ -97,6 +97,8 @@ FAULTS: dict[int, tuple[str, str]] = {
     82: ("a run, code server, daemon or machine killed", "The run is run again once; its backfill ends complete."),
     83: ("a `dagster.yaml` that is empty or cut", "It is written again; the damaged one is kept beside it."),
     84: ("Dagster's SQLite files locked for a minute, or damaged", "Waited for; named, with how to go on."),
+    86: ("a clock that was years ahead", "Sensors and schedules look again within their interval."),
+    87: ("odd characters in TAXI_HOME, modules in the working folder", "All work; a ? is refused by name."),
     85: ("a process that is stuck with a month", "Only runs of that month wait; their logs name the process."),
     70: (
         "one value of a table altered: a cent, a microsecond, a float's last bit; values swapped; a row doubled",
