@@ -124,6 +124,14 @@ REJECTED_TRIPS_CHECKS = (
 )
 
 
+def month_checks() -> list[tuple[str, str]]:
+    """Asset and name of every check of a month, but for that of versions set aside, which have a place of their own."""
+    named = [("clean_trips", check.name) for check in CLEAN_TRIPS_CHECKS]
+    named += [("rejected_trips", check.name) for check in REJECTED_TRIPS_CHECKS]
+    tables = [(asset, "table_matches_clean_trips") for asset in ("trips", "serving_trips")]
+    return [*named, ("clean_trips", "rows_accounted_for"), *tables]
+
+
 def rows_accounted_for(dataset: Dataset) -> dg.AssetChecksDefinition:
     @dg.asset_check(
         asset=asset_key(dataset, "clean_trips"),

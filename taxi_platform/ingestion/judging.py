@@ -73,7 +73,8 @@ def looks_wrong(entry: SetAside, dataset_month: DatasetMonth) -> LooksWrong:
     """The error for a month of which there is nothing but a version that is set aside."""
     return LooksWrong(
         f"{dataset_month} was not published, because its file looks wrong. {entry.why}",
-        f"The file is kept in the lake, set aside. If it is right: {accept_command(entry, dataset_month)}.",
+        f"The file is kept in the lake, set aside. If it is right: {accept_command(entry, dataset_month)}. "
+        "If the source holds extracts of months, set TAXI_SET_ASIDE=no.",
     )
 
 

@@ -57,7 +57,8 @@ class LocalLake(Lake):
     def holds(self, key: str, expected: FileSum) -> bool:
         with self._translated_errors("read", key):
             try:
-                return FileSum.of_path(self._path(key)) == expected
+                found = FileSum.of_path(self._path(key))
+                return (found.size, found.sha256) == (expected.size, expected.sha256)
             except FileNotFoundError:
                 return False
 
