@@ -21,6 +21,7 @@ from taxi_platform.output import (
     errors,
     out,
     print_audited,
+    print_missing,
     print_pruned,
     print_status,
     print_versions,
@@ -92,15 +93,18 @@ def prune(dataset: str | None, month: str | None, keep: int, apply: bool) -> Non
 @click.option("--json", "as_json", is_flag=True, help="Print a list of months as JSON.")
 def status(ask: bool, as_json: bool) -> None:
     """Show the status of every month, and what failed."""
-    from taxi_platform.runs.status import failed_months, status
+    from taxi_platform.runs.status import checks_not_passed, failed_months, status
 
     settings = checked_settings()
     with errors.status("Looking at every month …"):
         all_months = status(settings, newest_month(today()), failed_months(settings), ask)
+        all_months.failed_checks = checks_not_passed(settings)
     if as_json:
         click.echo(json.dumps([month.as_json() for month in all_months.months], indent=1))
     else:
         print_status(settings, all_months)
+        if ask:
+            print_missing(settings, all_months.months, today())
     if problem := all_months.source_problem:
         errors.print(f"The source was not asked about the remaining months. {problem}", soft_wrap=True)
     if all_months.warehouse_problem:

@@ -73,7 +73,10 @@ def test_a_range_is_loaded_then_unchanged(tmp_path):
 def test_a_month_that_is_not_published_is_one_sentence_and_status_three(tmp_path):
     status, _, err = taxi("ingest", "green", "2020-04", TAXI_SOURCE_URL=f"file://{tmp_path}/{{dataset}}_{{month}}.csv")
     assert status == 3
-    assert err.splitlines() == ["green 2020-04: not published, 1/1", "green 2020-04: not published (yet)."]
+    assert err.splitlines() == [
+        "green 2020-04: not published, 1/1",
+        f"green 2020-04: not published (yet) at file://{tmp_path}/green_2020-04.csv.",
+    ]
 
 
 @pytest.mark.fault(43)

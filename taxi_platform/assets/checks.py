@@ -21,7 +21,7 @@ from taxi_platform.trips.contract import contract_of
 from taxi_platform.trips.errors import Conflict, TaxiError
 from taxi_platform.trips.known import compare_count
 from taxi_platform.trips.months import Dataset
-from taxi_platform.trips.text import listed_names, markdown
+from taxi_platform.trips.text import listed_names, markdown, printable
 
 MAX_SHARE_REJECTED = 0.01
 """A warning above this. Real months of 2018 to 2024 reject no row at all; 2010-02 and 2010-03 hold broken ones."""
@@ -124,6 +124,14 @@ REJECTED_TRIPS_CHECKS = (
 )
 
 
+def month_checks() -> list[tuple[str, str]]:
+    """Asset and name of every check of a month, but for that of versions set aside, which have a place of their own."""
+    named = [("clean_trips", check.name) for check in CLEAN_TRIPS_CHECKS]
+    named += [("rejected_trips", check.name) for check in REJECTED_TRIPS_CHECKS]
+    tables = [(asset, "table_matches_clean_trips") for asset in ("trips", "serving_trips")]
+    return [*named, ("clean_trips", "rows_accounted_for"), *tables]
+
+
 def rows_accounted_for(dataset: Dataset) -> dg.AssetChecksDefinition:
     @dg.asset_check(
         asset=asset_key(dataset, "clean_trips"),
@@ -167,7 +175,7 @@ def no_version_set_aside(dataset: Dataset) -> dg.AssetChecksDefinition:
             description=markdown(steps.stays_as_it_was(entry, month)),
             metadata={
                 "version": entry.raw.short_sha256,
-                "reasons": entry.why,
+                "reasons": printable(entry.why),
                 "set_aside_at": entry.raw.time,
                 "remedy": steps.accept_command(entry, month),
             },

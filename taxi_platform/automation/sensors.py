@@ -18,7 +18,9 @@ from taxi_platform.assets.resources import LakeResource, SourceResource, Warehou
 from taxi_platform.automation.ticks import NEWEST, PRIORITY, Tick, run_request
 from taxi_platform.ingestion.survey import ask_always
 from taxi_platform.runs.dagster_internals import get_current_datetime
+from taxi_platform.trips.errors import DamagedFile
 from taxi_platform.trips.months import Dataset, Month, newest_month
+from taxi_platform.trips.stored_json import FORMAT_VERSION, NUMBER, check_format
 
 LOOK_EVERY = timedelta(hours=6)
 LOOK_AGAIN = timedelta(hours=1)
@@ -38,14 +40,18 @@ class Cursor:
 
     @classmethod
     def parse(cls, text: str | None) -> "Cursor":
+        """The stored cursor, or a new one if it is damaged; raises `NewerFormat`."""
         try:
             fields = json.loads(text or "{}")
-            return cls(datetime.fromisoformat(fields["look_at"]), str(fields["last_older"]))
-        except (ValueError, KeyError, TypeError):
+            check_format(fields.get(NUMBER, 1), "The sensor's cursor", "cursor", "It is made anew.")
+            look_at = datetime.fromisoformat(fields["look_at"])
+            return cls(look_at if look_at.tzinfo else look_at.replace(tzinfo=UTC), str(fields["last_older"]))
+        except (ValueError, KeyError, TypeError, AttributeError, DamagedFile):
             return cls()
 
     def __str__(self) -> str:
-        return json.dumps({"look_at": self.look_at.isoformat(timespec="seconds"), "last_older": self.last_older})
+        fields = {"look_at": self.look_at.isoformat(timespec="seconds"), "last_older": self.last_older}
+        return json.dumps({NUMBER: FORMAT_VERSION, **fields})
 
 
 def publication_sensor(dataset: Dataset, reject: Sequence[str]) -> dg.SensorDefinition:

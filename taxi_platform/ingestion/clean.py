@@ -15,7 +15,7 @@ from taxi_platform.lake.manifest import Manifest, RawVersion
 from taxi_platform.lake.months import CleanFooter, LakeMonth
 from taxi_platform.trips.contract import contract_of
 from taxi_platform.trips.engine import Engine
-from taxi_platform.trips.errors import DamagedFile, LakeError
+from taxi_platform.trips.errors import AlteredRaw, DamagedFile, LakeError
 from taxi_platform.trips.months import DatasetMonth
 from taxi_platform.trips.report import Report
 
@@ -81,7 +81,7 @@ def _clean_current(
     version = contract_of(dataset_month.dataset).file_version(raw.sha256, rules)
     footer, object_version = month.read_clean()
     complete = month.is_complete(footer, version) and not force
-    report = _intact_report(month, footer, say) if footer and complete else None
+    report = _intact_report(month, footer, home, say) if footer and complete else None
     if footer and report:
         say(f"{dataset_month}: the clean file is already version {version}.")
         return Cleaned(month, raw, footer, report, unchanged=True)
@@ -90,7 +90,7 @@ def _clean_current(
         _check_content(path, raw, lake.uri(raw.key))
         raw_file = CleaningInput(dataset_month, path, raw.sha256, raw.rows, raw.plain)
         output = Cleaner(raw_file, folder, rules, engine).clean(force)
-        if judge and is_new and (reasons := judge_cleaned(output.report, raw, manifest, dataset_month)):
+        if judge and is_new and (reasons := judge_cleaned(output.report, raw, manifest, footer, dataset_month)):
             _set_aside(month, manifest, raw, reasons, say)
             return None
         footer = month.publish_clean(output, replaces=object_version)
@@ -106,20 +106,23 @@ def _set_aside(month: LakeMonth, manifest: Manifest, raw: RawVersion, reasons: S
     say(f"{month.dataset_month}: {stays_as_it_was(updated.set_aside[-1], month.dataset_month)}")
 
 
-def _intact_report(month: LakeMonth, footer: CleanFooter, say: Say) -> Report | None:
+def _intact_report(month: LakeMonth, footer: CleanFooter, home: Path, say: Say) -> Report | None:
     """The report of a month whose files are what was stored; None, and why, if they have to be made again."""
     try:
-        return month.check_files(footer)
+        report = month.check_files(footer)
+        with work_folder(home, month.dataset_month) as folder:
+            month.add_checksums(footer.file_version, folder)
+        return report
     except DamagedFile as damage:
         say(f"{damage.problem} The month is cleaned again.")
         return None
 
 
 def _check_content(path: Path, raw: RawVersion, uri: str) -> None:
-    """Raise `DamagedFile` if a raw file is no longer the one that was fetched."""
+    """Raise `AlteredRaw` if a raw file is no longer the one that was fetched."""
     with path.open("rb") as file:
         if hashlib.file_digest(file, "sha256").hexdigest() != raw.sha256:
-            raise DamagedFile(
+            raise AlteredRaw(
                 f"{uri} is not the file that was fetched on {raw.time[:10]}.",
                 "Delete it, and materialize the month's raw_file again.",
             )

@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from taxi_platform.lake.manifest import Manifest, RawVersion, SetAside
+from taxi_platform.lake.months import CleanFooter
 from taxi_platform.trips.errors import LooksWrong, NotData
 from taxi_platform.trips.formats import SNIFFED_BYTES, Format, sniff
 from taxi_platform.trips.judgement import judge
@@ -32,12 +33,23 @@ def judge_fetched(fetched: FetchedFile, manifest: Manifest, dataset_month: Datas
     return judge(dataset_month, file_format, columns, fetched.rows, standing_rows)
 
 
-def judge_cleaned(report: Report, raw: RawVersion, manifest: Manifest, dataset_month: DatasetMonth) -> tuple[str, ...]:
-    """Why a file cleaned just now looks wrong, by its pick-ups; empty if it looks right or is not judged."""
+def judge_cleaned(
+    report: Report, raw: RawVersion, manifest: Manifest, standing: CleanFooter | None, dataset_month: DatasetMonth
+) -> tuple[str, ...]:
+    """Why a file cleaned just now looks wrong, by its pick-ups and rejected rows; empty if it looks right.
+
+    `standing` is the clean file that it would replace. Rows that a rule rejects on request count as stored.
+    """
     if raw.publication.is_synthetic or raw.instead_of or raw.sha256 in manifest.accepted:
         return ()
-    outside = report.suspicious.get(OUTSIDE, 0) + report.rejected_by_reason.get(OUTSIDE, 0)
-    return judge(dataset_month, rows=report.rows_read, outside_month=outside)
+    by_reason = report.rejected_by_reason
+    return judge(
+        dataset_month,
+        rows=report.rows_read,
+        outside_month=report.suspicious.get(OUTSIDE, 0) + by_reason.get(OUTSIDE, 0),
+        readable_rows=report.rows_clean + sum(by_reason.get(rule, 0) for rule in report.reject),
+        standing_readable_rows=standing.rows if standing else None,
+    )
 
 
 def published_columns(path: Path) -> tuple[Format, list[str]]:
@@ -61,7 +73,8 @@ def looks_wrong(entry: SetAside, dataset_month: DatasetMonth) -> LooksWrong:
     """The error for a month of which there is nothing but a version that is set aside."""
     return LooksWrong(
         f"{dataset_month} was not published, because its file looks wrong. {entry.why}",
-        f"The file is kept in the lake, set aside. If it is right: {accept_command(entry, dataset_month)}.",
+        f"The file is kept in the lake, set aside. If it is right: {accept_command(entry, dataset_month)}. "
+        "If the source holds extracts of months, set TAXI_SET_ASIDE=no.",
     )
 
 

@@ -5,7 +5,6 @@ Schedules have no cursor, so this is a small file under `$TAXI_HOME/survey/`. Lo
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,8 +14,9 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from taxi_platform.trips.errors import LakeBusy, LakeError
+from taxi_platform.trips.errors import DamagedFile, LakeBusy, LakeError
 from taxi_platform.trips.months import Dataset, Month, newest_month
+from taxi_platform.trips.stored_json import dump, load, record
 
 REQUESTS_A_DAY = 750
 """To the source, per dataset and day (UTC). All 213 months of yellow once are 426 requests, the newest three every hour
@@ -103,7 +103,7 @@ class SurveyState:
                 content = self._read()
                 yield content
                 part = self.path.with_suffix(".part")
-                part.write_text(json.dumps(asdict(content), indent=1), encoding="utf-8")
+                part.write_text(dump(asdict(content)), encoding="utf-8")
                 part.replace(self.path)
         except Timeout:
             raise LakeBusy(f"{self.path} is locked.", "Run again.") from None
@@ -113,11 +113,15 @@ class SurveyState:
             ) from error
 
     def _read(self) -> _Content:
-        """The file's content; new content if there is no file, if it is damaged, or if it is about another source."""
+        """The file's content; new content if there is no file, if it is damaged, or if it is about another source.
+
+        Raises `NewerFormat`.
+        """
         today = f"{self.now:%Y-%m-%d}"
         try:
-            content = _content_of(json.loads(self.path.read_text("utf-8")))
-        except (OSError, ValueError, TypeError):
+            stored = load(self.path.read_bytes(), str(self.path), "survey state", "It is made anew.")
+            content = _content_of(record(_Content, stored))
+        except (OSError, ValueError, DamagedFile):
             return _Content(self.source, today)
         if content.source != self.source:
             return _Content(self.source, today)
@@ -126,15 +130,10 @@ class SurveyState:
         return content
 
 
-def _content_of(fields: object) -> _Content:
-    """The content with these fields; raises `ValueError` or `TypeError` if one has a wrong name, type or value."""
-    if not isinstance(fields, dict):
-        raise TypeError("not an object")
-    content = _Content(**fields)
-    if type(content.requests) is not int or content.requests < 0 or not isinstance(content.not_published, dict):
-        raise TypeError("wrong types")
-    if not isinstance(content.stopped_at, str | None):
-        raise TypeError("wrong types")
+def _content_of(content: _Content) -> _Content:
+    """The same; raises `ValueError` if one of its values is wrong."""
+    if content.requests < 0:
+        raise ValueError("a negative number of requests")
     if any(datetime.fromisoformat(time).tzinfo is None for time in content.not_published.values()):
         raise ValueError("a time without a zone")
     return content

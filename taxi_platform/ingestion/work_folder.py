@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -13,18 +12,7 @@ from filelock import FileLock, Timeout
 
 from taxi_platform.trips.errors import LakeError
 from taxi_platform.trips.months import DatasetMonth
-
-OTHER_FOLDER = "Set TAXI_HOME to a folder that you own."
-REMEDIES = {
-    errno.EACCES: OTHER_FOLDER,
-    errno.EPERM: OTHER_FOLDER,
-    errno.EROFS: OTHER_FOLDER,
-    errno.ENOTDIR: OTHER_FOLDER,
-    errno.ENAMETOOLONG: "Set TAXI_HOME to a shorter path.",
-    errno.EEXIST: OTHER_FOLDER,
-    errno.ENOSPC: "The disk is full: free some space and run again.",
-    errno.EDQUOT: "The disk quota is used up: free some space and run again.",
-}
+from taxi_platform.trips.os_errors import remedy
 
 
 @contextmanager
@@ -46,9 +34,19 @@ def work_folder(home: Path, dataset_month: DatasetMonth) -> Iterator[Path]:
                 shutil.rmtree(root / name, ignore_errors=True)
                 (root / f"{name}.lock").unlink(missing_ok=True)
     except OSError as error:
-        if error.errno not in REMEDIES:
+        if not _is_about(root, error):  # what the caller reads or writes elsewhere says so itself
             raise
-        raise LakeError(f"Cannot work in {root}: {error.strerror}.", REMEDIES[error.errno]) from error
+        raise LakeError(
+            f"Cannot work in {root}: {error.strerror or error}.", remedy(error.errno, "TAXI_HOME")
+        ) from error
+
+
+def _is_about(root: Path, error: OSError) -> bool:
+    """Whether the error is about a path in or above the folder; reading or writing an open file names none."""
+    if not isinstance(error.filename, str):
+        return True
+    path = Path(error.filename)
+    return path.is_relative_to(root) or root.is_relative_to(path)
 
 
 def _delete_abandoned(root: Path) -> None:

@@ -58,7 +58,10 @@ class Lake(ABC):
 
     @abstractmethod
     def holds(self, key: str, expected: FileSum) -> bool:
-        """Whether the object is what was stored, byte by byte; False if there is none."""
+        """Whether the object is what was stored; False if there is none.
+
+        A folder's file is read whole. Of a bucket's object size and CRC32C are compared, as far as they are known.
+        """
 
     @abstractmethod
     def open(self, key: str) -> BinaryIO:

@@ -26,11 +26,14 @@ BLOCK_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class FileSum:
-    """A file's size in bytes, its sha256 as hex, and its CRC32C, which a bucket gives without sending the file."""
+    """A file's size in bytes, its sha256 as hex, and its CRC32C, which a bucket gives without sending the file.
+
+    `crc32c` is empty where it is not known, of raw files.
+    """
 
     size: int
     sha256: str
-    crc32c: str
+    crc32c: str = ""
 
     @classmethod
     def of(cls, file: BinaryIO) -> FileSum:

@@ -207,6 +207,19 @@ class CleanMonth:
                 raise self.damaged(key, "was altered since it was written")
             yield path
 
+    def add_checksums(self, file_version: str, folder: Path) -> None:
+        """Give a month of an earlier version its checksums, unless it has them; raises `DamagedFile`.
+
+        The files are read whole once, as nothing tells what was stored.
+        """
+        if self.lake.stat(self.checksums_key(file_version)):
+            return
+        stored = self.lake.read(self.report_key(file_version))
+        report = FileSum.of(io.BytesIO(stored[0] if stored else b""))
+        with self.clean_copy(file_version, folder) as clean, self.rejected_copy(file_version, folder) as rejected:
+            checksums = Checksums(file_version, FileSum.of_path(clean), FileSum.of_path(rejected), report)
+        self.lake.write(self.checksums_key(file_version), checksums.to_json().encode())
+
     def _check_readable(self, key: str, path: Path) -> None:
         """Of a file without a checksum: read every page, so that what is cut or garbled is noticed here."""
         import pyarrow as pa

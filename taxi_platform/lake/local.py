@@ -57,7 +57,8 @@ class LocalLake(Lake):
     def holds(self, key: str, expected: FileSum) -> bool:
         with self._translated_errors("read", key):
             try:
-                return FileSum.of_path(self._path(key)) == expected
+                found = FileSum.of_path(self._path(key))
+                return (found.size, found.sha256) == (expected.size, expected.sha256)
             except FileNotFoundError:
                 return False
 
@@ -133,7 +134,7 @@ class LocalLake(Lake):
         path = self.root / ".locks" / f"{dataset_month.stem}.lock"
         with ExitStack() as stack:
             with self._translated_errors("write", ".locks"):
-                path.parent.mkdir(parents=True, exist_ok=True)
+                _make_folders(path.parent)
                 try:
                     is_first = stack.enter_context(lock_file(path, f"{dataset_month}", LOCK_WAIT_SECONDS))
                 except Timeout:
@@ -148,7 +149,7 @@ class LocalLake(Lake):
 
     def _temporary(self, key: str) -> Path:
         path = self.root / ".tmp" / f"{key.replace('/', '~')}.{uuid.uuid4().hex[:8]}"
-        path.parent.mkdir(parents=True, exist_ok=True)
+        _make_folders(path.parent)
         return path
 
     def _commit(self, key: str, temporary: Path, if_version: str) -> StoredObject:

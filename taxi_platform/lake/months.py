@@ -12,7 +12,7 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from taxi_platform.lake.base import ANY_VERSION, NEW, StoredObject
-from taxi_platform.lake.checksums import Checksums
+from taxi_platform.lake.checksums import Checksums, FileSum
 from taxi_platform.lake.clean_month import CleanFooter, CleanMonth
 from taxi_platform.lake.manifest import SHORT, Manifest, RawVersion, SetAside
 from taxi_platform.trips.errors import Conflict, DamagedFile, LakeError, UserError
@@ -57,6 +57,10 @@ class LakeMonth(CleanMonth):
     def current_raw(self) -> RawVersion | None:
         return self.manifest().current
 
+    def has_raw(self, raw: RawVersion) -> bool:
+        """Whether the lake has the raw file as it was fetched."""
+        return self.lake.holds(raw.key, FileSum(raw.size, raw.sha256))
+
     def find_damage(self, raw: RawVersion, footer: CleanFooter | None) -> DamagedFile | None:
         """What a cheap look finds damaged: the sizes of the month's current files, and the small ones read.
 
@@ -76,18 +80,21 @@ class LakeMonth(CleanMonth):
             damage = error
         return damage if self.footer() == footer else None
 
-    def publish_raw(self, fetched: FetchedFile, manifest: Manifest | None = None) -> RawVersion:
+    def publish_raw(
+        self, fetched: FetchedFile, manifest: Manifest | None = None, overwrite: bool = False
+    ) -> RawVersion:
         """Store a fetched file permanently and list it in the manifest; returns the version that is current then.
 
         That is the fetched one, unless a restore set its content aside (see `Manifest.with_fetched`). Raises `Conflict`
-        if the manifest changed since `manifest` was read.
+        if the manifest changed since `manifest` was read. `overwrite` replaces a stored file even if its size
+        is the same: it may be damaged.
         """
         fault_point("fetched")
         raw = RawVersion.of(fetched, self.raw_prefix)
         updated = (manifest or self.manifest()).with_fetched(raw)
         current = updated.versions[-1]
         if current.key == raw.key:
-            self._upload_raw(raw, fetched)
+            self._upload_raw(raw, fetched, overwrite)
         fault_point("raw_uploaded")
         self.write_manifest(updated)
         fault_point("manifest_written")
@@ -103,9 +110,8 @@ class LakeMonth(CleanMonth):
         fault_point("manifest_written")
         return updated.set_aside[-1]
 
-    def _upload_raw(self, raw: RawVersion, fetched: FetchedFile) -> None:
-        stored = self.lake.stat(raw.key)
-        if stored is None or stored.size != raw.size:
+    def _upload_raw(self, raw: RawVersion, fetched: FetchedFile, overwrite: bool = False) -> None:
+        if overwrite or not self.has_raw(raw):
             self.lake.upload(raw.key, fetched.path, ANY_VERSION)
 
     def accept(self, version: str | None = None) -> RawVersion:

@@ -108,7 +108,7 @@ def _accept_command(events: Sequence[dg.DagsterEvent]) -> str:
 
 def _failed_checks(events: Sequence[dg.DagsterEvent]) -> list[str]:
     failed = [check for check in _evaluations(events) if not check.passed and check.check_name != FRESHNESS_CHECK]
-    return [_line(f"{check.check_name}: {check.description or 'failed'}") for check in failed]
+    return [_line(f"{check.check_name}: {check.description or 'failed'}", limit=600) for check in failed]
 
 
 def _evaluations(events: Sequence[dg.DagsterEvent]) -> list[dg.AssetCheckEvaluation]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from taxi_platform.notifications.channels import Channel, Message, advice, open_channels
+from taxi_platform.trips.stored_json import FORMAT_VERSION, check_format
 
 PASS_SECONDS = 20
 """No message is started later in one pass: with the time for one message, below the 60 s that Dagster gives a tick."""
@@ -58,7 +59,11 @@ class Outbox:
         self.folder.mkdir(parents=True, exist_ok=True)
         with closing(sqlite3.connect(self.folder / "outbox.db", timeout=20)) as con:
             con.execute("PRAGMA foreign_keys = ON")
+            number = con.execute("PRAGMA user_version").fetchone()[0]  # 0 in outboxes of older versions
+            check_format(number, f"{self.folder / 'outbox.db'}", "outbox", "")
             con.executescript(SCHEMA)
+            if not number:
+                con.execute(f"PRAGMA user_version = {FORMAT_VERSION}")
             _upgrade(con)
             with con:
                 yield con
@@ -125,8 +130,9 @@ class Outbox:
             )
 
     def prune(self, now: float) -> None:
-        """Delete messages older than `KEEP`."""
+        """Delete messages older than `KEEP`; one added while the clock was ahead counts as added now."""
         with self._open() as con:
+            con.execute("UPDATE messages SET created = ? WHERE created > ?", (now, now))
             con.execute("DELETE FROM messages WHERE created < ?", (now - KEEP,))
 
 

@@ -6,10 +6,13 @@ from collections.abc import Sequence
 
 import dagster as dg
 
+from taxi_platform.assets.attributes import asset_key
+from taxi_platform.assets.checks import month_checks
 from taxi_platform.assets.names import RETRY_TAG
 from taxi_platform.assets.partitions import dataset_months_of
 from taxi_platform.trips.months import Dataset, DatasetMonth
 
+FAILED = "FAILED"
 INTERRUPTED = "Interrupted."
 INTERRUPTIONS = ("DagsterExecutionInterruptedError", "KeyboardInterrupt")
 """The names of the errors that a step or run fails with when its process is interrupted."""
@@ -37,6 +40,34 @@ def _failure_of(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:
     logs = instance.all_logs(run.run_id, of_type=failures)
     problems = [problem_of(log.dagster_event) for log in logs if log.dagster_event]
     return next(filter(None, problems), "failed").splitlines()[0]
+
+
+def failed_checks(
+    instance: dg.DagsterInstance, datasets: Sequence[Dataset], limit: int
+) -> dict[DatasetMonth, tuple[str, ...]]:
+    """The months of which a check did not pass when it was last evaluated, each with the checks and what they say.
+
+    Looks for what they say in the `limit` latest evaluations of each check.
+    """
+    failed: dict[DatasetMonth, tuple[str, ...]] = {}
+    storage = instance.event_log_storage
+    for dataset in datasets:
+        keys = [dg.AssetCheckKey(asset_key(dataset, asset), name) for asset, name in month_checks()]
+        infos = [info for info in storage.get_asset_check_partition_info(keys) if info.partition_key]
+        failing = [info for info in infos if info.latest_execution_status.value == FAILED]
+        months = {(info.check_key, info.partition_key) for info in failing}
+        for key in [key for key in keys if key in {check for check, _ in months}]:
+            said: dict[str, str] = {}
+            for record in storage.get_asset_check_execution_history(key, limit):
+                event = record.event.dagster_event if record.event else None
+                if event and event.event_type == dg.DagsterEventType.ASSET_CHECK_EVALUATION:
+                    evaluation = event.asset_check_evaluation_data
+                    said.setdefault(str(evaluation.partition), f" {evaluation.description or ''}".rstrip())
+            for _, partition in sorted(each for each in months if each[0] == key):
+                dataset_month = DatasetMonth.parse(dataset.value, str(partition))
+                sentence = f"{key.name} did not pass.{said.get(str(partition), '')}"
+                failed[dataset_month] = (*failed.get(dataset_month, ()), sentence.splitlines()[0])
+    return failed
 
 
 def problem_of(event: dg.DagsterEvent) -> str:

@@ -30,7 +30,16 @@ from taxi_platform.trips.months import DatasetMonth, Month
 from taxi_platform.warehouse import open_warehouse
 from taxi_platform.warehouse.base import StoredRows, rejected_table
 
-__all__ = ["COMPARE_EVERY", "MonthStatus", "Stage", "Status", "by_year", "failed_months", "status"]
+__all__ = [
+    "COMPARE_EVERY",
+    "MonthStatus",
+    "Stage",
+    "Status",
+    "by_year",
+    "checks_not_passed",
+    "failed_months",
+    "status",
+]
 
 ASKED_MONTHS = 3
 """The source is asked about this many of the newest months; what it published of the others is in the manifests."""
@@ -70,6 +79,7 @@ class Status:
 
     months: list[MonthStatus] = field(default_factory=list)
     weak: list[DatasetMonth] = field(default_factory=list)
+    failed_checks: Mapping[DatasetMonth, Sequence[str]] = field(default_factory=dict)
     source_problem: SourceUnavailable | SourceRefused | None = None
     warehouse_problem: WarehouseLocked | None = None
 
@@ -176,6 +186,17 @@ def failed_months(settings: Settings) -> dict[DatasetMonth, str]:
 
     with open_instance(settings) as instance:
         return latest_failures(instance, settings.datasets, SEARCHED_RUNS)
+
+
+def checks_not_passed(settings: Settings) -> dict[DatasetMonth, tuple[str, ...]]:
+    """The months of which a check did not pass, each with what it said; empty if Dagster has no home yet."""
+    if not (settings.dagster_home / "dagster.yaml").exists():
+        return {}
+    from taxi_platform.runs.history import failed_checks
+    from taxi_platform.runs.instance import open_instance
+
+    with open_instance(settings) as instance:
+        return failed_checks(instance, settings.datasets, SEARCHED_RUNS)
 
 
 def by_year(months: Sequence[MonthStatus]) -> list[tuple[str, list[MonthStatus]]]:

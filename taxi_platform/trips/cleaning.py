@@ -7,6 +7,7 @@ account for every line, or rules that reject need line numbers, the careful read
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,15 +21,19 @@ from taxi_platform.trips import csv_reading, typed_scan
 from taxi_platform.trips.casting import SourceColumn, literal, rule_sql, select_canonical
 from taxi_platform.trips.contract import EXTRA, PROVENANCE, REJECTED_COLUMNS, Column, Contract, contract_of
 from taxi_platform.trips.engine import Engine
-from taxi_platform.trips.errors import IntegrityError, LakeError, NotData, TooManyRejected
+from taxi_platform.trips.errors import DamagedRaw, LakeError, NotData, TooManyRejected
 from taxi_platform.trips.files import unreadable_parquet
 from taxi_platform.trips.formats import SNIFFED_BYTES, Format, sniff
 from taxi_platform.trips.months import DatasetMonth
+from taxi_platform.trips.os_errors import number_in, remedy
 from taxi_platform.trips.report import Report
 from taxi_platform.trips.stored_json import FORMAT_VERSION, NUMBER
 
 PARQUET_OPTIONS = "FORMAT parquet, COMPRESSION snappy, ROW_GROUP_SIZE 122880"
 """A row group is the engine's own batch; twice that takes 1.4 times as long, measured on 1.37 million rows."""
+
+NO_ROOM = "no space left|quota|could not write all bytes|file too large"
+"""What the engine says of a full disk; any other trouble with a file has another reason."""
 
 MAX_REJECTED_SHARE = 0.5
 NOTHING_REJECTED = f"SELECT {', '.join(f'CAST(NULL AS {c.duckdb_type}) AS {c.name}' for c in REJECTED_COLUMNS)} LIMIT 0"
@@ -80,8 +85,8 @@ class Cleaner:
             NotData: The file cannot be read, or has no rows.
             ContractError: It has no pick-up time column.
             TooManyRejected: More than half of its rows would be rejected.
-            IntegrityError: Rows are unaccounted for.
-            LakeError: Disk space or memory ran out.
+            DamagedRaw: It cannot be read to its end, or rows are unaccounted for.
+            LakeError: Disk space or memory ran out, or the disk failed.
         """
         if not self.raw.rows and not force:
             raise NotData(
@@ -119,10 +124,18 @@ class Cleaner:
                 con.execute("SET enable_progress_bar = false; SET TimeZone = 'UTC'")
                 yield con
         except (duckdb.OutOfMemoryException, duckdb.IOException, duckdb.TransactionException) as error:
-            raise LakeError(
-                f"Cleaning {self.raw.dataset_month} ran out of room: {str(error).splitlines()[0]}.",
-                "Free some disk space under TAXI_HOME, or raise TAXI_MEMORY_LIMIT.",
-            ) from error
+            raise self._lake_error(error) from error
+
+    def _lake_error(self, error: duckdb.Error) -> LakeError:
+        """What the engine could not do with its files, or without more memory."""
+        said = str(error).splitlines()[0]
+        if isinstance(error, duckdb.IOException) and not re.search(NO_ROOM, said, re.IGNORECASE):
+            problem = f"Cleaning {self.raw.dataset_month} failed: {said}."
+            return LakeError(problem, remedy(number_in(said), "TAXI_HOME or TAXI_LAKE_URL"))
+        return LakeError(
+            f"Cleaning {self.raw.dataset_month} ran out of room: {said}.",
+            "Free some disk space under TAXI_HOME, or raise TAXI_MEMORY_LIMIT.",
+        )
 
     def _select(self, sources: Sequence[SourceColumn], relation: str) -> str:
         return select_canonical(self.contract, self.raw.dataset_month, sources, relation, self.reject)
@@ -175,7 +188,11 @@ class Cleaner:
             else:
                 self._copy_rejected(con, f"{select} WHERE reason IS NOT NULL")
         except (duckdb.Error, pa.ArrowException, UnicodeDecodeError) as error:
-            if isinstance(error, duckdb.OutOfMemoryException) or "Could not write" in str(error):
+            if (
+                isinstance(error, duckdb.OutOfMemoryException)
+                or number_in(str(error))
+                or "Could not write" in str(error)
+            ):
                 raise
             raise unreadable_parquet(self.raw.path, error) from error
         return names
@@ -270,7 +287,7 @@ class Cleaner:
             trips_per_day=self._trips_per_day(con),
         )
         if report.rows_read != report.rows_clean + report.rows_rejected:
-            raise IntegrityError(
+            raise DamagedRaw(
                 f"{dataset_month}: {report.rows_read:,} rows were counted when the file was fetched, but "
                 f"{report.rows_clean:,} clean and {report.rows_rejected:,} rejected rows were written.",
                 "Nothing was published. Fetch the month again. If the error persists, please report the file.",

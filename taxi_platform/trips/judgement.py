@@ -75,12 +75,15 @@ def judge(
     rows: int | None = None,
     standing_rows: int | None = None,
     outside_month: int = 0,
+    readable_rows: int | None = None,
+    standing_readable_rows: int | None = None,
     bounds: Bounds | None = None,
 ) -> tuple[str, ...]:
     """Why a new version of a month looks wrong, as sentences; empty if it looks right. What is None is not judged.
 
     `columns` are its published names, `rows` those of the file, `standing_rows` those of the version that it would
-    replace, `outside_month` how many of its rows were picked up more than a day before or after the month.
+    replace, `outside_month` how many of its rows were picked up more than a day before or after the month,
+    `readable_rows` and `standing_readable_rows` how many rows of both could be stored.
     """
     bounds = bounds or usual_files()
     reasons: list[str] = []
@@ -92,6 +95,12 @@ def judge(
         reasons.append(
             f"{outside_month:,} of its {rows:,} pick-ups ({outside_month / rows:.0%}) are more than a day outside of "
             f"{dataset_month.month}."
+        )
+    least = bounds.rows_kept * min(rows or 0, standing_readable_rows or 0)
+    if readable_rows is not None and readable_rows < least:
+        reasons.append(
+            f"Only {readable_rows:,} of its {rows:,} rows can be stored; the version that it would replace has "
+            f"{standing_readable_rows:,}."
         )
     return tuple(reasons)
 

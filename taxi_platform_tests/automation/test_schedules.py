@@ -19,9 +19,11 @@ from taxi_platform.ingestion import steps, survey_state
 from taxi_platform.lake import open_lake
 from taxi_platform.runs.history import dataset_months_of
 from taxi_platform.settings import load_settings
+from taxi_platform.sources import open_source
 from taxi_platform.sources.sample.source import SampleSource
+from taxi_platform.sources.sample.writing import write_sample
 from taxi_platform.trips.engine import Engine
-from taxi_platform.trips.errors import SettingError
+from taxi_platform.trips.errors import LooksWrong, SettingError
 from taxi_platform.trips.months import DatasetMonth, Month
 from taxi_platform.warehouse import open_warehouse
 from taxi_platform_tests.ingestion.test_survey import held
@@ -142,6 +144,21 @@ def test_months_that_failed_today_do_not_starve_the_others_and_are_called_failed
     assert "in progress" not in message
     months, _ = daemon.tick(NOW.replace(day=26))
     assert months == back(0, CATCH_UP)
+
+
+@pytest.mark.fault(61)
+def test_schedule_and_sensor_start_no_run_of_a_month_set_aside_until_its_source_has_another_version(daemon, tmp_path):
+    write_sample(DatasetMonth.parse("fhv", "2020-04"), 50, tmp_path / "fhv.csv.gz")
+    daemon.web.pages[f"/green_{NEWEST}.csv.gz"] = Page((tmp_path / "fhv.csv.gz").read_bytes(), etag='"wrong"')
+    settings = load_settings()
+    source, lake = open_source(settings.source_url), open_lake(settings.lake_url)
+    with pytest.raises(LooksWrong):
+        steps.fetch(source, lake, DatasetMonth.parse("green", str(NEWEST)), settings.home, judge=True)
+    for months, message in (daemon.tick(), daemon.sensor()):
+        assert months == []
+        assert "2026-09: a version looks wrong and is set aside; see taxi status." in message
+    daemon.web.pages[f"/green_{NEWEST}.csv.gz"].etag = '"another"'
+    assert daemon.tick(NOW + timedelta(days=1))[0] == [NEWEST]
 
 
 @pytest.mark.fault(49)

@@ -14,7 +14,6 @@ from taxi_platform_tests.support.system import DEADLINE, wait_for
 from taxi_platform_tests.support.taxi_dev import taxi_dev
 
 pytestmark = pytest.mark.browser
-ENDED = {"COMPLETED_SUCCESS", "COMPLETED_FAILED", "CANCELED", "FAILED"}
 ATTACKS = ("image", "html image", "script", "bare link", "autolink", "link", "end of code", "escaped", "bare name")
 
 
@@ -38,12 +37,12 @@ def evil():
         server.shutdown()
 
 
-def publish(folder, month, evil_host, pickup="lpep_pickup_datetime"):
-    """A sample month whose pick-up times have this name, with further columns that are named to attack."""
+def publish(folder, month, evil_host):
+    """A sample month with further columns, which are named to attack."""
     write_sample(DatasetMonth.parse("green", month), 300, folder / "sample.csv.gz")
     header, *lines = gzip.decompress((folder / "sample.csv.gz").read_bytes()).decode().splitlines()
     names = [HOSTILE[attack].replace(EVIL, evil_host).replace('"', '""') for attack in ATTACKS]
-    header = ",".join([header.replace("lpep_pickup_datetime", pickup), *(f'"{name}"' for name in names)])
+    header = ",".join([header, *(f'"{name}"' for name in names)])
     published = [header, *(line + ",7" * len(names) for line in lines if line)]
     (folder / f"green_{month}.csv").write_text("\n".join(published))
 
@@ -52,24 +51,23 @@ def publish(folder, month, evil_host, pickup="lpep_pickup_datetime"):
 def test_hostile_column_names_call_nobody_and_inject_nothing(page, evil, tmp_path):
     host, asked = evil
     publish(tmp_path, "2026-09", host)
-    publish(tmp_path, "2026-07", host, pickup="began")  # fails, and lists the columns that it has instead
     called, elements = [], []
     page.on("request", lambda request: called.append(request.url) if host in request.url else None)
     source = f"file://{tmp_path}/{{dataset}}_{{month}}.csv"
     with taxi_dev(tmp_path / "home", TAXI_SOURCE_URL=source, TAXI_DATASETS="green") as platform:
-        backfill = platform.launch_backfill("green", ["2026-09", "2026-07"])
-        wait_for(lambda: ENDED.intersection([platform.backfill_status(backfill)]), 2 * DEADLINE)
-        runs = {run["tags"]["dagster/partition"]: run for run in platform.backfill_runs(backfill)}
-        assert {month: run["status"] for month, run in runs.items()} == {"2026-09": "SUCCESS", "2026-07": "FAILURE"}
+        backfill = platform.launch_backfill("green", ["2026-09"])
+        wait_for(lambda: platform.backfill_status(backfill) == "COMPLETED_SUCCESS", 2 * DEADLINE)
+        (run,) = platform.backfill_runs(backfill)
         pages = {
             "assets/green/clean_trips?view=checks&checkDetail=no_unknown_columns": "Stored in extra_columns",
             "assets/green/clean_trips?view=partitions&partition=2026-09": "unknown_columns",
             "assets/green/clean_trips": "clean_trips",
-            f"runs/{runs['2026-09']['runId']}": "no_unknown_columns",
-            f"runs/{runs['2026-07']['runId']}": "No pick-up time column",
+            f"runs/{run['runId']}": "no_unknown_columns",
         }
         for path, expected in pages.items():
             page.goto(f"{platform.url}/{path}")
+            if path.startswith("runs/"):
+                page.get_by_placeholder("Filter").fill(expected)
             page.get_by_text(re.compile(expected)).first.wait_for()
             page.wait_for_load_state("networkidle")
             inside = page.evaluate(

@@ -1,5 +1,6 @@
 """Versions that look wrong are set aside: with a web source, a lake in a folder, and DuckDB."""
 
+import gzip
 from datetime import UTC, date, datetime, timedelta
 
 import duckdb
@@ -173,6 +174,26 @@ def test_a_file_of_another_month_is_set_aside_when_it_is_cleaned(place):
     assert place.ingest()[0].set_aside and place.page().sent == sent
     LakeMonth(place.lake, NEWEST).accept()
     assert place.ingest()[1].report.suspicious["outside_month"] > 500
+
+
+@pytest.mark.fault(58)
+def test_a_republication_of_which_many_rows_cannot_be_read_is_set_aside_and_one_rejected_on_request_is_not(place):
+    place.publish(600)
+    place.ingest()
+    loaded, good = place.rows(), place.page().body
+    header, *lines = gzip.decompress(good).splitlines(keepends=True)
+    place.page().__init__(gzip.compress(b"".join([header, *([b"broken\n"] * 200), *lines[200:]])), etag='"broken"')
+    _, cleaned = place.ingest()
+    assert (cleaned.unchanged, place.rows()) == (True, loaded)
+    (reason,) = place.manifest().pending.reasons
+    assert (
+        reason.startswith("Only ") and f"rows can be stored; the version that it would replace has {loaded}." in reason
+    )
+    place.publish(599)
+    assert steps.fetch(place.source, place.lake, NEWEST, place.home, judge=True).raw.rows == 599
+    rules = ["zero_passengers", "zero_distance", "unknown_zone"]
+    cleaned = steps.clean(place.lake, NEWEST, place.home, Engine(threads=1), rules, judge=True)
+    assert cleaned.report.rows_rejected > 1 and place.manifest().pending is None
 
 
 @pytest.mark.fault(60)

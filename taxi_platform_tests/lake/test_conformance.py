@@ -1,12 +1,15 @@
 """What every lake promises, on all of them."""
 
+import io
 import os
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from taxi_platform.lake.base import ANY_VERSION, NEW, StoredObject
+from taxi_platform.lake.checksums import FileSum
 from taxi_platform.trips.errors import Conflict, LakeError
 
 WRITERS = 8
@@ -174,3 +177,21 @@ def test_access_is_checked_without_leaving_anything(lake):
     assert not any(change.needed for change in lake.plan())
     lake.check_access()
     assert lake.list(".check/") == []
+
+
+def test_what_is_directly_under_a_prefix_is_named_once(lake):
+    for key in ("raw/green/2020-04/manifest.json", "raw/green/2020-04/x/y.gz", "raw/green/2020-05/z", "raw/green/note"):
+        lake.write(key, b"x")
+    assert lake.names("raw/green/") == {"2020-04", "2020-05", "note"}
+    assert lake.names("raw/yellow/") == set()
+
+
+@pytest.mark.fault(74)
+def test_an_object_is_compared_with_what_was_stored(lake):
+    whole, other = FileSum.of(io.BytesIO(b"whole")), FileSum.of(io.BytesIO(b"wholE"))
+    lake.write("a/b", b"whole")
+    assert lake.holds("a/b", whole)
+    assert lake.holds("a/b", replace(whole, crc32c=""))  # of raw files, only the sha256 is known
+    assert not lake.holds("a/b", other)
+    assert not lake.holds("a/b", replace(whole, size=4))
+    assert not lake.holds("a/c", whole)

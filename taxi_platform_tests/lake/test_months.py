@@ -159,6 +159,30 @@ def test_a_month_that_was_never_republished_cannot_be_restored(lake, run):
         run.month.restore()
 
 
+@pytest.mark.fault(61)
+def test_a_file_set_aside_is_stored_and_listed_and_becomes_current_when_it_is_accepted(lake, run):
+    good = run.month.publish_raw(run.fetched(50))
+    stale = run.month.manifest()
+    entries = [run.month.set_aside(run.fetched(rows), run.month.manifest(), ["It looks odd."]) for rows in (3, 4)]
+    assert run.month.current_raw() == good
+    assert all(lake.stat(entry.raw.key).size == entry.raw.size for entry in entries)
+    manifest = run.month.manifest()
+    assert [(entry.raw.rows, entry.reasons, entry.pending) for entry in manifest.set_aside] == [
+        (3, ("It looks odd.",), False),
+        (4, ("It looks odd.",), True),
+    ]
+    with pytest.raises(Conflict):
+        run.month.set_aside(run.fetched(5), stale, ["Another run was first."])
+    with pytest.raises(UserError, match="is not set aside"):
+        run.month.accept(good.sha256[:12])
+    assert run.month.accept().rows == 4
+    first = run.month.accept(entries[0].raw.sha256[:12])  # which the source does not offer any more
+    assert (first.rows, first.is_of(entries[1].raw.publication)) == (3, True)
+    manifest = run.month.manifest()
+    assert ([raw.rows for raw in manifest.versions], manifest.set_aside) == ([50, 4, 3], ())
+    assert manifest.accepted == (entries[1].raw.sha256, entries[0].raw.sha256)
+
+
 @pytest.mark.fault(91)
 def test_a_prefix_of_several_versions_restores_none_and_names_them(run):
     published = [run.month.publish_raw(run.fetched(rows)).sha256 for rows in range(50, 67)]  # of 17, two begin alike

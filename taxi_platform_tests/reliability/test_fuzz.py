@@ -10,10 +10,11 @@ from taxi_platform_tests.support.fuzz import Fuzz, watched
 @pytest.mark.parametrize(
     ("target", "rounds", "outcomes"),
     [
-        ("csv", 60, {"cleaned", "cleaned, some rejected", "NotData", "ContractError"}),
-        ("parquet", 130, {"cleaned", "cleaned, some rejected", "NotData", "ContractError"}),
+        ("csv", 60, {"cleaned", "cleaned, some rejected", "NotData", "DamagedRaw", "ContractError"}),
+        ("parquet", 130, {"cleaned", "cleaned, some rejected", "NotData", "DamagedRaw", "ContractError"}),
         ("answers", 80, {"cleaned", "SourceRefused", "NotData", "NotPublished"}),
         ("settings", 800, {"SettingError", "UserError"}),
+        ("stored", 12, {"repaired", "refused"}),
     ],
 )
 def test_random_input_ends_in_rows_all_accounted_for_or_in_an_error_that_says_what_to_do(

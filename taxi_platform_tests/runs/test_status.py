@@ -1,7 +1,9 @@
 """`taxi status` tells how far every month has come, and makes nothing."""
 
+import gzip
 import json
 import os
+import re
 import subprocess
 
 import pytest
@@ -232,3 +234,20 @@ def test_what_people_put_beside_the_months_of_a_lake_is_left_alone(tmp_path):
     lake.write("raw/green/2020-04/manifest.json", b"{}")
     lake.write("raw/green/README/notes.txt", b"hands off")
     assert months_in_lake(lake, Dataset.GREEN) == [Month(2020, 4)]
+
+
+@pytest.mark.fault(74)
+def test_a_damaged_month_is_shown_as_damaged_and_a_failed_check_is_shown(web, tmp_path):
+    """The file of 2020-04 gets a column that the contract does not know, of which a check warns."""
+    text = gzip.decompress(web.pages["/green_2020-04.csv.gz"].body).decode()
+    header, *lines = text.splitlines()
+    wider = "\n".join([f"{header},weather", *(f"{line},fine" for line in lines), ""])
+    web.pages["/green_2020-04.csv.gz"] = Page(gzip.compress(wider.encode()), etag='"wider"')
+    assert run("ingest", "green", "2020-04", "2020-05").returncode == 0
+    report = next((tmp_path / "home/lake/reports/green/month=2020-05").iterdir())
+    report.write_bytes(report.read_bytes()[:-50])
+    done = run("status")
+    assert done.returncode == 0, done.stderr
+    assert "  2020  · · · ● # · · · · · · ·\n" in done.stdout
+    assert re.search(r"green 2020-05: .*is not a report: .* Run taxi ingest green 2020-05", done.stdout)
+    assert "green 2020-04: no_unknown_columns did not pass. Stored in extra_columns: weather." in done.stdout

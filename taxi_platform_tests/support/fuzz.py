@@ -1,9 +1,10 @@
 """Random input for hours: `python -m taxi_platform_tests.support.fuzz --minutes 60`, with figures at the end.
 
-Four targets: CSV bytes, Parquet bytes and types, a server's answers, and settings. Whatever comes, a round ends in rows
-that are all accounted for or in one of our errors, which names a remedy and no secret; nothing is left behind, nothing
-is written or connected to elsewhere, and time and memory are bounded. What fails is kept in a file and named, and is
-the exit status; `--seed … --target … --round …` repeats it, also where the process died of it.
+Five targets: CSV bytes, Parquet bytes and types, a server's answers, settings, and what the platform stored. Whatever
+comes, a round ends in rows that are all accounted for or in one of our errors, which names a remedy and no secret;
+nothing is left behind, nothing is written or connected to elsewhere, and time and memory are bounded. What fails is
+kept in a file and named, and is the exit status; `--seed … --target … --round …` repeats it, also where the process
+died of it.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from taxi_platform_tests.support.fuzz_targets.answers import answers_round
 from taxi_platform_tests.support.fuzz_targets.csv import csv_round
 from taxi_platform_tests.support.fuzz_targets.parquet import parquet_round
 from taxi_platform_tests.support.fuzz_targets.settings import settings_round
+from taxi_platform_tests.support.fuzz_targets.stored import stored_round
 
 Round = Callable[[Random, Path], str]
 """Makes an input, keeps it as `input` in the folder, tries it, and tells what came of it."""
@@ -41,6 +43,7 @@ TARGETS: dict[str, Round] = {
     "parquet": parquet_round,
     "answers": answers_round,
     "settings": settings_round,
+    "stored": stored_round,
 }
 ROUND_SECONDS, HANG_SECONDS = 20, 120
 MEMORY_BYTES = 1 << 30

@@ -107,6 +107,15 @@ def test_pickups_mostly_outside_of_the_month_are_noticed():
     )
 
 
+@pytest.mark.fault(58)
+def test_rows_that_cannot_be_stored_count_as_lost():
+    assert judge(JANUARY, rows=1000, readable_rows=800, standing_readable_rows=1000) == ()
+    assert judge(JANUARY, rows=900, readable_rows=800, standing_readable_rows=2000) == ()
+    assert judge(JANUARY, rows=1000, readable_rows=799, standing_readable_rows=1000) == (
+        "Only 799 of its 1,000 rows can be stored; the version that it would replace has 1,000.",
+    )
+
+
 def test_every_usual_column_is_in_its_contract_and_every_published_name_in_lower_case():
     bounds = usual_files()
     for entry in bounds.columns:

@@ -148,6 +148,7 @@ def _environment(random: Random, folder: Path) -> dict[str, str]:
         "TAXI_SERVING_URL": lambda: _url(random, folder),
         "TAXI_NOTIFY_URLS": lambda: f"{_url(random, folder)} {_url(random, folder)}",
         "TAXI_DATASETS": lambda: _list(random),
+        "TAXI_SET_ASIDE": lambda: random.choice(["yes", "no", _odd(random)]),
         "TAXI_REJECT": lambda: _list(random),
         "TAXI_SINCE": lambda: random.choice([*TEXTS, _odd(random)]),
         "TAXI_MEMORY_LIMIT": lambda: random.choice([*NUMBERS, _odd(random) + "GB", _odd(random)]),
