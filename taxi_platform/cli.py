@@ -22,6 +22,7 @@ from taxi_platform.output import (
     errors,
     out,
     print_audited,
+    print_missing,
     print_pruned,
     print_status,
     print_versions,
@@ -114,6 +115,8 @@ def status(ask: bool, as_json: bool) -> None:
         click.echo(json.dumps([month.as_json() for month in all_months.months], indent=1))
     else:
         print_status(settings, all_months)
+        if ask:
+            print_missing(settings, all_months.months, today())
     if problem := all_months.source_problem:
         errors.print(f"The source was not asked about the remaining months. {problem}", soft_wrap=True)
     if all_months.warehouse_problem:

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import date, datetime
 from typing import TYPE_CHECKING
 
@@ -239,12 +240,17 @@ def _ingest(
     """Run the months and show the progress; returns a result for each, in order, also after an interruption."""
     # Imported here: Dagster takes a second or two, which --help and a mistyped month need not pay.
     from taxi_platform.runs.ingest import IngestOptions
+    from taxi_platform.sources import open_source
 
     if patient is None:
         patient = not errors.is_terminal  # at a terminal a person waits, and can repeat the command
     options = IngestOptions(force, tuple(reject), use_lake_copy, patient)
     jobs = min(jobs or min(DEFAULT_JOBS, os.cpu_count() or 1), len(dataset_months))
     results = {result.dataset_month: result for result in _run_months(settings, dataset_months, options, jobs, quiet)}
+    source = open_source(settings.source_url, settings.datasets)
+    for month, result in results.items():
+        if result.status == IngestStatus.NOT_PUBLISHED:
+            results[month] = replace(result, problem=f"not published (yet) at {source.address(month)}.")
     _deliver_notifications(settings)
     return [results.get(month) or MonthResult(month, IngestStatus.NOT_BEGUN) for month in dataset_months]
 

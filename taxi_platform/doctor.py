@@ -21,6 +21,10 @@ from taxi_platform.warehouse.base import Table, rejected_table, trips_table, zon
 MIN_FREE_BYTES = 5_000_000_000
 """The largest month is half a gigabyte as Parquet, and is on the disk several times while it is ingested."""
 
+TRIED_MONTHS = (0, 1, 2, 3, 36, 72)
+"""How many months before the newest one the months are that tell whether TAXI_SOURCE_URL is right: recent ones, and two
+of years ago for a source that has only those. One request each."""
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -90,9 +94,19 @@ def _home(settings: Settings) -> str:
 
 
 def _source(settings: Settings, newest: Month) -> str:
-    dataset_month = DatasetMonth(settings.datasets[0], newest)
-    publication = open_source(settings.source_url, settings.datasets).stat(dataset_month)
-    return f"{publication.url} is published" if publication else f"answers; {dataset_month} is not published yet"
+    source, dataset = open_source(settings.source_url, settings.datasets), settings.datasets[0]
+    months = dict.fromkeys(max(newest.plus(-back), dataset.first_month) for back in TRIED_MONTHS)
+    tried = [DatasetMonth(dataset, month) for month in months]
+    for dataset_month in tried:
+        if publication := source.stat(dataset_month):
+            not_yet = "" if dataset_month.month == newest else f"answers; {tried[0]} is not published yet, and "
+            return f"{not_yet}{publication.url} is published"
+    addresses = ", ".join(map(source.address, tried))
+    raise TaxiError(
+        f"The source answers, but has none of {len(tried)} months, all but the newest of which should be published: "
+        f"{addresses}.",
+        "Open one of the addresses. If they are wrong, correct TAXI_SOURCE_URL.",
+    )
 
 
 def _lake(settings: Settings) -> str:

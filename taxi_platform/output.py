@@ -147,6 +147,26 @@ def print_status(settings: Settings, overview: Status) -> None:
         out.print("Repeat what failed with:", *again, sep="\n", soft_wrap=True)
 
 
+def print_missing(settings: Settings, months: Sequence[MonthStatus], today: date) -> None:
+    """How many months are not published although they should be, and the address at which the newest one is missing."""
+    from taxi_platform.ingestion.survey import newest_due
+    from taxi_platform.sources import open_source
+
+    due = str(newest_due(today))
+    missing = [month for month in months if month.stage == "not published" and month.month <= due]
+    if missing:
+        newest = max(missing, key=lambda month: month.month)
+        address = open_source(settings.source_url, settings.datasets).address(
+            DatasetMonth.parse(newest.dataset, newest.month)
+        )
+        count = "1 month" if len(missing) == 1 else f"{len(missing)} months"
+        out.print(
+            f"{count} that should be published not found at the source; {newest.dataset} {newest.month} was looked for "
+            f"at {address}",
+            soft_wrap=True,
+        )
+
+
 def _print_dataset(dataset: Dataset, months: Sequence[MonthStatus]) -> None:
     from taxi_platform.runs.status import by_year
 

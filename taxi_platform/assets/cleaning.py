@@ -15,7 +15,7 @@ from taxi_platform.assets.failures import errors_as_failures
 from taxi_platform.assets.metadata import clean_metadata, rejected_metadata
 from taxi_platform.assets.names import cleaning_op
 from taxi_platform.assets.partitions import dataset_month, monthly_partitions
-from taxi_platform.assets.resources import LakeResource
+from taxi_platform.assets.resources import LakeResource, SourceResource
 from taxi_platform.ingestion import steps, views
 from taxi_platform.settings import Settings
 from taxi_platform.trips.contract import contract_of
@@ -50,13 +50,14 @@ def cleaning_asset(dataset: Dataset, settings: Settings) -> dg.AssetsDefinition:
         partitions_def=clean_trips.partitions_def,
     )
     def cleaning(
-        context: dg.AssetExecutionContext, config: CleanConfig, lake: LakeResource
+        context: dg.AssetExecutionContext, config: CleanConfig, source: SourceResource, lake: LakeResource
     ) -> Iterator[dg.MaterializeResult]:
         started = time.monotonic()
         contract = contract_of(dataset)
         with errors_as_failures(context):
             rules = {*contract.own_rules(settings.reject), *contract.check_rules(config.reject)}
-            cleaned = steps.clean(
+            cleaned = steps.clean_or_fetch_again(
+                source.open(),
                 lake.open(),
                 dataset_month(context, dataset),
                 lake.work_home,

@@ -44,7 +44,8 @@ class Cursor:
         try:
             fields = json.loads(text or "{}")
             check_format(fields.get(NUMBER, 1), "The sensor's cursor", "cursor", "It is made anew.")
-            return cls(datetime.fromisoformat(fields["look_at"]), str(fields["last_older"]))
+            look_at = datetime.fromisoformat(fields["look_at"])
+            return cls(look_at if look_at.tzinfo else look_at.replace(tzinfo=UTC), str(fields["last_older"]))
         except (ValueError, KeyError, TypeError, AttributeError, DamagedFile):
             return cls()
 

@@ -16,6 +16,7 @@ from taxi_platform.assets.resources import LakeResource, SourceResource, Warehou
 from taxi_platform.automation.busy_months import busy_months, day_of
 from taxi_platform.ingestion.survey import MonthState, Question, Stage, Survey, expected_on
 from taxi_platform.ingestion.survey_state import REQUESTS_A_DAY, SurveyState
+from taxi_platform.trips.errors import DamagedRaw
 from taxi_platform.trips.months import Dataset, Month
 
 LOOK_SECONDS = 20.0
@@ -115,7 +116,8 @@ class Tick:
         damaged = [state for state in self.states if state.problem]
         if damaged:
             more = f" (and {len(damaged) - 1} more)" if len(damaged) > 1 else ""
-            sentences.append(f"{damaged[0].dataset_month} cannot be judged{more}. {damaged[0].problem}")
+            outcome = "is left as it is" if isinstance(damaged[0].problem, DamagedRaw) else "cannot be judged"
+            sentences.append(f"{damaged[0].dataset_month} {outcome}{more}. {damaged[0].problem}")
         return sentences
 
     def _months_left_out(self) -> list[str]:

@@ -15,7 +15,7 @@ from taxi_platform.lake.manifest import Manifest, RawVersion
 from taxi_platform.lake.months import CleanFooter, LakeMonth
 from taxi_platform.trips.contract import contract_of
 from taxi_platform.trips.engine import Engine
-from taxi_platform.trips.errors import DamagedFile, LakeError
+from taxi_platform.trips.errors import AlteredRaw, DamagedFile, LakeError
 from taxi_platform.trips.months import DatasetMonth
 from taxi_platform.trips.report import Report
 
@@ -119,10 +119,10 @@ def _intact_report(month: LakeMonth, footer: CleanFooter, home: Path, say: Say) 
 
 
 def _check_content(path: Path, raw: RawVersion, uri: str) -> None:
-    """Raise `DamagedFile` if a raw file is no longer the one that was fetched."""
+    """Raise `AlteredRaw` if a raw file is no longer the one that was fetched."""
     with path.open("rb") as file:
         if hashlib.file_digest(file, "sha256").hexdigest() != raw.sha256:
-            raise DamagedFile(
+            raise AlteredRaw(
                 f"{uri} is not the file that was fetched on {raw.time[:10]}.",
                 "Delete it, and materialize the month's raw_file again.",
             )

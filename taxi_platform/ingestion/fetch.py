@@ -9,12 +9,13 @@ from pathlib import Path
 from taxi_platform.ingestion.common import Say, no_message, retry_on_conflict
 from taxi_platform.ingestion.comparing import must_compare, must_compare_month
 from taxi_platform.ingestion.judging import judge_fetched, looks_wrong, stays_as_it_was
+from taxi_platform.ingestion.known_damage import known_damage, note_damage
 from taxi_platform.ingestion.work_folder import work_folder
 from taxi_platform.lake.base import Lake
 from taxi_platform.lake.manifest import Manifest, RawVersion, SetAside
 from taxi_platform.lake.months import LakeMonth
 from taxi_platform.sources.base import Progress, Source
-from taxi_platform.trips.errors import LakeError, NotPublished, SourceRefused, SourceUnavailable
+from taxi_platform.trips.errors import DamagedRaw, LakeError, NotPublished, SourceRefused, SourceUnavailable
 from taxi_platform.trips.months import DatasetMonth
 from taxi_platform.trips.publication import Publication
 
@@ -103,7 +104,8 @@ def _fetch_if_new(
     dataset_month, lake, current = month.dataset_month, month.lake, manifest.current
     publication = source.stat(dataset_month)
     if publication is None:
-        raise NotPublished(f"{dataset_month} is not published.", "Try again later, or choose an earlier month.")
+        problem = f"{dataset_month} is not published at {source.address(dataset_month)}."
+        raise NotPublished(problem, "Try again later, or choose an earlier month.")
     would_replace_published = current is not None and publication.is_synthetic and not current.publication.is_synthetic
     if would_replace_published and not in_lake and not force:
         raise SourceRefused(f"{dataset_month} cannot be fetched again.", PUBLISHED_FILE_STAYS)
@@ -120,11 +122,17 @@ def _fetch_if_new(
         if manifest.pending and current.publication.offer == publication.offer:
             month.write_manifest(manifest.with_none_pending())
         return Fetched(current, uri, current, unchanged=True)
+    if not force and (damage := known_damage(month, publication, current)):
+        raise damage
     with work_folder(home, dataset_month) as folder:
-        fetched = source.fetch(dataset_month, folder, progress)
+        try:
+            fetched = source.fetch(dataset_month, folder, progress)
+        except DamagedRaw as error:
+            note_damage(month, publication, error)
+            raise
         if judge and (reasons := judge_fetched(fetched, manifest, dataset_month)):
             return _with_set_aside(month, current, month.set_aside(fetched, manifest, reasons), say)
-        raw = month.publish_raw(fetched, manifest)
+        raw = month.publish_raw(fetched, manifest, overwrite=force)
     unchanged = current is not None and current.sha256 == raw.sha256
     if fetched.sha256 != raw.sha256:
         note = ", which a restore has set aside"

@@ -8,7 +8,7 @@ from enum import StrEnum
 from taxi_platform.lake.manifest import SetAside
 from taxi_platform.lake.months import CleanFooter, RawVersion
 from taxi_platform.trips.contract import contract_of
-from taxi_platform.trips.errors import DamagedFile, LakeError
+from taxi_platform.trips.errors import DamagedFile, DamagedRaw, LakeError
 from taxi_platform.trips.months import DatasetMonth
 from taxi_platform.trips.publication import Publication
 from taxi_platform.warehouse.base import StoredRows
@@ -59,8 +59,8 @@ class MonthState:
     source_answered: bool = False
     """Whether `published` is the source's answer; False where it was not asked."""
     reject: tuple[str, ...] = ()
-    problem: LakeError | None = None
-    """Why the month's files in the lake cannot be judged; a run would meet the same."""
+    problem: LakeError | DamagedRaw | None = None
+    """Why the month's files in the lake, or the published file, cannot be used; a run would meet the same."""
     damage: DamagedFile | None = None
     """What is not as it was stored, and is made again by a run."""
     compare: bool = False

@@ -14,6 +14,7 @@ from datetime import UTC, date, datetime, timedelta
 from math import inf
 
 from taxi_platform.ingestion.comparing import must_compare_month
+from taxi_platform.ingestion.known_damage import damage_ahead
 from taxi_platform.ingestion.month_state import MonthState, Stage
 from taxi_platform.ingestion.survey_state import SurveyState
 from taxi_platform.lake.base import NEW, Lake
@@ -139,8 +140,8 @@ class Survey:
         dataset_month = DatasetMonth(self.dataset, month)
         manifest = Manifest((), NEW)
         clean = damage = None
+        lake_month = LakeMonth(self.lake, dataset_month)
         if month in self.months_in_lake:
-            lake_month = LakeMonth(self.lake, dataset_month)
             try:
                 manifest = lake_month.manifest()
                 if manifest.current:
@@ -162,6 +163,7 @@ class Survey:
             published=published,
             source_answered=answered,
             reject=self.reject,
+            problem=damage_ahead(lake_month, raw, clean, published) if month in self.months_in_lake else None,
             damage=damage,
             compare=bool(published and must_compare_month(manifest, published, self._now)),
             set_aside=pending,

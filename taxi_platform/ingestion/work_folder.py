@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -13,18 +12,7 @@ from filelock import FileLock, Timeout
 
 from taxi_platform.trips.errors import LakeError
 from taxi_platform.trips.months import DatasetMonth
-
-OTHER_FOLDER = "Set TAXI_HOME to a folder that you own."
-REMEDIES = {
-    errno.EACCES: OTHER_FOLDER,
-    errno.EPERM: OTHER_FOLDER,
-    errno.EROFS: OTHER_FOLDER,
-    errno.ENOTDIR: OTHER_FOLDER,
-    errno.ENAMETOOLONG: "Set TAXI_HOME to a shorter path.",
-    errno.EEXIST: OTHER_FOLDER,
-    errno.ENOSPC: "The disk is full: free some space and run again.",
-    errno.EDQUOT: "The disk quota is used up: free some space and run again.",
-}
+from taxi_platform.trips.os_errors import remedy
 
 
 @contextmanager
@@ -48,8 +36,9 @@ def work_folder(home: Path, dataset_month: DatasetMonth) -> Iterator[Path]:
     except OSError as error:
         if not _is_about(root, error):  # what the caller reads or writes elsewhere says so itself
             raise
-        remedy = REMEDIES.get(error.errno or 0, "Check the disk that holds TAXI_HOME.")
-        raise LakeError(f"Cannot work in {root}: {error.strerror or error}.", remedy) from error
+        raise LakeError(
+            f"Cannot work in {root}: {error.strerror or error}.", remedy(error.errno, "TAXI_HOME")
+        ) from error
 
 
 def _is_about(root: Path, error: OSError) -> bool:

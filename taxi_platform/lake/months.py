@@ -80,18 +80,21 @@ class LakeMonth(CleanMonth):
             damage = error
         return damage if self.footer() == footer else None
 
-    def publish_raw(self, fetched: FetchedFile, manifest: Manifest | None = None) -> RawVersion:
+    def publish_raw(
+        self, fetched: FetchedFile, manifest: Manifest | None = None, overwrite: bool = False
+    ) -> RawVersion:
         """Store a fetched file permanently and list it in the manifest; returns the version that is current then.
 
         That is the fetched one, unless a restore set its content aside (see `Manifest.with_fetched`). Raises `Conflict`
-        if the manifest changed since `manifest` was read.
+        if the manifest changed since `manifest` was read. `overwrite` replaces a stored file even if its size
+        is the same: it may be damaged.
         """
         fault_point("fetched")
         raw = RawVersion.of(fetched, self.raw_prefix)
         updated = (manifest or self.manifest()).with_fetched(raw)
         current = updated.versions[-1]
         if current.key == raw.key:
-            self._upload_raw(raw, fetched)
+            self._upload_raw(raw, fetched, overwrite)
         fault_point("raw_uploaded")
         self.write_manifest(updated)
         fault_point("manifest_written")
@@ -107,8 +110,8 @@ class LakeMonth(CleanMonth):
         fault_point("manifest_written")
         return updated.set_aside[-1]
 
-    def _upload_raw(self, raw: RawVersion, fetched: FetchedFile) -> None:
-        if not self.has_raw(raw):
+    def _upload_raw(self, raw: RawVersion, fetched: FetchedFile, overwrite: bool = False) -> None:
+        if overwrite or not self.has_raw(raw):
             self.lake.upload(raw.key, fetched.path, ANY_VERSION)
 
     def accept(self, version: str | None = None) -> RawVersion:

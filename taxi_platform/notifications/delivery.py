@@ -73,7 +73,7 @@ def note_finished_runs(
         run = record.dagster_run
         ended = record.end_time or record.update_timestamp.replace(tzinfo=UTC).timestamp()
         message_id, subject = f"{run.run_id}.{run.status.value.lower()}", subject_of(run)
-        if subject and message_id not in known and not _may_be_retried(instance, run, now - ended):
+        if subject and message_id not in known and not _may_be_retried(instance, run, abs(now - ended)):
             if time.monotonic() > deadline:
                 return since
             message, should_send = compose(instance, run, message_id, subject, link)

@@ -130,8 +130,9 @@ class Outbox:
             )
 
     def prune(self, now: float) -> None:
-        """Delete messages older than `KEEP`."""
+        """Delete messages older than `KEEP`; one added while the clock was ahead counts as added now."""
         with self._open() as con:
+            con.execute("UPDATE messages SET created = ? WHERE created > ?", (now, now))
             con.execute("DELETE FROM messages WHERE created < ?", (now - KEEP,))
 
 

@@ -22,6 +22,10 @@ class Source(ABC):
     def stat(self, dataset_month: DatasetMonth) -> Publication | None:
         """The month's publication, or None if it is not published. Costs one small request."""
 
+    @abstractmethod
+    def address(self, dataset_month: DatasetMonth) -> str:
+        """Where the month is looked for, for people: without secrets."""
+
     def for_polling(self, pause: Callable[[], None]) -> Source:
         """The same source for callers with little time: `stat` calls `pause`, then tries once, with short timeouts."""
         return self

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import stat as modes
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from taxi_platform.sources.addresses import CHECK, file_name
 from taxi_platform.sources.base import FetchedFile, Progress, Publication, Source
@@ -12,6 +14,7 @@ from taxi_platform.trips.errors import NotData, NotPublished, SourceRefused, Sou
 from taxi_platform.trips.files import Inspector, received
 from taxi_platform.trips.formats import chunks_of
 from taxi_platform.trips.months import DatasetMonth
+from taxi_platform.trips.os_errors import TRANSIENT, remedy
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,9 @@ class FileSource(Source):
         return Path(
             self.template.replace("{dataset}", dataset_month.dataset).replace("{month}", str(dataset_month.month))
         )
+
+    def address(self, dataset_month: DatasetMonth) -> str:
+        return f"file://{self.path(dataset_month)}"
 
     def stat(self, dataset_month: DatasetMonth) -> Publication | None:
         path = self.path(dataset_month)
@@ -41,7 +47,7 @@ class FileSource(Source):
             raise _refused(path, error) from error
         if not modes.S_ISREG(status.st_mode):
             raise SourceRefused(f"{path} is not a file.", CHECK)
-        return Publication(f"file://{path}", f"{status.st_mtime_ns} {status.st_size}", status.st_size)
+        return Publication(self.address(dataset_month), f"{status.st_mtime_ns} {status.st_size}", status.st_size)
 
     def fetch(
         self, dataset_month: DatasetMonth, folder: Path, progress: Progress = lambda done, total: None
@@ -58,21 +64,31 @@ class FileSource(Source):
         with original, received(folder, name) as part:
             try:
                 with part.open("wb") as copy:
-                    for chunk in chunks_of(original):
+                    for chunk in _read(original, path):
                         inspector.feed(chunk)
                         copy.write(chunk)
                         progress(inspector.size, publication.size)
-                if self.stat(dataset_month) != publication:
-                    raise SourceUnavailable(
-                        f"{path} changed while it was copied.", "Wait until it is completely written."
-                    )
                 content = inspector.finish(part)
             except NotData as error:
-                raise NotData(f"{path}: {error.problem}", error.remedy) from error
+                self._check_unchanged(path, dataset_month, publication, inspector.size)
+                raise type(error)(f"{path}: {error.problem}", error.remedy) from error
+            self._check_unchanged(path, dataset_month, publication, inspector.size)
         return FetchedFile(folder / name, publication, content.size, content.sha256, content.rows, content.plain)
 
+    def _check_unchanged(self, path: Path, dataset_month: DatasetMonth, before: Publication, size: int) -> None:
+        """Raise `SourceUnavailable` if the file changed since `before`, or if `size` bytes are not all of it."""
+        if self.stat(dataset_month) != before or size != before.size:
+            raise SourceUnavailable(f"{path} changed while it was copied.", "Wait until it is completely written.")
 
-def _refused(path: Path, error: OSError) -> SourceRefused:
-    return SourceRefused(
-        f"{path} cannot be read: {error.strerror}.", "Make it readable for the user that runs the platform."
-    )
+
+def _read(original: BinaryIO, path: Path) -> Iterator[bytes]:
+    """The file's chunks; an error is the source's, not that of the place it is copied to."""
+    try:
+        yield from chunks_of(original)
+    except OSError as error:
+        raise _refused(path, error) from error
+
+
+def _refused(path: Path, error: OSError) -> SourceRefused | SourceUnavailable:
+    kind = SourceUnavailable if error.errno in TRANSIENT else SourceRefused
+    return kind(f"{path} cannot be read: {error.strerror}.", remedy(error.errno, "TAXI_SOURCE_URL"))

@@ -6,43 +6,36 @@ bytes that are not trips. Files are hashed, recognized and counted while they ar
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from http.client import responses
 from pathlib import Path
-from typing import BinaryIO, TypeVar
-from urllib.parse import urlsplit
+from typing import TypeVar
 
 import requests
 import tenacity
 import urllib3
 
-from taxi_platform.sources.addresses import CHECK, file_name, next_hop, redact
+from taxi_platform.sources.addresses import CHECK, Hosts, file_name, next_hop, redact
 from taxi_platform.sources.base import FetchedFile, Progress, Publication, Source
-from taxi_platform.sources.http_connection import Session, network_errors, retry_after, shut_down_after
+from taxi_platform.sources.http_connection import (
+    Session,
+    connecting_to,
+    has_proxy,
+    network_errors,
+    retry_after,
+    shut_down_after,
+)
+from taxi_platform.sources.transfer import LATER, Busy, NotFound, Transfer, Unsteady, publication
 from taxi_platform.trips.errors import NotData, NotPublished, SourceRefused, SourceUnavailable
-from taxi_platform.trips.files import Inspector, received
+from taxi_platform.trips.files import received
 from taxi_platform.trips.months import DatasetMonth
 
 T = TypeVar("T")
 CHUNK_BYTES = 256 << 10
 ERROR_BODY_BYTES = 4 << 10
-LATER = "Try again later."
-
-
-class Busy(SourceUnavailable):
-    """The source asks us to wait, possibly for `wait` seconds that it names."""
-
-    def __init__(self, problem: str, wait: float = 0) -> None:
-        super().__init__(problem, LATER)
-        self.wait = wait
-
-
-class _NotFound(Exception):
-    """The server answers that it has no such file."""
 
 
 @dataclass(frozen=True)
@@ -76,14 +69,17 @@ class HttpSource(Source):
         """The month's address, which may contain secrets."""
         return self.template.replace("{dataset}", dataset_month.dataset).replace("{month}", str(dataset_month.month))
 
+    def address(self, dataset_month: DatasetMonth) -> str:
+        return redact(self.url(dataset_month))
+
     def for_polling(self, pause: Callable[[], None]) -> Source:
         return replace(self, stat_attempts=1, connect_timeout=5, read_timeout=10, pause=pause)
 
     def stat(self, dataset_month: DatasetMonth) -> Publication | None:
         self.pause()
         try:
-            return self._retry(self.stat_attempts, lambda: self._stat(self.url(dataset_month)))
-        except _NotFound:
+            return self._retry(self.stat_attempts, lambda: self.describe(self.url(dataset_month)))
+        except NotFound:
             return None
 
     def fetch(
@@ -94,19 +90,20 @@ class HttpSource(Source):
         with received(folder, name) as part:
             try:
                 with part.open("wb") as file:
-                    transfer = _Transfer(self, url, file, progress)
+                    transfer = Transfer(self, url, file, part, progress)
                     self._retry(self.attempts, transfer.run)
-                content = transfer.inspector.finish(part)
-            except _NotFound:
+            except NotFound:
                 raise NotPublished(f"{dataset_month} is not published at {redact(url)}.", LATER) from None
             except NotData as error:
-                raise NotData(f"{redact(url)}: {error.problem}", error.remedy) from error
-        assert transfer.publication is not None
+                raise type(error)(f"{redact(url)}: {error.problem}", error.remedy) from error
+        content = transfer.content
+        assert transfer.publication and content
         return FetchedFile(
             folder / name, transfer.publication, content.size, content.sha256, content.rows, content.plain
         )
 
-    def _stat(self, url: str) -> Publication:
+    def describe(self, url: str) -> Publication:
+        """The publication at an address; raises `NotFound`, `SourceUnavailable` or `SourceRefused`."""
         with self.answer("HEAD", url, {}) as head:
             if head.status_code not in (403, 405, 501):
                 self.check(head, url)
@@ -117,7 +114,7 @@ class HttpSource(Source):
             return publication(first_byte, url)
 
     def _retry(self, attempts: int, work: Callable[[], T]) -> T:
-        """Try `work` up to `attempts` times within the deadline, again after each `SourceUnavailable`."""
+        """Try `work` up to `attempts` times within the deadline, again after a `SourceUnavailable` but `Unsteady`."""
         back_off = tenacity.wait_exponential(self.backoff, exp_base=3, max=self.max_wait)
         jitter = tenacity.wait_random(0, self.backoff)
 
@@ -127,7 +124,9 @@ class HttpSource(Source):
             return min(self.max_wait, max(requested, back_off(state)) + jitter(state))
 
         return tenacity.Retrying(
-            retry=tenacity.retry_if_exception_type(SourceUnavailable),
+            retry=tenacity.retry_if_exception(
+                lambda error: isinstance(error, SourceUnavailable) and not isinstance(error, Unsteady)
+            ),
             stop=tenacity.stop_after_attempt(attempts) | tenacity.stop_before_delay(self.deadline),
             wait=wait,
             reraise=True,
@@ -136,9 +135,12 @@ class HttpSource(Source):
     @contextmanager
     def answer(self, method: str, url: str, headers: dict[str, str]) -> Iterator[requests.Response]:
         """The response after all redirects, with its body unread; every hop is checked before it is followed."""
+        hosts = Hosts(url)
+        addresses = () if has_proxy(url) else hosts.of_source()
         for _ in range(self.max_redirects + 1):
             with (
                 network_errors(url),
+                connecting_to(addresses),
                 self.session.request(
                     method,
                     url,
@@ -151,24 +153,25 @@ class HttpSource(Source):
                 if response.status_code not in (301, 302, 303, 307, 308):
                     yield response
                     return
-                source_host = urlsplit(self.template).hostname or ""
-                url = next_hop(url, response.headers.get("Location", ""), source_host)
+                target = next_hop(url, response.headers.get("Location", ""))
+                addresses = hosts.of_redirect(url, target, has_proxy(target))
+                url = target
         raise SourceRefused(f"{redact(url)} is redirected more than {self.max_redirects} times.", CHECK)
 
     def check(self, response: requests.Response, url: str) -> None:
-        """Return if the response is a success; raises `_NotFound`, `Busy` or `SourceRefused` otherwise."""
+        """Return if the response is a success; raises `NotFound`, `Busy` or `SourceRefused` otherwise."""
         status = response.status_code
         if status in (200, 206):
             return
         # Our own reason phrase: the server's may be 64 KiB long and contain terminal control characters.
         problem = f"{redact(url)} answered {status} {responses.get(status, '')}".rstrip() + "."
         if status == 404:
-            raise _NotFound
+            raise NotFound
         if status == 403:
             # S3 answers 403 with XML for a missing object; a rate limit answers 403 with HTML.
             body = b"".join(self.body(response, ERROR_BODY_BYTES))[:ERROR_BODY_BYTES].lower()
             if b"accessdenied" in body or b"nosuchkey" in body:
-                raise _NotFound
+                raise NotFound
         if status in (403, 429) or status >= 500:
             raise Busy(problem, retry_after(response))
         raise SourceRefused(problem, CHECK)
@@ -200,72 +203,3 @@ class HttpSource(Source):
                 raise
         if time.monotonic() > deadline:
             raise Busy(f"{redact(response.url)} did not send the whole file within the deadline.")
-
-
-class _Transfer:
-    """The transfer of one file over several attempts, each of which resumes where the last one broke off."""
-
-    def __init__(self, source: HttpSource, url: str, file: BinaryIO, progress: Progress) -> None:
-        self.source, self.url, self.file, self.progress = source, url, file, progress
-        self.deadline = time.monotonic() + source.deadline
-        self.publication: Publication | None = None
-        self._start_over()
-
-    def _start_over(self) -> None:
-        self.file.seek(0)
-        self.file.truncate()
-        self.inspector = Inspector()
-
-    def run(self) -> None:
-        """Make one attempt."""
-        done = self.inspector.size
-        headers = {}
-        if done and self.publication and (validator := resume_validator(self.publication)):
-            headers = {"Range": f"bytes={done}-", "If-Range": validator}
-        with self.source.answer("GET", self.url, headers) as response:
-            resumed = response.headers.get("Content-Range", "").startswith(f"bytes {done}-")
-            if headers and response.status_code == 416:
-                self._start_over()
-                raise Busy(f"{redact(self.url)} became shorter while it was fetched.")
-            self.source.check(response, self.url)
-            current, before = publication(response, self.url), self.publication
-            if response.status_code == 206 and not (
-                headers and resumed and before and current.version == before.version
-            ):
-                self._start_over()
-                raise Busy(f"{redact(self.url)} changed while it was fetched.")
-            if response.status_code == 200:
-                self._start_over()
-            self.publication = current
-            self._receive(response, current.size)
-
-    def _receive(self, response: requests.Response, expected: int | None) -> None:
-        limit = self.source.max_bytes
-        if (expected or 0) > limit:
-            raise NotData(f"The file has {expected:,} bytes.", f"The limit is {limit:,} bytes.")
-        for chunk in self.source.body(response, limit + 1, self.deadline):
-            self.inspector.feed(chunk)
-            self.file.write(chunk)
-            self.progress(self.inspector.size, expected)
-            if self.inspector.size > limit:
-                raise NotData(f"The file has more than {limit:,} bytes.", "That is the limit.")
-        if expected is not None and self.inspector.size != expected:
-            raise Busy(f"{redact(self.url)} sent {self.inspector.size:,} of {expected:,} bytes.")
-
-
-def publication(response: requests.Response, url: str) -> Publication:
-    """The publication that a successful response's headers describe: of the whole file, also if the body is a part."""
-    headers = response.headers
-    length = headers.get("Content-Length", "")
-    if response.status_code == 206:
-        length = headers.get("Content-Range", "").rpartition("/")[2]
-    etag, modified = headers.get("ETag"), headers.get("Last-Modified")
-    version = etag or " ".join(filter(None, (modified, length))) or "unknown"
-    size = int(length) if re.fullmatch(r"[0-9]{1,19}", length) else None
-    return Publication(redact(url), version, size, etag, modified)
-
-
-def resume_validator(publication: Publication) -> str | None:
-    """The value for `If-Range`, None if there is none; weak ETags are not allowed there (RFC 9110, 13.1.5)."""
-    etag = publication.etag
-    return etag if etag and not etag.startswith("W/") else publication.last_modified

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from functools import partial
 
 import requests
@@ -45,8 +46,45 @@ def shut_down_after(seconds: float, shutdown: Callable[[], object]) -> Iterator[
         timer.cancel()
 
 
+_addresses: ContextVar[tuple[str, ...]] = ContextVar("addresses", default=())
+
+
+@contextmanager
+def connecting_to(addresses: tuple[str, ...]) -> Iterator[None]:
+    """New connections of this thread go to one of these numeric addresses, whatever the name of the host is then.
+
+    TLS still verifies the name. Connections to a proxy are not affected: `requests` makes them by other classes.
+    """
+    token = _addresses.set(addresses)
+    try:
+        yield
+    finally:
+        _addresses.reset(token)
+
+
+def has_proxy(url: str) -> bool:
+    """Whether the environment names a proxy for this address."""
+    return bool(requests.utils.select_proxy(url, requests.utils.get_environ_proxies(url)))
+
+
 class _Connection(urllib3.connection.HTTPConnection):
-    """Applies the read timeout to a response's whole head instead of to each of its bytes."""
+    """Connects as `connecting_to` says, and applies the read timeout to a response's whole head, not to each byte."""
+
+    def _new_conn(self) -> socket.socket:
+        addresses, name = _addresses.get(), self._dns_host
+        if not addresses:
+            return super()._new_conn()
+        problem: urllib3.exceptions.HTTPError | None = None
+        for address in addresses:
+            try:
+                self._dns_host = address
+                return super()._new_conn()
+            except urllib3.exceptions.HTTPError as error:
+                problem = error
+            finally:
+                self._dns_host = name
+        assert problem
+        raise problem
 
     def getresponse(self) -> urllib3.response.HTTPResponse:  # type: ignore[override]  # as urllib3 declares it
         started, limit = time.monotonic(), float(self.timeout or 0)

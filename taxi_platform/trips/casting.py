@@ -72,6 +72,17 @@ def text_of(source: SourceColumn) -> str:
     return f"NULLIF(trim(CAST({source.sql} AS VARCHAR)), '')"
 
 
+def number_text(source: SourceColumn) -> str:
+    """SQL of the source value as a number is cast from it: text that only DuckDB takes for a number is null.
+
+    DuckDB skips an underscore between digits (`1_000`), and takes a plus before a minus (`+-1`).
+    """
+    if source.type != "VARCHAR":
+        return source.sql
+    is_odd = f"contains({source.sql}, '_') OR contains({source.sql}, '+-')"
+    return f"CASE WHEN NOT ({is_odd}) THEN {source.sql} END"
+
+
 def cast(contract: Contract, column: Column, source: SourceColumn) -> Cast:
     """The SQL that reads `source` as `column`."""
     is_text = source.type == "VARCHAR"
@@ -87,12 +98,12 @@ def cast(contract: Contract, column: Column, source: SourceColumn) -> Cast:
         case "I":
             value, invalid = _integer(source)
         case "F":
-            value = f"TRY_CAST({source.sql} AS DOUBLE)"
+            value = f"TRY_CAST({number_text(source)} AS DOUBLE)"
             invalid = f"{present} AND NOT COALESCE(abs({value}) < {LARGEST_FLOAT}, FALSE)"
         case "M" if source.type == MONEY:
             return Cast(source.sql, present)
         case "M":
-            value = f"TRY_CAST({source.sql} AS {MONEY})"
+            value = f"TRY_CAST({number_text(source)} AS {MONEY})"
             invalid = f"{present} AND {value} IS NULL"
         case _ if source.type == "TIMESTAMP" and source.by_format:
             return Cast(source.sql, present, f"{source.sql} < {EARLIEST_BY_FORMAT}")
@@ -114,11 +125,12 @@ def _coded(contract: Contract, column: Column, source: SourceColumn) -> Cast:
     if column.type == "S":
         return Cast(mapped, present, None, f"{present} AND {mapped} IS NULL")
     number, invalid = _integer(source)
+    as_double = f"TRY_CAST({number_text(source)} AS DOUBLE)"
     return Cast(
         f"COALESCE({mapped}, {number})",
         present,
-        f"{mapped} IS NULL AND TRY_CAST({source.sql} AS DOUBLE) IS NOT NULL AND {invalid}",
-        f"{present} AND {mapped} IS NULL AND TRY_CAST({source.sql} AS DOUBLE) IS NULL",
+        f"{mapped} IS NULL AND {as_double} IS NOT NULL AND {invalid}",
+        f"{present} AND {mapped} IS NULL AND {as_double} IS NULL",
     )
 
 
@@ -137,7 +149,7 @@ def _integer(source: SourceColumn) -> tuple[str, str]:
         number, unreadable = source.sql, ""
     else:
         present = f"{text_of(source) if source.type == 'VARCHAR' else source.sql} IS NOT NULL"
-        number = f"TRY_CAST({source.sql} AS DOUBLE)"
+        number = f"TRY_CAST({number_text(source)} AS DOUBLE)"
         unreadable = f"({present} AND {number} IS NULL) OR "
     # The second test catches NaN and the infinities: to DuckDB, NaN is the greatest number.
     invalid = f"({unreadable}{number} <> trunc({number}) OR abs({number}) > {LARGEST_EXACT_INTEGER})"

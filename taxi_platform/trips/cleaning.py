@@ -21,10 +21,11 @@ from taxi_platform.trips import csv_reading, typed_scan
 from taxi_platform.trips.casting import SourceColumn, literal, rule_sql, select_canonical
 from taxi_platform.trips.contract import EXTRA, PROVENANCE, REJECTED_COLUMNS, Column, Contract, contract_of
 from taxi_platform.trips.engine import Engine
-from taxi_platform.trips.errors import IntegrityError, LakeError, NotData, TooManyRejected
+from taxi_platform.trips.errors import DamagedRaw, LakeError, NotData, TooManyRejected
 from taxi_platform.trips.files import unreadable_parquet
 from taxi_platform.trips.formats import SNIFFED_BYTES, Format, sniff
 from taxi_platform.trips.months import DatasetMonth
+from taxi_platform.trips.os_errors import number_in, remedy
 from taxi_platform.trips.report import Report
 from taxi_platform.trips.stored_json import FORMAT_VERSION, NUMBER
 
@@ -84,8 +85,8 @@ class Cleaner:
             NotData: The file cannot be read, or has no rows.
             ContractError: It has no pick-up time column.
             TooManyRejected: More than half of its rows would be rejected.
-            IntegrityError: Rows are unaccounted for.
-            LakeError: Disk space or memory ran out.
+            DamagedRaw: It cannot be read to its end, or rows are unaccounted for.
+            LakeError: Disk space or memory ran out, or the disk failed.
         """
         if not self.raw.rows and not force:
             raise NotData(
@@ -129,10 +130,8 @@ class Cleaner:
         """What the engine could not do with its files, or without more memory."""
         said = str(error).splitlines()[0]
         if isinstance(error, duckdb.IOException) and not re.search(NO_ROOM, said, re.IGNORECASE):
-            return LakeError(
-                f"Cleaning {self.raw.dataset_month} failed: {said}.",
-                "Check the disks that hold TAXI_HOME and the lake.",
-            )
+            problem = f"Cleaning {self.raw.dataset_month} failed: {said}."
+            return LakeError(problem, remedy(number_in(said), "TAXI_HOME or TAXI_LAKE_URL"))
         return LakeError(
             f"Cleaning {self.raw.dataset_month} ran out of room: {said}.",
             "Free some disk space under TAXI_HOME, or raise TAXI_MEMORY_LIMIT.",
@@ -189,7 +188,11 @@ class Cleaner:
             else:
                 self._copy_rejected(con, f"{select} WHERE reason IS NOT NULL")
         except (duckdb.Error, pa.ArrowException, UnicodeDecodeError) as error:
-            if isinstance(error, duckdb.OutOfMemoryException) or "Could not write" in str(error):
+            if (
+                isinstance(error, duckdb.OutOfMemoryException)
+                or number_in(str(error))
+                or "Could not write" in str(error)
+            ):
                 raise
             raise unreadable_parquet(self.raw.path, error) from error
         return names
@@ -284,7 +287,7 @@ class Cleaner:
             trips_per_day=self._trips_per_day(con),
         )
         if report.rows_read != report.rows_clean + report.rows_rejected:
-            raise IntegrityError(
+            raise DamagedRaw(
                 f"{dataset_month}: {report.rows_read:,} rows were counted when the file was fetched, but "
                 f"{report.rows_clean:,} clean and {report.rows_rejected:,} rejected rows were written.",
                 "Nothing was published. Fetch the month again. If the error persists, please report the file.",

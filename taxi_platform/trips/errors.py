@@ -61,12 +61,20 @@ class IntegrityError(TaxiError):
     """Counts or contents that must be equal are not."""
 
 
+class DamagedRaw(NotData, IntegrityError):
+    """A file of trips is damaged: at its source, on the way, or in the lake. Fetching it again may help."""
+
+
 class LakeError(TaxiError):
     """The lake cannot be read or written."""
 
 
 class DamagedFile(LakeError, IntegrityError):
     """A file in the lake is not what was stored: lost, cut, altered, or unreadable. The next run makes it again."""
+
+
+class AlteredRaw(DamagedRaw, DamagedFile):
+    """A raw file in the lake is not the one that was fetched."""
 
 
 class NewerFormat(LakeError):

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from taxi_platform.trips.errors import NotData
+from taxi_platform.trips.errors import DamagedRaw, NotData
 from taxi_platform.trips.formats import DOWNLOAD_AGAIN, SNIFFED_BYTES, Format, TextReader, decompressed, sniff
 from taxi_platform.trips.records import RecordCounter
 
@@ -68,13 +68,15 @@ def _parquet_rows(path: Path) -> int:
         metadata = pq.read_metadata(path)
         rows = sum(metadata.row_group(i).num_rows for i in range(metadata.num_row_groups))
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise NotData(f"The Parquet file's footer cannot be read ({type(error).__name__}).", DOWNLOAD_AGAIN) from error
+        raise DamagedRaw(
+            f"The Parquet file's footer cannot be read ({type(error).__name__}).", DOWNLOAD_AGAIN
+        ) from error
     if metadata.num_columns > MAX_COLUMNS:
         raise NotData(f"The Parquet file has {metadata.num_columns:,} columns.", TOO_MANY_COLUMNS)
     if rows > MAX_PARQUET_ROWS:
         raise NotData(f"The Parquet file has {rows:,} rows.", f"The limit is {MAX_PARQUET_ROWS:,}.")
     if rows != metadata.num_rows:
-        raise NotData("The row groups of the Parquet file do not add up to the rows in its footer.", DOWNLOAD_AGAIN)
+        raise DamagedRaw("The row groups of the Parquet file do not add up to the rows in its footer.", DOWNLOAD_AGAIN)
     return rows
 
 
@@ -85,13 +87,13 @@ def unreadable_parquet(path: Path, error: Exception) -> NotData:
 
     text = str(error).splitlines()[0].replace(str(path), path.name)
     if "Invalid string encoding" not in text:
-        return NotData(f"{path.name} is damaged: {text[:400]!r}.", "Fetch it again.")
+        return DamagedRaw(f"{path.name} is damaged: {text[:400]!r}.", "Fetch it again.")
     kinds = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary)
     binary = [field.name for field in pq.read_schema(path) if any(is_kind(field.type) for is_kind in kinds)]
     if binary:
         names = ", ".join(map(repr, binary[:10]))[:400]
         return NotData(f"{path.name} has binary columns whose bytes are not text: {names}.", "Publish them as text.")
-    return NotData(f"{path.name} has text that is not UTF-8.", DOWNLOAD_AGAIN)
+    return DamagedRaw(f"{path.name} has text that is not UTF-8.", DOWNLOAD_AGAIN)
 
 
 class Inspector:
@@ -102,24 +104,40 @@ class Inspector:
         self._sha256 = hashlib.sha256()
         self._reader = TextReader()
         self._counter = RecordCounter()
+        self._damage: DamagedRaw | None = None
+
+    @property
+    def sha256(self) -> str:
+        """Of the bytes so far, as hex digits."""
+        return self._sha256.hexdigest()
 
     def feed(self, chunk: bytes, last: bool = False) -> None:
-        """Inspect the next bytes; raises `NotData` as soon as they cannot be trips."""
+        """Inspect the next bytes; raises `NotData` as soon as they cannot be trips.
+
+        A damaged file is hashed to its end, where `finish` raises, so that two copies of it can be compared.
+        """
         self.size += len(chunk)
         self._sha256.update(chunk)
-        for text in self._reader.feed(chunk, last):
-            self._counter.feed(text)
+        if self._damage:
+            return
+        try:
+            for text in self._reader.feed(chunk, last):
+                self._counter.feed(text)
+        except DamagedRaw as error:
+            self._damage = error
 
     def finish(self, path: Path) -> InspectedFile:
         """The result, once every byte of the file at `path` was fed; raises `NotData` if the file is incomplete."""
         self.feed(b"", last=True)
+        if self._damage:
+            raise self._damage
         format = self._reader.format
         assert format is not None
         if format is Format.PARQUET:
             rows, plain = _parquet_rows(path), False
         else:
             rows, plain = self._counter.finish(), self._counter.plain
-        return InspectedFile(format, rows, self._sha256.hexdigest(), self.size, plain)
+        return InspectedFile(format, rows, self.sha256, self.size, plain)
 
 
 @contextmanager

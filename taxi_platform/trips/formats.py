@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from enum import StrEnum
 from typing import BinaryIO
 
-from taxi_platform.trips.errors import NotData
+from taxi_platform.trips.errors import DamagedRaw, NotData
 
 BOM = b"\xef\xbb\xbf"
 GZIP_MAGIC = b"\x1f\x8b"
@@ -88,7 +88,7 @@ class _GzipReader:
             try:
                 text = self._member.decompress(chunk, MAX_TEXT_PER_STEP)
             except zlib.error:
-                raise NotData(
+                raise DamagedRaw(
                     "The gzip file is corrupt, or its last member is followed by other bytes.", DOWNLOAD_AGAIN
                 ) from None
             self._bytes_out += len(text)
@@ -112,7 +112,7 @@ class _GzipReader:
     def finish(self) -> None:
         """Raise `NotData` if the last member is incomplete."""
         if self._member:
-            raise NotData("The gzip file is truncated.", DOWNLOAD_AGAIN)
+            raise DamagedRaw("The gzip file is truncated.", DOWNLOAD_AGAIN)
 
 
 class TextReader:

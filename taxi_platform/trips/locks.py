@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from datetime import datetime
 from pathlib import Path
 
 from filelock import FileLock, Timeout
+from tenacity import RetryCallState
 
 LOG_SECONDS = 5.0
 """A wait that takes longer is logged."""
@@ -59,6 +60,19 @@ def log_to_stderr() -> None:
     """Show this log on stderr also while it goes into a run's log."""
     if logging.lastResort:
         log.addHandler(logging.lastResort)
+
+
+def wait_logger(what: str, holder: Callable[[BaseException | None], str]) -> Callable[[RetryCallState], None]:
+    """A `before_sleep` of tenacity that logs a wait, once; `holder` is called with what the last attempt raised."""
+    is_logged = False
+
+    def log_once(state: RetryCallState) -> None:
+        nonlocal is_logged
+        if not is_logged and (state.seconds_since_start or 0) > LOG_SECONDS:
+            is_logged = True
+            log_wait(what, holder(state.outcome.exception() if state.outcome else None) or "another program")
+
+    return log_once
 
 
 def log_wait(what: str, holder: str) -> None:

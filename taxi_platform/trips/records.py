@@ -24,6 +24,8 @@ MAX_RECORD_LINES = 100
 LINE_END_SAMPLE_BYTES = 64 << 10
 """Line ends are taken to be `\\r` if this much of the text contains no `\\n`."""
 NEVER_PLAIN = (b'"', b"\0", b"\t", b"\v", b"\f")
+NEVER_PLAIN_AFTER_HEADER = (b"_", b"+")
+"""Column names often have `_`. In a number DuckDB skips it, and it takes `+-1` for -1: see `typed_scan.ODD_NUMBER`."""
 
 _FIELD = rb'(?:"(?:[^"]++|"")*+"|(?!")[^,\n]*+)'
 _ONE_LINE_FIELD = rb'(?:"(?:[^"\n]++|"")*+"|(?!")[^,\n]*+)'
@@ -173,8 +175,8 @@ class RecordCounter:
     """Counts the records after the header; fed with the text (decompressed bytes) chunk by chunk.
 
     It also decides whether the text is `plain`: ASCII, one line per record, one kind of line end, no quotes, control
-    characters or blank lines, no overlong lines. Every CSV reader reads such a file, nearly every one since 2019,
-    the same way.
+    characters or blank lines, no overlong lines, no underscore or plus after the header. Every CSV reader reads such a
+    file, nearly every one since 2019, the same way.
     """
 
     def __init__(self) -> None:
@@ -182,6 +184,8 @@ class RecordCounter:
         self._records = 0
         self._plain = True
         self._newlines = self._carriage_returns = self._crlfs = 0
+        self._in_body = False
+        """Whether the first line, the header, has ended."""
         self._open_line_bytes = 0
         """Length of the line that the last chunk left open."""
         self._last_byte = b""
@@ -204,7 +208,14 @@ class RecordCounter:
         longest = max(self._open_line_bytes, longest)
         if first_newline >= 0:
             self._open_line_bytes = len(chunk) - last_newline - 1
-        self._plain = chunk.isascii() and not any(odd in chunk for odd in NEVER_PLAIN) and longest <= MAX_LINE_BYTES
+        body = 0 if self._in_body else first_newline + 1 if first_newline >= 0 else len(chunk)
+        self._in_body = self._in_body or first_newline >= 0
+        self._plain = (
+            chunk.isascii()
+            and not any(odd in chunk for odd in NEVER_PLAIN)
+            and all(chunk.find(odd, body) < 0 for odd in NEVER_PLAIN_AFTER_HEADER)
+            and longest <= MAX_LINE_BYTES
+        )
 
     @property
     def plain(self) -> bool:

@@ -35,6 +35,8 @@ TRIMMED_BY_DUCKDB = (b"\0", b"\t", b"\v", b"\f")
 """DuckDB ignores these around a timestamp; the careful reader does not."""
 TIMESTAMP = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", re.ASCII)
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)", re.ASCII)
+ODD_NUMBER = re.compile(rb"[0-9.]_|_[0-9.]|\+-")
+"""What DuckDB reads as a number and we do not: `1_000` as 1000, `+-1` as -1. See `casting.number_text`."""
 SPACE_BEFORE_QUOTE = re.compile(rb'(?:\A|[,\n]) +"')
 
 
@@ -180,9 +182,11 @@ def _complete_lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
 def _is_read_differently(block: bytes) -> bool:
     """Whether DuckDB may read these lines differently from `records` and `split_fields`.
 
-    That is so for spaces around quotes and control characters around timestamps, which DuckDB ignores, and for
-    overlong lines.
+    That is so for spaces around quotes and control characters around timestamps, which DuckDB ignores, for numbers
+    that it alone takes for numbers, and for overlong lines.
     """
+    if (b"_" in block or b"+" in block) and ODD_NUMBER.search(block):
+        return True
     if any(character in block for character in TRIMMED_BY_DUCKDB):
         return True
     if b'"' in block and (b'" ' in block or (b' "' in block and SPACE_BEFORE_QUOTE.search(block))):

@@ -86,6 +86,9 @@ class Child:
             raise error
         self.restarts.append(now)
         say(f"{error.problem} It is started again.")
+        self.restart()
+
+    def restart(self) -> None:
         self.stop()
         self.start()
 

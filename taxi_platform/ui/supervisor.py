@@ -21,14 +21,16 @@ from filelock import FileLock, Timeout
 from sqlalchemy.exc import DBAPIError
 
 from taxi_platform.assets.names import LOCATION
+from taxi_platform.runs.clock import forget_times_ahead
 from taxi_platform.runs.instance import report_dead_runs
 from taxi_platform.settings import Settings
 from taxi_platform.trips.errors import UserError
 from taxi_platform.ui.child import Child
 
 HOST = "127.0.0.1"
-DEAD_RUNS_SECONDS = 10.0
-"""How often to look for runs whose process has died. The code server looks after its own, as long as it lives."""
+REPAIR_SECONDS = 10.0
+"""How often to look for runs whose process has died (the code server looks after its own, as long as it lives), and for
+times that lie ahead."""
 
 
 def serve(settings: Settings, instance: dg.DagsterInstance, port: int, say: Callable[[str], None]) -> None:
@@ -43,7 +45,8 @@ def serve(settings: Settings, instance: dg.DagsterInstance, port: int, say: Call
     # A private folder with a short path: UNIX socket paths are limited to about 100 characters.
     with _hold_dev_lock(settings.dagster_home), tempfile.TemporaryDirectory(prefix="taxi-") as folder:
         _check_port(port)
-        children = _children(Path(folder), logs, port)
+        children = _, daemon, _ = _children(Path(folder), logs, port)
+        _repair(instance)
         try:
             for child in children:
                 child.start()
@@ -53,8 +56,9 @@ def serve(settings: Settings, instance: dg.DagsterInstance, port: int, say: Call
             while True:
                 for child in children:
                     child.restart_if_ended(say)
-                if time.monotonic() - looked_at > DEAD_RUNS_SECONDS:
-                    _report_dead_runs(instance)
+                if time.monotonic() - looked_at > REPAIR_SECONDS:
+                    if _repair(instance):
+                        daemon.restart()  # it also has them in memory
                     looked_at = time.monotonic()
                 time.sleep(0.5)
         finally:
@@ -62,7 +66,7 @@ def serve(settings: Settings, instance: dg.DagsterInstance, port: int, say: Call
                 child.stop()
 
 
-def _children(folder: Path, logs: Path, port: int) -> list[Child]:
+def _children(folder: Path, logs: Path, port: int) -> tuple[Child, Child, Child]:
     """The code server, the daemon and the webserver, in the order in which they start."""
     code_socket, workspace = folder / "code.sock", folder / "workspace.yaml"
     workspace.write_text(
@@ -76,18 +80,21 @@ def _children(folder: Path, logs: Path, port: int) -> list[Child]:
     ]  # fmt: skip
     daemon = ["-m", "taxi_platform.ui.daemon", "run", "-w", str(workspace), "--log-level", "warning"]
     webserver = ["-m", "taxi_platform.ui.webserver", str(workspace), HOST, str(port)]
-    return [
+    return (
         Child("code server", code_server, logs / "code_server.log", code_socket.exists, code_socket),
         Child("daemon", daemon, logs / "daemon.log", lambda: True),
         Child("webserver", webserver, logs / "webserver.log", partial(_answers, port)),
-    ]
+    )
 
 
-def _report_dead_runs(instance: dg.DagsterInstance) -> None:
+def _repair(instance: dg.DagsterInstance) -> bool:
+    """Report the runs of dead processes; returns whether schedules and sensors had times that lay ahead."""
     try:
         report_dead_runs(instance)
+        return forget_times_ahead(instance) > 0
     except DBAPIError:  # a restart of the database; the next look finds them
         logging.getLogger(__name__).warning("Dagster's database does not answer.", exc_info=True)
+        return False
 
 
 @contextmanager

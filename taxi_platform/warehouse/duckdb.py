@@ -9,20 +9,20 @@ import re
 import shlex
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import duckdb
 from filelock import Timeout
-from tenacity import RetryCallState, Retrying, retry_if_exception_message, stop_after_delay, wait_random_exponential
+from tenacity import Retrying, retry_if_exception_message, stop_after_delay, wait_random_exponential
 
 from taxi_platform.trips.casting import identifier, literal
 from taxi_platform.trips.contract import Column
 from taxi_platform.trips.errors import WarehouseError, WarehouseLocked
 from taxi_platform.trips.faults import fault_point
-from taxi_platform.trips.locks import LOG_SECONDS, lock_file, log_wait
+from taxi_platform.trips.locks import lock_file, wait_logger
 from taxi_platform.trips.months import DatasetMonth
 from taxi_platform.warehouse.base import OTHER_RUN_WAIT_SECONDS, Action, Warehouse, busy_with_other_run
 from taxi_platform.warehouse.row_hash import IN_DUCKDB
@@ -165,7 +165,7 @@ class DuckDBWarehouse(Warehouse):
                 retry=retry_if_exception_message(match=r"(?s).*Could not set lock"),
                 stop=stop_after_delay(self.wait_seconds),
                 wait=wait_random_exponential(0.05, 1),
-                before_sleep=self._log_wait(),
+                before_sleep=wait_logger(str(self.path), lambda error: _program(error, "{}")),
                 reraise=True,
             ):
                 with attempt:
@@ -181,17 +181,6 @@ class DuckDBWarehouse(Warehouse):
             shutil.rmtree(self.path.with_name(f"{self.path.name}.tmp"), ignore_errors=True)
         connection.execute("SET enable_progress_bar = false")
         return connection
-
-    def _log_wait(self) -> Callable[[RetryCallState], None]:
-        """Log, once, that another program has had the file open for a few seconds."""
-        logged: list[float] = []
-
-        def log_once(state: RetryCallState) -> None:
-            if (state.seconds_since_start or 0) > LOG_SECONDS and not logged and state.outcome:
-                logged.append(LOG_SECONDS)
-                log_wait(str(self.path), _program(state.outcome.exception(), "{}") or "another program")
-
-        return log_once
 
 
 def _program(error: BaseException | None, form: str) -> str:

@@ -19,6 +19,7 @@ from taxi_platform.trips.casting import identifier, literal
 from taxi_platform.trips.contract import PICKUP, Column
 from taxi_platform.trips.errors import WarehouseBusy, WarehouseError
 from taxi_platform.trips.faults import fault_point
+from taxi_platform.trips.locks import LOG_SECONDS, log_wait, wait_logger
 from taxi_platform.trips.months import DatasetMonth
 from taxi_platform.warehouse.base import (
     DROP_TABLE,
@@ -95,11 +96,7 @@ class PostgresSession(Session):
     def transaction(self, dataset_month: DatasetMonth) -> Iterator[None]:
         """See the base. Other loads of the month wait until it ends; readers notice only the swap."""
         with self.connection.transaction():
-            self.execute(f"SET LOCAL lock_timeout = '{OTHER_RUN_WAIT_SECONDS}s'")
-            try:
-                self._lock(f" {dataset_month}")
-            except errors.LockNotAvailable as error:
-                raise busy_with_other_run(f"the lock of {dataset_month}") from error
+            self._lock_month(dataset_month)
             self._staged = []
             yield
             self._without_readers(lambda: self._swap(dataset_month))
@@ -140,6 +137,34 @@ class PostgresSession(Session):
         key = literal(f"taxi_platform {self.schema.name}{what}")
         self.execute(f"SELECT pg_advisory_xact_lock(hashtextextended({key}, 0))")
 
+    def _lock_month(self, dataset_month: DatasetMonth) -> None:
+        """Wait for other loads of the month; a wait of more than a few seconds is logged."""
+        longest = f"SET LOCAL lock_timeout = '{OTHER_RUN_WAIT_SECONDS}s'"
+        try:
+            with self.connection.transaction():
+                self.execute(f"SET LOCAL lock_timeout = '{LOG_SECONDS}s'")
+                self._lock(f" {dataset_month}")
+                self.execute(longest)
+        except errors.LockNotAvailable:
+            log_wait(f"{dataset_month} in {self.schema.url}", self._sessions("locktype = 'advisory'"))
+            self.execute(longest)
+            try:
+                self._lock(f" {dataset_month}")
+            except errors.LockNotAvailable as error:
+                raise busy_with_other_run(f"the lock of {dataset_month}") from error
+
+    def _sessions(self, condition: str) -> str:
+        """The other sessions that hold such locks in this database, for a person who looks for them."""
+        sessions = self.execute(
+            "SELECT DISTINCT pid, application_name, state FROM pg_locks JOIN pg_stat_activity USING (pid) "
+            f"WHERE granted AND pid <> pg_backend_pid() AND datname = current_database() AND {condition} LIMIT 5"
+        )
+        return ", ".join(f"session {pid} ({name or 'unnamed'}, {state})" for pid, name, state in sessions)
+
+    def _readers(self) -> str:
+        tables = f"SELECT oid FROM pg_class WHERE relnamespace = to_regnamespace({literal(self.schema.name)})"
+        return self._sessions(f"relation IN ({tables})")
+
     def _index_pickup(self, table: Table, name: str) -> None:
         if any(column.name == PICKUP for column in table.columns):
             self.execute(f"CREATE INDEX ON {name} ({PICKUP})")
@@ -165,6 +190,7 @@ class PostgresSession(Session):
                 retry=retry_if_exception_type(contended),
                 stop=stop_after_delay(self.wait_seconds),
                 wait=wait_random(0.05, 0.5),
+                before_sleep=wait_logger(f"the tables of {self.schema.url}", lambda _: self._readers()),
                 reraise=True,
             ):
                 with attempt, self.connection.transaction():

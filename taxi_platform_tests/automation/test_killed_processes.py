@@ -1,7 +1,6 @@
 """A real `taxi dev` whose processes are killed in the middle of a backfill: every month is loaded, none twice."""
 
-import os
-import signal
+import time
 from contextlib import suppress
 
 import dagster as dg
@@ -10,61 +9,52 @@ import psutil
 import pytest
 
 from taxi_platform.assets.names import PROCESS_TAG
-from taxi_platform.runs.status import failed_months
-from taxi_platform.settings import load_settings
+from taxi_platform.runs.history import latest_failures
+from taxi_platform.trips.months import Dataset
 from taxi_platform_tests.support.system import wait_for
 from taxi_platform_tests.support.taxi_dev import taxi_dev
 
 MONTHS = ["2020-01", "2020-02"]
-SOURCE = "sample://?rows=150000"
-DONE = 600
-
-pytestmark = [pytest.mark.slow, pytest.mark.fault(82)]
-
-
-@pytest.fixture
-def home(monkeypatch, tmp_path):
-    monkeypatch.setenv("TAXI_DATASETS", "green")
-    return tmp_path / "home"
+SETTINGS = {"TAXI_SOURCE_URL": "sample://?rows=150000", "TAXI_DATASETS": "green"}
+RUN, CODE_SERVER, MACHINE = "the process of a run", "code-server", "the machine"
+VICTIMS = (RUN, CODE_SERVER, MACHINE, "api grpc", "taxi_platform.ui.daemon", "taxi_platform.ui.webserver")
+"""What is killed: a part of a child's command line, all of its descendants with it, or one of the first two above."""
+IN_THE_GATE = (RUN, CODE_SERVER)
+DONE_SECONDS = 900
 
 
-def test_a_killed_run_is_run_again_once_and_its_backfill_ends_complete(home):
-    with taxi_dev(home, TAXI_SOURCE_URL=SOURCE, TAXI_DATASETS="green") as platform:
-        backfill = platform.launch_backfill("green", MONTHS)
-        os.kill(wait_for(lambda: working_process(home)), signal.SIGKILL)
-        check_complete(platform, backfill, home, failures=1)
-
-
+@pytest.mark.slow
+@pytest.mark.fault(82)
 @pytest.mark.parametrize(
-    "victim",
-    [
-        "code-server",
-        pytest.param("api grpc", marks=pytest.mark.soak),
-        pytest.param("taxi_platform.ui.daemon", marks=pytest.mark.soak),
-        pytest.param("taxi_platform.ui.webserver", marks=pytest.mark.soak),
-    ],
+    "victim", [pytest.param(each, marks=() if each in IN_THE_GATE else pytest.mark.soak) for each in VICTIMS]
 )
-def test_a_child_of_taxi_dev_that_is_killed_with_its_runs_is_started_again(home, victim):
-    with taxi_dev(home, TAXI_SOURCE_URL=SOURCE, TAXI_DATASETS="green") as platform:
+def test_a_backfill_whose_processes_are_killed_ends_complete_by_itself(victim, tmp_path):
+    assert kill_in_backfill(tmp_path / "home", victim) == (1 if victim == RUN else None)
+
+
+def kill_in_backfill(home, victim, delay=None):
+    """Kill the victim while a run works, or after `delay` seconds, and check that every month gets loaded.
+
+    Returns how many runs failed if the victim is a run.
+    """
+    with taxi_dev(home, **SETTINGS) as platform:
         backfill = platform.launch_backfill("green", MONTHS)
-        wait_for(lambda: working_process(home))
-        (child,) = [child for child in descendants(platform.pid) if victim in " ".join(child.cmdline())]
-        kill(child, *child.children(recursive=True))
+        worker = wait_for(lambda: working_process(home)) if delay is None or victim == RUN else time.sleep(delay)
+        supervisor = psutil.Process(platform.pid)
+        children = supervisor.children(recursive=True)
+        if victim == RUN:
+            kill(psutil.Process(worker))
+        elif victim == MACHINE:
+            kill(supervisor, *children)
+        else:
+            (child,) = [child for child in children if victim in " ".join(child.cmdline())]
+            kill(child, *child.children(recursive=True))
+        if victim != MACHINE:
+            failures = check_complete(platform, backfill, home)
+            return failures if victim == RUN else None
+    with taxi_dev(home, **SETTINGS) as platform:
         check_complete(platform, backfill, home)
-
-
-@pytest.mark.soak
-def test_a_machine_that_stops_and_starts_again_completes_the_backfill(home):
-    with taxi_dev(home, TAXI_SOURCE_URL=SOURCE, TAXI_DATASETS="green") as platform:
-        backfill = platform.launch_backfill("green", MONTHS)
-        wait_for(lambda: working_process(home))
-        kill(psutil.Process(platform.pid), *descendants(platform.pid))
-    with taxi_dev(home, TAXI_SOURCE_URL=SOURCE, TAXI_DATASETS="green") as platform:
-        check_complete(platform, backfill, home)
-
-
-def descendants(pid):
-    return psutil.Process(pid).children(recursive=True)
+    return None
 
 
 def kill(*processes):
@@ -85,25 +75,24 @@ def working_process(home):
     return int(ids[0]) if ids else None
 
 
-def check_complete(platform, backfill, home, failures=None):
+def check_complete(platform, backfill, home):
+    """Wait for the backfill's end and check what it left; returns how many of its runs failed."""
+
     def ended():
         with suppress(OSError, AssertionError):  # the webserver may be starting again
             return platform.backfill_status(backfill) not in ("REQUESTED", "FAILING", "CANCELING")
 
-    wait_for(ended, DONE)
+    wait_for(ended, DONE_SECONDS)
     assert platform.backfill_status(backfill) == "COMPLETED_SUCCESS"
     assert platform.backfill_months(backfill)["green/trips"]["materialized"] == len(MONTHS)
     with instance_of(home) as instance:
         runs = instance.get_runs(dg.RunsFilter(tags={"dagster/backfill": backfill}))
         assert not instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED]))
-        assert not instance.event_log_storage.get_concurrency_run_ids()
+        wait_for(lambda: not instance.event_log_storage.get_concurrency_run_ids())
+        assert latest_failures(instance, [Dataset.GREEN], 100) == {}
     by_status = [run.status.value for run in runs]
     assert by_status.count("SUCCESS") == len(MONTHS)
-    if failures is not None:
-        assert by_status.count("FAILURE") == failures
     with duckdb.connect(str(home / "warehouse.duckdb"), read_only=True) as con:
-        loaded = con.execute(
-            "SELECT strftime(file_month, '%Y-%m'), count(DISTINCT file_version) FROM green_trips GROUP BY 1"
-        )
-        assert sorted(loaded.fetchall()) == [(month, 1) for month in MONTHS]
-    assert failed_months(load_settings()) == {}
+        query = "SELECT strftime(file_month, '%Y-%m'), count(DISTINCT file_version) FROM green_trips GROUP BY 1"
+        assert sorted(con.execute(query).fetchall()) == [(month, 1) for month in MONTHS]
+    return by_status.count("FAILURE")

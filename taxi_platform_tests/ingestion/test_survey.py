@@ -74,6 +74,9 @@ class Answers(Source):
     most_at_once: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
 
+    def address(self, dataset_month):
+        return "answers"
+
     def stat(self, dataset_month):
         with self.lock:
             self.asked.append(dataset_month.month)

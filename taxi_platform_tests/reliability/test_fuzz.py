@@ -10,8 +10,8 @@ from taxi_platform_tests.support.fuzz import Fuzz, watched
 @pytest.mark.parametrize(
     ("target", "rounds", "outcomes"),
     [
-        ("csv", 60, {"cleaned", "cleaned, some rejected", "NotData", "ContractError"}),
-        ("parquet", 130, {"cleaned", "cleaned, some rejected", "NotData", "ContractError"}),
+        ("csv", 60, {"cleaned", "cleaned, some rejected", "NotData", "DamagedRaw", "ContractError"}),
+        ("parquet", 130, {"cleaned", "cleaned, some rejected", "NotData", "DamagedRaw", "ContractError"}),
         ("answers", 80, {"cleaned", "SourceRefused", "NotData", "NotPublished"}),
         ("settings", 800, {"SettingError", "UserError"}),
         ("stored", 12, {"repaired", "refused"}),

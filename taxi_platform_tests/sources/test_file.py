@@ -70,7 +70,7 @@ def test_an_unreadable_file_is_refused_with_a_remedy(source, tmp_path, monkeypat
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr("pathlib.Path.open", denied)
-    with pytest.raises(SourceRefused, match=r"cannot be read: Permission denied\. Make it readable"):
+    with pytest.raises(SourceRefused, match=r"cannot be read: Permission denied\. Give the user .* TAXI_SOURCE_URL"):
         source.fetch(MONTH, tmp_path / "out")
     monkeypatch.setattr("pathlib.Path.stat", denied)
     with pytest.raises(SourceRefused, match="Permission denied"):

@@ -15,7 +15,6 @@ import pyarrow.parquet as pq
 import pytest
 import tenacity
 
-from taxi_platform.sources import addresses
 from taxi_platform.sources.addresses import file_name, network_kinds, next_hop, redact
 from taxi_platform.sources.http import HttpSource
 from taxi_platform.trips.errors import NotData, NotPublished, SourceRefused, SourceUnavailable
@@ -73,7 +72,7 @@ def test_a_month_is_described_without_being_sent_and_fetched_as_published(web, t
     assert fetched.publication == found
     assert fetched.path.name == "green_tripdata_2020-04.csv.gz"
     assert seen[-1] == (len(DATA), len(DATA))
-    assert web.methods() == ["HEAD", "GET"]
+    assert web.methods() == ["HEAD", "GET", "HEAD"]
     assert web.requests[1][2]["User-Agent"].startswith("taxi_platform/")
     assert web.requests[1][2]["Accept-Encoding"] == "identity"
 
@@ -151,7 +150,7 @@ def test_other_refusals_are_final(web, tmp_path, status):
 def test_errors_of_the_server_are_tried_again_and_leave_one_file(web, tmp_path):
     web.pages[PATH] = Page(DATA, first=[Page(b"", 500), Page(b"", 503)])
     assert_fetched(source(web).fetch(MONTH, tmp_path))
-    assert len(web.requests) == 3
+    assert web.methods() == ["GET"] * 3 + ["HEAD"]
 
 
 def test_errors_that_stay_are_reported_after_the_last_attempt(web, tmp_path):
@@ -190,7 +189,8 @@ def test_bytes_that_are_no_trips_are_refused_and_name_the_address(web, tmp_path,
     with pytest.raises(NotData, match=r"/green/green_tripdata_2020-04\.csv\.gz: The (gzip )?file") as caught:
         source(web).fetch(MONTH, tmp_path)
     assert caught.value.remedy
-    assert len(web.requests) == 1
+    is_damaged = page.body.startswith(DATA[:100])
+    assert web.methods() == (["GET", "HEAD"] * 2 if is_damaged else ["GET"])
     assert list(tmp_path.iterdir()) == []
 
 
@@ -205,7 +205,7 @@ def test_a_broken_transfer_goes_on_where_it_broke(web, tmp_path, validator, kind
     assert_fetched(source(web).fetch(MONTH, tmp_path))
     if not (kind and "modified" in validator):
         asked = [headers.get("Range") for _, _, headers in web.requests]
-        assert asked == [None, f"bytes={len(DATA) // 2}-", f"bytes={len(DATA) // 2 + 5}-"]
+        assert asked == [None, f"bytes={len(DATA) // 2}-", f"bytes={len(DATA) // 2 + 5}-", None]
         assert web.requests[1][2]["If-Range"] == next(iter(validator.values()))
 
 
@@ -215,7 +215,7 @@ def test_a_broken_transfer_starts_afresh_where_it_cannot_go_on(web, tmp_path, pa
     page.cut = [len(DATA) // 2]
     web.pages[PATH] = page
     assert_fetched(source(web).fetch(MONTH, tmp_path))
-    assert len(web.requests) == 2
+    assert web.methods() == ["GET", "GET", "HEAD"]
 
 
 @pytest.mark.fault(30)
@@ -367,15 +367,10 @@ def test_redirects_to_blocked_addresses_are_refused_at_once(web, tmp_path, locat
 
 
 @pytest.mark.fault(31)
-def test_a_public_source_may_not_redirect_to_this_machine_or_to_http(monkeypatch):
-    names = {"public.example": "93.184.216.34", "inner.example": "127.0.0.1"}
-    lookup = lambda host, port: [(2, 1, 6, "", (names.get(host, host), 0))]  # noqa: E731
-    monkeypatch.setattr(addresses.socket, "getaddrinfo", lookup)
-    start = "https://public.example/2020-04"
-    assert next_hop(start, "https://93.184.216.35/x?y=1", "public.example") == "https://93.184.216.35/x?y=1"
-    for location, says in [("https://inner.example/", "loopback"), ("http://public.example/", "only to https")]:
-        with pytest.raises(SourceRefused, match=says):
-            next_hop(start, location, "public.example")
+def test_https_may_not_lead_to_http():
+    assert next_hop("https://a.example/x", "/y?z=1") == "https://a.example/y?z=1"
+    with pytest.raises(SourceRefused, match="only to https"):
+        next_hop("https://a.example/x", "http://a.example/")
 
 
 @pytest.mark.parametrize(

@@ -73,9 +73,32 @@ FAULTS: dict[int, tuple[str, str]] = {
     ),
     56: ("a reader beside a load", "`trips.duckdb` never blocks; a reader of the warehouse is waited for, then named."),
     57: ("taxi zones that are missing or incomplete", "The next load writes them again; `taxi doctor` says so."),
+    64: ("numbers such as `1_000` and `+-1`, which DuckDB reads", "The row is rejected, by every reader."),
+    65: (
+        "fewer bytes than announced, or headers, ranges or an MD5 of another file",
+        "The file is downloaded once more; what is still in doubt is refused.",
+    ),
+    67: (
+        "redirects to a name that changes its address, does not exist, or is a private address in IPv6 spelling",
+        "Each host is looked up once, checked, and connected to as it was looked up; TLS verifies its name.",
+    ),
+    68: (
+        "a mistyped address instead of a month that is not published",
+        "`taxi doctor` tries months that should be there; it, ingest and status name the addresses.",
+    ),
+    69: (
+        "an error of the operating system other than a full disk",
+        "It is named, with what helps against it, and blamed on the place where it happened.",
+    ),
+    66: (
+        "a raw file damaged on the way, in the lake, or at its source",
+        "It is fetched again in the same run; a file damaged at its source is left until it changes.",
+    ),
     82: ("a run, code server, daemon or machine killed", "The run is run again once; its backfill ends complete."),
     83: ("a `dagster.yaml` that is empty or cut", "It is written again; the damaged one is kept beside it."),
     84: ("Dagster's SQLite files locked for a minute, or damaged", "Waited for; named, with how to go on."),
+    86: ("a clock that was years ahead", "Sensors and schedules look again within their interval."),
+    87: ("odd characters in TAXI_HOME, modules in the working folder", "All work; a ? is refused by name."),
     85: ("a process that is stuck with a month", "Only runs of that month wait; their logs name the process."),
     70: (
         "one value of a table altered: a cent, a microsecond, a float's last bit; values swapped; a row doubled",

@@ -1,6 +1,7 @@
 """Kills for hours: `python -m taxi_platform_tests.support.soak --hours 8`, with figures at the end or on Ctrl-C.
 
-Each round takes an installation and kills one to four runs on it, at a fault point or at any moment. What readers see
+Each round takes an installation and kills one to four runs on it, at a fault point or at any moment; every tenth one
+takes a `taxi dev` and kills its code server, its daemon or all of it in the middle of a backfill. What readers see
 then, and what the next run publishes, is compared with what undisturbed runs publish. The same seed gives the same
 rounds, though not the same moments. A failed round is printed with its installation, which stays on disk, and makes the
 exit status 1; `TAXI_FAULT_POINT` repeats a kill at a fault point.
@@ -22,6 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 
+from taxi_platform_tests.automation.test_killed_processes import VICTIMS, kill_in_backfill
 from taxi_platform_tests.reliability.test_kills import (
     BIGQUERY,
     BUCKET,
@@ -45,6 +47,10 @@ FAULTS = {"local": LOCAL, "gcs": BUCKET, "duckdb": DUCKDB, "postgres": POSTGRES,
 PAIRS = [(lake, warehouse) for lake in ("local", "gcs") for warehouse in ("duckdb", "postgres")]
 ROUNDS_OF_AN_INSTALLATION = 25
 """Then a new one, because only a new one has first loads and new raw files."""
+
+ROUNDS_OF_RUNS = 10
+"""Of each pair, before one of a `taxi dev`, which takes a minute or two."""
+BACKFILL_SECONDS = 20.0
 
 SLOW = {"bigquery": 20}
 """How many times longer runs take: each query of the emulator takes half a second."""
@@ -114,6 +120,21 @@ class Soak:
         else:
             shutil.rmtree(installation.home)
 
+    def backfill_round(self) -> None:
+        """Kill a part of a `taxi dev` at any moment of a backfill; a run twice would fail, so only one a round."""
+        home, victim = Path(tempfile.mkdtemp(dir=self.folder), "home"), self.random.choice(VICTIMS)
+        delay = self.random.uniform(0, BACKFILL_SECONDS)
+        try:
+            kill_in_backfill(home, victim, delay)
+        except Exception:
+            where = f"taxi dev on {home}, {victim} after {delay:.1f} s"
+            self.figures.failures.append(where)
+            print(f"{where}: {traceback.format_exc()}", flush=True)
+            return
+        self.figures.rounds["taxi dev"] += 1
+        self.figures.kills[f"{victim} in a backfill"] += 1
+        shutil.rmtree(home.parent)
+
     def _contents(self, installation: Installation) -> str:
         """What the installation holds, as far as it can be read, one property a line."""
         lines = []
@@ -179,8 +200,10 @@ def main() -> int:
         soak = Soak(workers, folder, addresses, hosts, options.seed)
         try:
             while time.monotonic() - started < options.hours * 3600:
-                for pair in pairs:
-                    soak.round(*pair)
+                for _ in range(ROUNDS_OF_RUNS):
+                    for pair in pairs:
+                        soak.round(*pair)
+                soak.backfill_round()
         except KeyboardInterrupt:
             pass
     print(f"{(time.monotonic() - started) / 60:.1f} minutes\n{soak.figures}")

@@ -1,6 +1,7 @@
 """A small web server on this machine that misbehaves as its pages say, for testing sources."""
 
 import socket
+import ssl
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -48,7 +49,7 @@ class Web:
 
 
 @contextmanager
-def serving() -> Iterator[Web]:
+def serving(tls: ssl.SSLContext | None = None) -> Iterator[Web]:
     """Serve `web.pages` (by path, without query) on a free port; `web.requests` logs what was asked."""
 
     class Handler(BaseHTTPRequestHandler):
@@ -80,7 +81,9 @@ def serving() -> Iterator[Web]:
                 start, stop = int(first), int(last) + 1 if last else len(body)
                 headers["Content-Range"] = f"bytes {start}-{min(stop, len(body)) - 1}/{len(body)}"
                 status, body = 206, body[start:stop]
-            self.send_response(status)
+            self.send_response_only(status)
+            if "Date" not in headers:
+                self.send_header("Date", self.date_time_string())
             if page.chunked:
                 headers["Transfer-Encoding"] = "chunked"
             elif page.length != -1:
@@ -113,6 +116,8 @@ def serving() -> Iterator[Web]:
                     time.sleep(page.drip)
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    if tls:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
     server.daemon_threads = True
     server.block_on_close = False
     web = Web(f"http://127.0.0.1:{server.server_port}")

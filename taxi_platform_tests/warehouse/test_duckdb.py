@@ -15,6 +15,7 @@ import pytest
 from filelock import FileLock, Timeout
 
 from taxi_platform.trips.errors import WarehouseBusy, WarehouseError
+from taxi_platform.warehouse.base import zones_table
 from taxi_platform.warehouse.duckdb import DuckDBWarehouse
 from taxi_platform_tests.support.system import wait_for
 
@@ -110,3 +111,14 @@ def test_the_query_to_paste_works_from_a_folder_with_spaces(tmp_path):
     shown = subprocess.run(query, shell=True, capture_output=True, text=True, check=True).stdout
     assert "2020-04-01" in shown
     assert "3" in shown
+
+
+@pytest.mark.fault(85)
+def test_a_wait_for_another_program_is_logged_with_its_process_id(tmp_path, caplog):
+    path = tmp_path / "warehouse.duckdb"
+    with ThreadPoolExecutor(1) as pool, held_open(path) as other:
+        rows = pool.submit(DuckDBWarehouse(path, wait_seconds=120).row_count, zones_table())
+        wait_for(lambda: f"Waiting for {path}, held by" in caplog.text)
+        assert f"(PID {other.pid})" in caplog.text
+        other.communicate("")
+        assert rows.result(60) == 0

@@ -199,3 +199,24 @@ def test_a_uri_that_cannot_be_right_is_refused_without_repeating_it(uri: str):
         open_warehouse(uri)
     assert "hid" not in str(caught.value) and "den@" not in repr(caught.value)
     assert caught.value.__cause__ is None
+
+
+@pytest.mark.fault(85)
+def test_a_load_that_waits_for_another_load_and_then_for_a_reader_logs_both(
+    postgres_backend: Backend, months: Months, server_uri: str, caplog
+):
+    warehouse, schema = postgres_backend.warehouse, postgres_backend.qualified("").rstrip(".")
+    warehouse.replace_month(months("green", "2020-04"))
+    load = threading.Thread(target=warehouse.replace_month, args=[months("green", "2020-04", 700)])
+    with psycopg.connect(server_uri, application_name="notebook") as reader:
+        reader.execute(f"SELECT count(*) FROM {postgres_backend.qualified('green_trips')}")
+        with psycopg.connect(server_uri, application_name="other load") as other:
+            key = f"taxi_platform {schema} green 2020-04"
+            other.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", [key])
+            load.start()
+            wait_for(lambda: "Waiting for green 2020-04 in postgresql://" in caplog.text)
+            assert f"session {other.info.backend_pid} (other load, idle in transaction)" in caplog.text
+        wait_for(lambda: "Waiting for the tables of postgresql://" in caplog.text)
+        assert f"held by session {reader.info.backend_pid} (notebook, idle in transaction)" in caplog.text
+    load.join(60)
+    assert warehouse.loaded_months("green_trips")["2020-04"].rows == 699

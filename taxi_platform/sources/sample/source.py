@@ -49,11 +49,14 @@ class SampleSource(Source):
     rows: int | None = None
     today: Callable[[], date] = date.today
 
+    def address(self, dataset_month: DatasetMonth) -> str:
+        return f"sample://{dataset_month.dataset}/{dataset_month.month}"
+
     def stat(self, dataset_month: DatasetMonth) -> Publication | None:
         if not dataset_month.dataset.first_month <= dataset_month.month <= newest_month(self.today()):
             return None
         rows = self._rows_of(dataset_month)
-        url = f"sample://{dataset_month.dataset}/{dataset_month.month}?rows={rows}"
+        url = f"{self.address(dataset_month)}?rows={rows}"
         return Publication(url, f"{SAMPLE_VERSION}-{rows}")
 
     def _rows_of(self, dataset_month: DatasetMonth) -> int:
