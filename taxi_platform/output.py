@@ -8,6 +8,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -72,7 +73,8 @@ def accept_any_encoding() -> None:
     codecs.register_error("taxi", replace)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="taxi")
+            with suppress(OSError):  # a file that was replaced by a pipe under an open stream cannot be asked its place
+                stream.reconfigure(errors="taxi")
 
 
 def print_table(results: Sequence[MonthResult], force: bool = False, reject: Sequence[str] = ()) -> None:
