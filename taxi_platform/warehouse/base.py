@@ -212,7 +212,7 @@ class Warehouse(ABC):
     def _compare(self, session: Session, file: TableFile, relation: str, expected: Fingerprint) -> None:
         def fingerprint(*groups: Sequence[Column]) -> Fingerprint:
             (row,) = session.execute(self.row_hash.table.select(groups, relation))
-            return Fingerprint.of(row, len(groups))
+            return Fingerprint.of(row)
 
         columns = file.table.columns
         if fingerprint(columns) == expected:

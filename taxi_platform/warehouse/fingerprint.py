@@ -23,16 +23,16 @@ class Fingerprint:
     """`rows`, and for each group of columns the sum of their hashes. Comparable within one kind of warehouse."""
 
     rows: int
-    sums: tuple[tuple[int, ...], ...]
+    sums: tuple[int, ...]
 
     def __str__(self) -> str:
         return hashlib.sha256(repr((self.rows, self.sums)).encode()).hexdigest()[:12]
 
     @classmethod
-    def of(cls, row: Sequence[Any], groups: int = 1) -> Fingerprint:
-        """The fingerprint from the one row of `Dialect.select` over so many groups."""
+    def of(cls, row: Sequence[Any]) -> Fingerprint:
+        """The fingerprint from the one row of `Dialect.select`."""
         rows, *sums = (int(number or 0) for number in row)  # a sum over no rows is null
-        return cls(rows, tuple(zip(*[iter(sums)] * (len(sums) // groups), strict=True)))
+        return cls(rows, tuple(sums))
 
     def differences(self, file: Fingerprint, columns: Sequence[Column]) -> str:
         """How this table differs from its file, for messages; both must be of these columns one by one."""
@@ -48,7 +48,7 @@ def parquet_fingerprint(dialect: Dialect, groups: Sequence[Sequence[Column]], pa
     select = dialect.select(groups, f"read_parquet({literal(str(path))})")
     try:
         with duckdb.connect() as con:
-            return Fingerprint.of(con.execute(select).fetchone() or (), len(groups))
+            return Fingerprint.of(con.execute(select).fetchone() or ())
     except duckdb.Error as error:
         problem = f"{path.name} cannot be read: {str(error).splitlines()[0]}"
         raise IntegrityError(problem, CLEAN_AGAIN) from error

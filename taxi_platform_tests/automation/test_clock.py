@@ -25,14 +25,13 @@ from taxi_platform_tests.support.taxi_dev import taxi_dev
 
 YEARS = 9 * 365 * 86400.0
 
-pytestmark = pytest.mark.fault(86)
-
 
 def instigator(kind, data):
     origin = remote_job_origin("any").repository_origin.get_instigator_origin(f"{LOCATION}_{kind.value}")
     return InstigatorState(origin, kind, InstigatorStatus.RUNNING, data)
 
 
+@pytest.mark.fault(86)
 def test_the_ticks_of_sensors_and_schedules_are_never_ahead():
     now = time.time()
     ahead, before = now + YEARS, now - 30
@@ -60,6 +59,7 @@ def test_the_ticks_of_sensors_and_schedules_are_never_ahead():
     assert states[InstigatorType.SCHEDULE].last_iteration_timestamp == pytest.approx(now, abs=60)
 
 
+@pytest.mark.fault(86)
 @pytest.mark.slow
 def test_a_running_daemon_looks_again_within_the_interval(tmp_path):
     home = tmp_path / "home"
