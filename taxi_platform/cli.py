@@ -10,6 +10,7 @@ import json
 import os
 import signal
 import sys
+from typing import TYPE_CHECKING
 
 import click
 import rich.markup
@@ -28,9 +29,12 @@ from taxi_platform.output import (
 )
 from taxi_platform.runs.result import ExitStatus
 from taxi_platform.settings import load_settings
-from taxi_platform.trips.errors import TaxiError, UserError
+from taxi_platform.trips.errors import LakeError, TaxiError, UserError
 from taxi_platform.trips.locks import log_to_stderr
 from taxi_platform.trips.months import Dataset, DatasetMonth, newest_month
+
+if TYPE_CHECKING:
+    from taxi_platform.lake.base import StoredObject
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -84,8 +88,16 @@ def prune(dataset: str | None, month: str | None, keep: int, apply: bool) -> Non
     else:
         datasets = [Dataset.parse(dataset)] if dataset else settings.datasets
         dataset_months = [DatasetMonth(name, in_lake) for name in datasets for in_lake in months_in_lake(lake, name)]
-    files = [file for dataset_month in dataset_months for file in LakeMonth(lake, dataset_month).prune(keep, apply)]
+    files: list[StoredObject] = []
+    skipped = False
+    for dataset_month in dataset_months:
+        try:
+            files += LakeMonth(lake, dataset_month).prune(keep, apply)
+        except LakeError as error:
+            errors.print(f"{dataset_month} is skipped. {error}", style="red", soft_wrap=True)
+            skipped = True
     print_pruned(files, apply)
+    sys.exit(int(skipped))
 
 
 @cli.command()

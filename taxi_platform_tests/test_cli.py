@@ -63,7 +63,7 @@ def test_a_range_is_loaded_then_unchanged(tmp_path):
         ("2020-05", "loaded", 1000),
     ]
     assert all(r["rows_clean"] + r["rows_rejected"] == 1000 and r["rows_in_table"] == r["rows_clean"] for r in results)
-    status, out, _ = taxi("ingest", "Green", "2020-04", "2020-05", "--json")
+    status, out, _ = taxi("ingest", "Green", "2020-04", "2020-05", "--jobs", "1", "--json")
     assert [r["status"] for r in json.loads(out)] == ["unchanged", "unchanged"]
     with duckdb.connect(str(tmp_path / "home/warehouse.duckdb"), read_only=True) as con:
         assert con.execute("SELECT count(*) FROM green_trips").fetchone()[0] == sum(r["rows_clean"] for r in results)
@@ -158,6 +158,7 @@ def test_the_program_that_holds_the_database_open_is_reported(tmp_path):
     assert "Close it there" in err
 
 
+@pytest.mark.slow
 @pytest.mark.fault(47)
 def test_an_interruption_is_status_130_and_the_next_run_finishes(tmp_path):
     child = subprocess.Popen(

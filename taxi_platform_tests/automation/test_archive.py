@@ -12,13 +12,11 @@ from taxi_platform_tests.support.archive import archive_environment, daemon, pub
 from taxi_platform_tests.support.system import wait_for
 from taxi_platform_tests.support.web_server import serving
 
-TICKS = 2
-"""Of each schedule, a minute apart: the second one sees the runs of the first."""
-
 
 @pytest.mark.slow
 @pytest.mark.fault(50)
-def test_with_an_empty_lake_every_tick_ends_in_time_and_months_get_loaded(monkeypatch, tmp_path):
+@pytest.mark.parametrize("ticks_each", [1, pytest.param(2, marks=pytest.mark.soak)])  # the second sees the first's runs
+def test_with_an_empty_lake_every_tick_ends_in_time_and_months_get_loaded(monkeypatch, tmp_path, ticks_each):
     home = tmp_path / "home"
     monkeypatch.setenv("DAGSTER_HOME", str(home / "dagster"))
     with serving() as web, open_instance(load_settings()) as instance:
@@ -28,7 +26,7 @@ def test_with_an_empty_lake_every_tick_ends_in_time_and_months_get_loaded(monkey
 
             def all_have_ticked():
                 ticks = ticks_of(instance)
-                return ticks if len(ticks) == 4 and min(map(len, ticks.values())) >= TICKS else None
+                return ticks if len(ticks) == 4 and min(map(len, ticks.values())) >= ticks_each else None
 
             ticks = wait_for(all_have_ticked, 240)
             loaded = dg.RunsFilter(statuses=[dg.DagsterRunStatus.SUCCESS])

@@ -197,6 +197,9 @@ def test_a_damaged_manifest_never_ends_in_nothing_to_do(tmp_path):
         "TAXI_DATASETS": "green",
         "TAXI_HOME": str(tmp_path / "home"),
     }
+    done = subprocess.run([TAXI, "prune"], env=environment, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (1, "Nothing to remove.\n")
+    assert f"green {newest} is skipped" in done.stderr
     done = subprocess.run([TAXI, "ingest", "green"], env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 1
     assert "Nothing to do" not in done.stdout
