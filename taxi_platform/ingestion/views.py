@@ -19,18 +19,21 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import duckdb
-from filelock import FileLock
+from filelock import Timeout
 
 from taxi_platform.lake.base import Lake
 from taxi_platform.trips.casting import literal
 from taxi_platform.trips.contract import REJECTED_COLUMNS, Column, contract_of
-from taxi_platform.trips.errors import LakeError
+from taxi_platform.trips.errors import LakeBusy, LakeError
 from taxi_platform.trips.known import ZONE_COLUMNS, taxi_zones
+from taxi_platform.trips.locks import lock_file
 from taxi_platform.trips.months import Dataset
 
 FILE_NAME = "trips.duckdb"
 FOLDER = "views"
 """The folder in the home with the empty Parquet files that the views start with."""
+LOCK_SECONDS = 120.0
+"""How long to wait for another run that makes the views, which takes seconds."""
 
 
 def views_path(home: Path) -> Path:
@@ -41,20 +44,22 @@ def views_path(home: Path) -> Path:
 def refresh_views(lake: Lake, home: Path) -> bool:
     """Bring the views up to date with the lake and the contracts; returns whether the file had to be replaced.
 
-    Raises `LakeError` if the file cannot be written, or if DuckDB cannot read the lake: a `gs://` lake needs
-    DuckDB's extension httpfs and a secret for it.
+    Raises `LakeBusy` if another run holds it, and `LakeError` if the file cannot be written, or if DuckDB cannot read
+    the lake: a `gs://` lake needs DuckDB's extension httpfs and a secret for it.
     """
     folder = home / FOLDER
     try:
         if not _is_local(lake):
             _connect(":memory:").execute("LOAD httpfs").close()
         folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / "refresh.lock"):
+        with lock_file(folder / "refresh.lock", f"the views in {FILE_NAME}", LOCK_SECONDS):
             script = "\n".join(_statements(lake, folder))
             if _stored_script(views_path(home)) == script:
                 return False
             _replace(views_path(home), folder, script)
             return True
+    except Timeout:
+        raise LakeBusy(f"Another run has held {views_path(home)} for {LOCK_SECONDS:g} s.", "Stop it.") from None
     except duckdb.Error as error:
         remedy = "Check the folder that TAXI_LAKE_URL names."
         if not _is_local(lake):

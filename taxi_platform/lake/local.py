@@ -147,6 +147,11 @@ class LocalLake(Lake):
                         orphan.unlink(missing_ok=True)
             yield
 
+    def _commit_lock(self, key: str) -> Path:
+        """A lock for the objects of one month: a process that is stuck in a commit holds up no other month."""
+        parts = key.split("/")
+        return self.root / ".locks" / f"commit{'~'.join(['', *parts[1:3]]) if len(parts) > 3 else ''}.lock"
+
     def _temporary(self, key: str) -> Path:
         path = self.root / ".tmp" / f"{key.replace('/', '~')}.{uuid.uuid4().hex[:8]}"
         _make_folders(path.parent)
@@ -161,7 +166,7 @@ class LocalLake(Lake):
             _sync(temporary)
             fault_point("fsynced")
             (self.root / ".locks").mkdir(exist_ok=True)
-            with FileLock(self.root / ".locks" / "commit.lock"):
+            with FileLock(self._commit_lock(key)):
                 current = self.stat(key)
                 if if_version != ANY_VERSION and if_version != (current.version if current else NEW):
                     raise Conflict(f"{self.uri(key)} was replaced by another run.", "Run the month again.")

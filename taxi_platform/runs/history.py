@@ -26,11 +26,10 @@ def latest_failures(instance: dg.DagsterInstance, datasets: Sequence[Dataset], l
     latest: dict[DatasetMonth, str] = {}
     ended = dg.RunsFilter(statuses=[dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE])
     for run in instance.get_runs(ended, limit=limit):
-        if RETRY_TAG in run.tags:
-            continue
         new = [month for month in dataset_months_of(run) if month.dataset in datasets and month not in latest]
         if new:
-            failure = _failure_of(instance, run) if run.status == dg.DagsterRunStatus.FAILURE else ""
+            has_failed = run.status == dg.DagsterRunStatus.FAILURE and RETRY_TAG not in run.tags
+            failure = _failure_of(instance, run) if has_failed else ""
             latest.update(dict.fromkeys(new, failure))
     return {dataset_month: failure for dataset_month, failure in latest.items() if failure}
 

@@ -3,6 +3,7 @@
 import dagster as dg
 import pytest
 
+from taxi_platform.assets.names import RETRY_TAG
 from taxi_platform.definitions import build_definitions
 from taxi_platform.runs.history import dataset_months_of, latest_failures
 from taxi_platform.runs.instance import open_instance
@@ -58,13 +59,15 @@ def test_the_latest_run_of_each_month_decides_whether_it_failed(monkeypatch):
     with open_instance(load_settings()) as instance:
 
         def end_run(status, **tags):
-            names = {"month": PARTITION, "start": START, "end": END}
+            names = {"month": PARTITION, "start": START, "end": END, "retried_by": RETRY_TAG}
             run = instance.create_run_for_job(job, tags={names[name]: value for name, value in tags.items()})
             if status == "failed":
                 instance.report_run_failed(run, f"Failed {run.tags}.\nMore.")
             else:
                 instance.report_dagster_event(dg.DagsterEvent("PIPELINE_SUCCESS", run.job_name), run.run_id)
 
+        end_run("failed", month="2020-04")
+        end_run("failed", month="2020-04", retried_by="the run that Dagster started, which is not at its end")
         end_run("failed", month="2020-01")
         end_run("failed", start="2020-02", end="2020-03")
         end_run("succeeded", month="2020-01")

@@ -1,5 +1,6 @@
 """Dagster's instance, and the runs that killed processes left behind."""
 
+import socket
 import subprocess
 import sys
 import time
@@ -7,7 +8,7 @@ import time
 import dagster as dg
 import pytest
 
-from taxi_platform.assets.names import PROCESS_TAG
+from taxi_platform.assets.names import PROCESS_RUN_TAG, PROCESS_TAG
 from taxi_platform.definitions import build_definitions
 from taxi_platform.runs.ingest import ingest_month
 from taxi_platform.runs.instance import open_instance, report_dead_runs
@@ -61,6 +62,20 @@ def test_runs_of_living_processes_and_of_other_machines_are_left_alone(instance)
         sleeper.kill()
         sleeper.wait()
     assert report_dead_runs(instance) == 1
+
+
+@pytest.mark.fault(82)
+def test_a_run_that_is_executed_again_is_not_taken_for_the_killed_one_whose_tags_it_has(instance):
+    job = build_definitions(load_settings()).resolve_job_def("green_ingest")
+    dead = {PROCESS_TAG: f"{socket.gethostname()}/1@1.00"}
+    first = instance.create_run_for_job(job, tags=dead)
+    instance.add_run_tags(first.run_id, {PROCESS_RUN_TAG: first.run_id})
+    family = {"root_run_id": first.run_id, "parent_run_id": first.run_id}
+    again = instance.create_run_for_job(job, tags={**dead, PROCESS_RUN_TAG: first.run_id}, **family)
+    of_an_earlier_version = instance.create_run_for_job(job, tags=dead, **family)
+    assert report_dead_runs(instance) == 1
+    for run, status in ((first, "FAILURE"), (again, "NOT_STARTED"), (of_an_earlier_version, "NOT_STARTED")):
+        assert instance.get_run_by_id(run.run_id).status.value == status
 
 
 def _started(run):
