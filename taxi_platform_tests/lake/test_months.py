@@ -14,7 +14,7 @@ from taxi_platform.lake.months import LakeMonth
 from taxi_platform.sources.sample.source import SampleSource
 from taxi_platform.trips.cleaning import Cleaner, CleaningInput
 from taxi_platform.trips.engine import Engine
-from taxi_platform.trips.errors import Conflict, LakeError, UserError
+from taxi_platform.trips.errors import Conflict, DamagedFile, LakeError, UserError
 from taxi_platform.trips.months import DatasetMonth
 from taxi_platform.warehouse import open_warehouse
 
@@ -334,3 +334,24 @@ def test_two_whole_runs_at_once_end_in_one_whole_month(lake, tmp_path):
         "trips.parquet",
         f"{version}.json",
     }
+
+
+@pytest.mark.fault(74)
+def test_an_altered_file_of_a_month_is_noticed_and_a_cut_one_by_a_cheap_look(lake, run):
+    fetched = run.fetched(200)
+    raw = run.month.publish_raw(fetched)
+    version = run.month.publish_clean(run.cleaned(fetched)).file_version
+    assert run.month.check_files(run.month.footer()).rows_read == 200
+    for key in (run.month.clean_key, *run.month.side_keys_of(version)):
+        whole = lake.read(key)[0]
+        middle = len(whole) // 2
+        lake.write(key, whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :])
+        with pytest.raises(DamagedFile, match=r"Run taxi ingest green 2021-01, which cleans the month again"):
+            run.month.check_files(run.month.footer())
+        lake.write(key, whole[:middle])
+        assert run.month.find_damage(raw, run.month.footer())
+        lake.write(key, whole)
+        assert run.month.find_damage(raw, run.month.footer()) is None
+    lake.write(raw.key, lake.read(raw.key)[0][:-1])
+    assert not run.month.has_raw(raw)
+    assert "fetches it again" in run.month.find_damage(raw, run.month.footer()).remedy
