@@ -22,6 +22,7 @@ def dagster_home():
     return settings.dagster_home
 
 
+@pytest.mark.slow
 @pytest.mark.fault(84)
 def test_a_locked_database_of_runs_is_waited_for_beyond_dagsters_five_seconds(dagster_home):
     with (
