@@ -235,7 +235,7 @@ def test_a_command_that_is_killed_takes_its_processes_along(two_months_in_progre
     assert [process for process in family if process.is_running() and process.status() != psutil.STATUS_ZOMBIE] == []
 
 
-@pytest.mark.fault(92, 93)
+@pytest.mark.fault(88, 89)
 def test_text_from_a_file_or_a_user_is_printed_as_text_in_every_encoding(tmp_path):
     (tmp_path / "green_2020-04.csv").write_text("a,[/b],[red]c,\x1b[31md,東京\n1,2,3,4,5\n")
     source = {"TAXI_SOURCE_URL": f"file://{tmp_path}/{{dataset}}_{{month}}.csv", "PYTHONIOENCODING": "ascii"}

@@ -152,7 +152,7 @@ def test_a_runs_config_can_reject_by_the_lines_that_the_readme_gives(definitions
     assert "zero_passengers" in reasons(metadata)
 
 
-@pytest.mark.fault(90)
+@pytest.mark.fault(86)
 def test_a_runs_config_that_rejects_by_a_rule_of_another_dataset_fails_and_names_the_rules(definitions):
     config = {"ops": {"fhv_cleaning": {"config": {"reject": ["zero_passengers"]}}}}
     result, _ = materialize(definitions, "fhv_ingest", "2020-04", config)

@@ -22,7 +22,7 @@ def source_finding(tmp_path, url):
     return next(finding for finding in examine(settings, NEWEST) if finding.name == "source")
 
 
-@pytest.mark.fault(68)
+@pytest.mark.fault(67)
 @pytest.mark.parametrize("denied", [False, True])
 def test_doctor_names_the_addresses_that_it_tried_in_vain(tmp_path, web, denied):
     template = f"{web.url}/{{dataset}}_tripdata_{{month}}.parqet"
@@ -38,7 +38,7 @@ def test_doctor_names_the_addresses_that_it_tried_in_vain(tmp_path, web, denied)
     assert len(web.requests) == (12 if denied else 6)
 
 
-@pytest.mark.fault(68)
+@pytest.mark.fault(67)
 @pytest.mark.parametrize("back", [0, 1, 3, 72])
 def test_one_published_month_shows_that_the_address_is_right(tmp_path, web, back):
     web.pages[f"/green_{NEWEST.plus(-back)}"] = Page(b"x")
@@ -48,7 +48,7 @@ def test_one_published_month_shows_that_the_address_is_right(tmp_path, web, back
     assert ("green 2026-09 is not published yet" in finding.message) == (back > 0)
 
 
-@pytest.mark.fault(68)
+@pytest.mark.fault(67)
 def test_status_that_asks_names_the_address_of_a_month_that_should_be_there(tmp_path):
     url = f"file://{tmp_path}/{{dataset}}_tripdata_{{month}}.parqet"
     status, out, _ = taxi("status", "--ask", TAXI_DATASETS="fhvhv", TAXI_SOURCE_URL=url)

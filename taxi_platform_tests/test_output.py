@@ -111,7 +111,7 @@ def test_a_month_to_come_says_when_it_is_expected(capsys):
     assert long_ago == "green 2020-01: Not there."
 
 
-@pytest.mark.fault(92)
+@pytest.mark.fault(88)
 @pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE.keys())
 def test_what_others_named_is_printed_as_it_reads_and_commands_no_terminal(capsys, monkeypatch, text):
     monkeypatch.setattr(output, "errors", SafeConsole(width=80, stderr=True, force_terminal=True, color_system=None))
@@ -130,7 +130,7 @@ def status_of(stages):
     return Status(months)
 
 
-@pytest.mark.fault(93)
+@pytest.mark.fault(89)
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
 def test_every_encoding_tells_the_stages_apart(monkeypatch, tmp_path, encoding):
     stream = io.TextIOWrapper(io.BytesIO(), encoding=encoding)

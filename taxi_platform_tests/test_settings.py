@@ -78,7 +78,7 @@ def test_names_that_resemble_no_setting_are_ignored():
     assert unknown_names({**others, "TAXI_HOME": "d"}) == ["TAXI_COLOR", "TAXI_FARE_URL"]
 
 
-@pytest.mark.fault(90)
+@pytest.mark.fault(86)
 def test_taxi_reject_takes_the_rules_of_any_chosen_dataset_and_no_others():
     reject = {"TAXI_REJECT": "zero_passengers,over_24_hours"}
     assert load_settings({**reject, "TAXI_DATASETS": "fhv,green"}).reject == ("over_24_hours", "zero_passengers")

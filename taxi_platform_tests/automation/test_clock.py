@@ -31,7 +31,7 @@ def instigator(kind, data):
     return InstigatorState(origin, kind, InstigatorStatus.RUNNING, data)
 
 
-@pytest.mark.fault(86)
+@pytest.mark.fault(83)
 def test_the_ticks_of_sensors_and_schedules_are_never_ahead():
     now = time.time()
     ahead, before = now + YEARS, now - 30
@@ -59,7 +59,7 @@ def test_the_ticks_of_sensors_and_schedules_are_never_ahead():
     assert states[InstigatorType.SCHEDULE].last_iteration_timestamp == pytest.approx(now, abs=60)
 
 
-@pytest.mark.fault(86)
+@pytest.mark.fault(83)
 @pytest.mark.slow
 def test_a_running_daemon_looks_again_within_the_interval(tmp_path):
     home = tmp_path / "home"

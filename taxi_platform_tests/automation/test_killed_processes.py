@@ -24,7 +24,7 @@ DONE_SECONDS = 900
 
 
 @pytest.mark.slow
-@pytest.mark.fault(82)
+@pytest.mark.fault(79)
 @pytest.mark.parametrize(
     "victim", [pytest.param(each, marks=() if each in IN_THE_GATE else pytest.mark.soak) for each in VICTIMS]
 )

@@ -47,7 +47,7 @@ def publish(folder, month, evil_host):
     (folder / f"green_{month}.csv").write_text("\n".join(published))
 
 
-@pytest.mark.fault(92)
+@pytest.mark.fault(88)
 def test_hostile_column_names_call_nobody_and_inject_nothing(page, evil, tmp_path):
     host, asked = evil
     publish(tmp_path, "2026-09", host)

@@ -147,7 +147,7 @@ DAMAGE = {
 }
 
 
-@pytest.mark.fault(72)
+@pytest.mark.fault(71)
 @pytest.mark.parametrize("what", DAMAGE)
 def test_damage_to_one_month_is_named_and_the_other_months_are_audited(home: Home, what: str):
     damage, problem = DAMAGE[what]
@@ -157,7 +157,7 @@ def test_damage_to_one_month_is_named_and_the_other_months_are_audited(home: Hom
     assert [each for each in problems["2020-04"] if re.search(problem, each)], problems["2020-04"]
 
 
-@pytest.mark.fault(72)
+@pytest.mark.fault(71)
 def test_a_table_that_cannot_be_read_is_named_and_the_lake_is_audited(home: Home):
     (home.settings.home / "serving.duckdb").write_bytes(b"no database" * 1000)
     garble(home.path("raw/green/2020-03/*/*.gz"))
@@ -167,7 +167,7 @@ def test_a_table_that_cannot_be_read_is_named_and_the_lake_is_audited(home: Home
     assert [len(each.problems) for each in audited] == [1, 1, 0]
 
 
-@pytest.mark.fault(73)
+@pytest.mark.fault(72)
 def test_a_month_that_a_load_replaces_meanwhile_is_looked_at_again(home: Home, monkeypatch):
     look, looks = audit_module._Look.at_everything, []
 
@@ -203,7 +203,7 @@ def test_the_command_prints_a_line_for_each_problem_and_says_so_by_its_exit_stat
     assert taxi("audit", "green", "2035-01") == (0, "ok    green 2035-01: no clean file\n")
 
 
-@pytest.mark.fault(72)
+@pytest.mark.fault(71)
 def test_the_job_fails_with_the_list_and_its_message_says_what_to_do(home: Home):
     garble(home.path("rejected/green/month=2020-04/*.parquet"))
     home.alter("serving", "DELETE FROM green_trips WHERE file_month = DATE '2020-03-01'")
@@ -226,7 +226,7 @@ def test_the_job_passes_over_a_sound_installation(home: Home):
 
 
 @pytest.mark.slow
-@pytest.mark.fault(72)
+@pytest.mark.fault(71)
 def test_what_the_audit_names_is_repaired_by_the_command_it_gives(home: Home):
     garble(home.path("clean/green/month=2020-04/*.parquet"))
     home.alter("serving", "UPDATE green_trips SET tip_amount = 1 WHERE file_month = DATE '2020-03-01'")

@@ -108,7 +108,7 @@ def empty(path):
     path.write_bytes(b"")
 
 
-@pytest.mark.fault(74)
+@pytest.mark.fault(73)
 @pytest.mark.parametrize("kind", ["clean", "rejected", "report", "checksums"])
 @pytest.mark.parametrize("harm", [alter, cut, empty, Path.unlink])
 def test_a_damaged_file_is_noticed_and_the_next_run_makes_it_again(place, kind, harm):
@@ -128,7 +128,7 @@ def test_a_damaged_file_is_noticed_and_the_next_run_makes_it_again(place, kind, 
     assert place.state().stage == Stage.LOADED
 
 
-@pytest.mark.fault(74)
+@pytest.mark.fault(73)
 @pytest.mark.parametrize("kind", ["clean", "rejected", "report"])
 @pytest.mark.parametrize("harm", [alter, cut])
 @pytest.mark.parametrize("with_checksums", [True, False])
@@ -148,7 +148,7 @@ def test_what_was_damaged_after_cleaning_is_not_loaded(place, kind, harm, with_c
     assert len(place.table()[0]) + len(place.table()[1]) == ROWS
 
 
-@pytest.mark.fault(74)
+@pytest.mark.fault(73)
 def test_a_clean_file_of_another_month_is_not_taken_for_this_months(place):
     other = DatasetMonth.parse("green", "2020-05")
     steps.fetch(place.source, place.lake, other, place.home)
@@ -160,7 +160,7 @@ def test_a_clean_file_of_another_month_is_not_taken_for_this_months(place):
     assert path.exists() and place.month.footer()
 
 
-@pytest.mark.fault(75)
+@pytest.mark.fault(74)
 @pytest.mark.parametrize("harm", [alter, cut, empty, lambda path: path.write_text('{"versions": 5}')])
 def test_a_damaged_manifest_is_an_error_that_says_what_to_do(place, harm):
     before = place.table()
@@ -187,7 +187,7 @@ def test_a_manifest_edited_on_purpose_is_read_without_its_digest(place):
     assert place.month.versions()[0][0].rows == ROWS + 1
 
 
-@pytest.mark.fault(75)
+@pytest.mark.fault(74)
 def test_a_damaged_manifest_never_ends_in_nothing_to_do(tmp_path):
     newest = newest_month(date.today())
     open_lake((tmp_path / "home" / "lake").as_uri()).write(f"raw/green/{newest}/manifest.json", b"{")
@@ -206,7 +206,7 @@ def test_a_damaged_manifest_never_ends_in_nothing_to_do(tmp_path):
     assert re.search(rf"green {newest} is skipped\. .*is not a manifest.*Restore it", done.stderr)
 
 
-@pytest.mark.fault(37, 74)
+@pytest.mark.fault(37, 73)
 @pytest.mark.parametrize("harm", [alter, cut, Path.unlink])
 def test_a_raw_file_that_is_damaged_is_fetched_again(place, harm):
     path = place.path("raw")
@@ -227,7 +227,7 @@ def rewrite(path, **fields):
     path.write_text(json.dumps({**content, **fields}))
 
 
-@pytest.mark.fault(76)
+@pytest.mark.fault(75)
 @pytest.mark.parametrize("kind", ["manifest", "report", "checksums"])
 def test_a_file_of_a_newer_version_is_refused_and_left_alone(place, kind):
     path = place.path(kind)
@@ -240,7 +240,7 @@ def test_a_file_of_a_newer_version_is_refused_and_left_alone(place, kind):
     assert place.files() == files
 
 
-@pytest.mark.fault(76)
+@pytest.mark.fault(75)
 def test_a_clean_file_of_a_newer_format_is_refused_and_left_alone(place):
     import pyarrow.parquet as pq
 
@@ -254,7 +254,7 @@ def test_a_clean_file_of_a_newer_format_is_refused_and_left_alone(place):
     assert place.files() == files
 
 
-@pytest.mark.fault(76)
+@pytest.mark.fault(75)
 def test_fields_that_this_version_does_not_know_are_ignored(place):
     manifest = place.path("manifest")
     entries = [{**entry, "weather": "fine"} for entry in json.loads(manifest.read_bytes())["versions"]]

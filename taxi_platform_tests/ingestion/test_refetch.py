@@ -77,7 +77,7 @@ def place(tmp_path, web) -> Place:
     return Place(tmp_path, f"{web.url}/green_{{month}}")
 
 
-@pytest.mark.fault(66)
+@pytest.mark.fault(65)
 def test_a_page_damaged_on_the_way_is_fetched_again_in_the_same_run(place, web):
     web.pages[PATH] = Page(GOOD, etag='"v"', first=[Page(DAMAGED, etag='"v"')] * 4)
     cleaned = place.run()
@@ -91,7 +91,7 @@ def test_a_page_damaged_on_the_way_is_fetched_again_in_the_same_run(place, web):
     assert len(web.requests) == requests + 1
 
 
-@pytest.mark.fault(66)
+@pytest.mark.fault(65)
 def test_a_file_damaged_at_its_source_is_fetched_twice_and_then_left_until_it_changes(place, web):
     web.pages[PATH] = Page(DAMAGED, etag='"v"')
     with pytest.raises(DamagedRaw, match="same sha256: the published file itself is damaged"):
@@ -113,7 +113,7 @@ def test_a_file_damaged_at_its_source_is_fetched_twice_and_then_left_until_it_ch
     assert place.state().problem is None
 
 
-@pytest.mark.fault(66)
+@pytest.mark.fault(65)
 def test_a_published_file_that_never_becomes_a_raw_file_is_not_fetched_by_every_tick(place, web):
     web.pages[PATH] = Page(GOOD[:-9], etag='"v"')
     for _ in range(2):
@@ -126,7 +126,7 @@ def test_a_published_file_that_never_becomes_a_raw_file_is_not_fetched_by_every_
     assert place.state().problem is None
 
 
-@pytest.mark.fault(66)
+@pytest.mark.fault(65)
 def test_a_raw_file_altered_in_the_lake_is_fetched_again_in_place(place, web):
     web.pages[PATH] = Page(GOOD, etag='"v"')
     raw = place.fetch().raw
@@ -149,7 +149,7 @@ def test_a_damaged_raw_file_whose_source_is_down_says_both(place, web):
     assert path.exists()
 
 
-@pytest.mark.fault(66)
+@pytest.mark.fault(65)
 def test_a_restored_file_that_is_damaged_is_not_replaced_by_the_one_it_replaced(place, web):
     web.pages[PATH] = Page(DAMAGED, etag='"v1"')
     place.fetch()
@@ -163,7 +163,7 @@ def test_a_restored_file_that_is_damaged_is_not_replaced_by_the_one_it_replaced(
     assert place.month.manifest().current.sha256 == restored.sha256
 
 
-@pytest.mark.fault(66)
+@pytest.mark.fault(65)
 def test_a_damaged_file_in_a_folder_is_read_again_once_it_is_another(tmp_path):
     place = Place(tmp_path, f"file://{tmp_path}/green_{{month}}")
     file = tmp_path / "green_2020-04"

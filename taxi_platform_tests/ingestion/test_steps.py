@@ -263,7 +263,7 @@ def small_disk(tmp_path):
         yield folder
 
 
-@pytest.mark.fault(70)
+@pytest.mark.fault(69)
 def test_an_altered_table_is_seen_by_the_check_and_loaded_again_by_the_next_run(place):
     place.publish(*(ROW.format(day=day) for day in (1, 2, 3)), "broken")
     place.ingest()
@@ -280,7 +280,7 @@ def test_an_altered_table_is_seen_by_the_check_and_loaded_again_by_the_next_run(
     assert place.ingest()[2].unchanged
 
 
-@pytest.mark.fault(71)
+@pytest.mark.fault(70)
 def test_a_table_in_another_version_than_the_lake_is_a_conflict_not_damage(place):
     place.publish(ROW.format(day=1), ROW.format(day=2))
     place.ingest()

@@ -186,7 +186,7 @@ def test_what_is_directly_under_a_prefix_is_named_once(lake):
     assert lake.names("raw/yellow/") == set()
 
 
-@pytest.mark.fault(74)
+@pytest.mark.fault(73)
 def test_an_object_is_compared_with_what_was_stored(lake):
     whole, other = FileSum.of(io.BytesIO(b"whole")), FileSum.of(io.BytesIO(b"wholE"))
     lake.write("a/b", b"whole")

@@ -51,7 +51,7 @@ def uses(lake, key, folder):
     }
 
 
-@pytest.mark.fault(78)
+@pytest.mark.fault(77)
 @pytest.mark.parametrize(
     ("key", "make", "says", "spared"),
     [
@@ -92,7 +92,7 @@ def loop(path: Path) -> None:
     path.symlink_to(path)
 
 
-@pytest.mark.fault(78)
+@pytest.mark.fault(77)
 def test_a_file_in_the_place_of_a_months_folder_stops_no_other_month(lake, root, tmp_path):
     source, warehouse = open_source("sample://?rows=50"), open_warehouse(f"duckdb://{tmp_path}/w.duckdb")
     bad = DatasetMonth.parse("green", "2020-03")
@@ -133,7 +133,7 @@ for month in ("2020-04", "2020-03"):
 
 
 @pytest.mark.skipif(os.getuid() != 0 or not shutil.which("setpriv"), reason="giving up root's rights needs root")
-@pytest.mark.fault(78)
+@pytest.mark.fault(77)
 def test_files_that_may_not_be_read_are_named_and_stop_no_other_month(tmp_path):
     lake = open_lake((tmp_path / "lake").as_uri())
     for month in ("2020-03", "2020-04"):
@@ -160,7 +160,7 @@ def test_an_error_about_a_file_elsewhere_does_not_blame_the_work_folder(tmp_path
         raise OSError(errno.ENOSPC, "No space left on device")
 
 
-@pytest.mark.fault(79)
+@pytest.mark.fault(78)
 def test_folders_that_were_made_are_synced_up_to_the_one_that_was_there(tmp_path, monkeypatch):
     """Each new folder is an entry of the one above it, which a power failure loses unless that one is synced."""
     synced, sync = set(), os.fsync

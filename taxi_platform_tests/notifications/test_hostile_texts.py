@@ -11,7 +11,7 @@ from taxi_platform_tests.support.hostile_texts import HOSTILE
 from taxi_platform_tests.support.notification_receivers import mail_box
 
 
-@pytest.mark.fault(92)
+@pytest.mark.fault(88)
 @pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE.keys())
 def test_subjects_and_lines_are_single_lines_without_links(text):
     run = dg.DagsterRun(job_name="green_ingest", run_id="1", tags={PARTITION_TAG: text.replace("\ud800", "")})
@@ -20,7 +20,7 @@ def test_subjects_and_lines_are_single_lines_without_links(text):
         assert markdown(line) == line
 
 
-@pytest.mark.fault(92)
+@pytest.mark.fault(88)
 def test_a_mail_has_no_header_that_a_text_adds():
     with mail_box("password") as box:
         title = f"taxi: {HOSTILE['header of a mail']}"

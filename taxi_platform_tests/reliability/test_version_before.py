@@ -84,7 +84,7 @@ def rows_in_tables(home):
         return con.sql(query).fetchall()[0][0]
 
 
-@pytest.mark.fault(77)
+@pytest.mark.fault(76)
 def test_versions_that_take_turns_over_one_lake_each_find_a_month_that_they_can_read(tmp_path, before):
     home = tmp_path / "home"
     for turn, version in enumerate([TODAY, before, TODAY]):
@@ -100,7 +100,7 @@ def test_versions_that_take_turns_over_one_lake_each_find_a_month_that_they_can_
     assert [raw.rows for raw in versions] == [300, 350]
 
 
-@pytest.mark.fault(77)
+@pytest.mark.fault(76)
 def test_a_month_of_the_version_before_is_read_unchanged(tmp_path, before):
     home = tmp_path / "home"
     assert run(before, home)["left"] == "loaded"

@@ -22,7 +22,7 @@ def folder_content(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-@pytest.mark.fault(83)
+@pytest.mark.fault(80)
 @pytest.mark.parametrize("damaged", DAMAGED)
 def test_a_damaged_file_of_ours_is_written_again_and_the_old_one_kept(damaged, tmp_path, caplog):
     (tmp_path / "dagster.yaml").write_bytes(damaged)
@@ -31,7 +31,7 @@ def test_a_damaged_file_of_ours_is_written_again_and_the_old_one_kept(damaged, t
     assert "was damaged and has been written again" in caplog.text
 
 
-@pytest.mark.fault(83)
+@pytest.mark.fault(80)
 def test_an_instance_whose_file_was_cut_sends_nothing_and_keeps_its_limits():
     settings = load_settings()
     settings.dagster_home.mkdir(parents=True)
@@ -91,7 +91,7 @@ def test_a_setting_that_dagster_does_not_have_is_a_mistake():
         pass
 
 
-@pytest.mark.fault(83)
+@pytest.mark.fault(80)
 def test_processes_that_start_at_once_agree_on_one_complete_file(tmp_path):
     (tmp_path / "dagster.yaml").write_bytes(OURS[:100])
     code = (
@@ -109,7 +109,7 @@ def test_processes_that_start_at_once_agree_on_one_complete_file(tmp_path):
     assert folder_content(tmp_path) == {"dagster.yaml": OURS, "dagster.yaml.damaged": OURS[:100]}
 
 
-@pytest.mark.fault(83)
+@pytest.mark.fault(80)
 def test_a_disk_that_is_full_at_the_first_start_leaves_no_file_and_says_so(tmp_path, monkeypatch):
     with small_file_system(tmp_path / "disk", 1) as disk:
         monkeypatch.setenv("TAXI_HOME", str(disk))

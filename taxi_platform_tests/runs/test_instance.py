@@ -64,7 +64,7 @@ def test_runs_of_living_processes_and_of_other_machines_are_left_alone(instance)
     assert report_dead_runs(instance) == 1
 
 
-@pytest.mark.fault(82)
+@pytest.mark.fault(79)
 def test_a_run_that_is_executed_again_is_not_taken_for_the_killed_one_whose_tags_it_has(instance):
     job = build_definitions(load_settings()).resolve_job_def("green_ingest")
     dead = {PROCESS_TAG: f"{socket.gethostname()}/1@1.00"}

@@ -19,7 +19,7 @@ FREE = DatasetMonth.parse("green", "2020-03")
 
 
 @pytest.mark.slow
-@pytest.mark.fault(85)
+@pytest.mark.fault(82)
 def test_stuck_months_hold_up_no_other_and_runs_that_wait_say_for_whom(monkeypatch, tmp_path):
     monkeypatch.setenv("TAXI_SOURCE_URL", "sample://?rows=2000")
     settings = load_settings()

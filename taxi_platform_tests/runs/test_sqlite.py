@@ -23,7 +23,7 @@ def dagster_home():
 
 
 @pytest.mark.slow
-@pytest.mark.fault(84)
+@pytest.mark.fault(81)
 def test_a_locked_database_of_runs_is_waited_for_beyond_dagsters_five_seconds(dagster_home):
     with (
         closing(sqlite3.connect(dagster_home / FILES[0], check_same_thread=False, isolation_level=None)) as other,
@@ -43,7 +43,7 @@ def test_every_connection_waits_for_two_minutes():
         assert connection.execute(sqlalchemy.text("PRAGMA busy_timeout")).scalar() == BUSY_SECONDS * 1000
 
 
-@pytest.mark.fault(84)
+@pytest.mark.fault(81)
 @pytest.mark.parametrize("command", [["ingest", "green", "2020-04"], ["status"], ["dev", "--port", "31999"]])
 def test_a_damaged_database_is_named_with_how_to_go_on(dagster_home, command):
     path = dagster_home / FILES[0]
@@ -62,7 +62,7 @@ def test_a_damaged_database_is_named_with_how_to_go_on(dagster_home, command):
         assert instance.get_runs() == []
 
 
-@pytest.mark.fault(84)
+@pytest.mark.fault(81)
 @pytest.mark.parametrize("name", FILES)
 def test_a_page_that_was_overwritten_is_found(dagster_home, name):
     path = dagster_home / name

@@ -236,7 +236,7 @@ def test_what_people_put_beside_the_months_of_a_lake_is_left_alone(tmp_path):
     assert months_in_lake(lake, Dataset.GREEN) == [Month(2020, 4)]
 
 
-@pytest.mark.fault(74)
+@pytest.mark.fault(73)
 def test_a_damaged_month_is_shown_as_damaged_and_a_failed_check_is_shown(web, tmp_path):
     """The file of 2020-04 gets a column that the contract does not know, of which a check warns."""
     text = gzip.decompress(web.pages["/green_2020-04.csv.gz"].body).decode()

@@ -34,7 +34,7 @@ def odd_home(monkeypatch, tmp_path):
     return tmp_path / ODD_HOME
 
 
-@pytest.mark.fault(87)
+@pytest.mark.fault(84)
 @pytest.mark.slow
 def test_every_command_works_in_an_odd_home_an_ascii_console_and_a_hostile_folder(odd_home):
     ascii_console = {**os.environ, "PYTHONIOENCODING": "ascii", "LC_ALL": "C"}
@@ -56,7 +56,7 @@ def test_every_command_works_in_an_odd_home_an_ascii_console_and_a_hostile_folde
             assert con.execute("SELECT count(*) FROM green_trips").fetchone() == (3998,)
 
 
-@pytest.mark.fault(87)
+@pytest.mark.fault(84)
 @pytest.mark.slow
 def test_the_ui_its_daemon_and_its_runs_work_there_too(odd_home):
     with taxi_dev(odd_home, TAXI_SOURCE_URL="sample://?rows=2000", TAXI_DATASETS="green") as platform:
@@ -66,7 +66,7 @@ def test_the_ui_its_daemon_and_its_runs_work_there_too(odd_home):
         assert platform.materialized("green/trips") == {"2020-04"}
 
 
-@pytest.mark.fault(87)
+@pytest.mark.fault(84)
 def test_a_question_mark_is_refused_by_name(monkeypatch):
     monkeypatch.setenv("TAXI_HOME", "/srv/what?/home")
     with pytest.raises(SettingError, match=r"TAXI_HOME is /srv/what\?/home"):
@@ -75,7 +75,7 @@ def test_a_question_mark_is_refused_by_name(monkeypatch):
         open_warehouse("duckdb:///srv/what?/trips.duckdb")
 
 
-@pytest.mark.fault(87)
+@pytest.mark.fault(84)
 def test_the_link_to_a_home_with_a_percent_sign_is_ours_or_refused(monkeypatch, tmp_path):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     home = tmp_path / "100%"

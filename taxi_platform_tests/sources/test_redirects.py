@@ -59,7 +59,7 @@ def port_of(web):
     return web.url.rpartition(":")[2]
 
 
-@pytest.mark.fault(67)
+@pytest.mark.fault(66)
 def test_a_name_that_changes_its_address_after_the_check_is_still_connected_to_the_checked_one(
     web, source, names, tmp_path
 ):
@@ -73,7 +73,7 @@ def test_a_name_that_changes_its_address_after_the_check_is_still_connected_to_t
         source.fetch(MONTH, tmp_path)
 
 
-@pytest.mark.fault(67)
+@pytest.mark.fault(66)
 def test_the_sources_own_name_is_looked_up_once_a_request_too(web, names, tmp_path):
     names["months.example"] = ["127.0.0.1"]
     source = HttpSource(f"http://months.example:{port_of(web)}/{{month}}", **QUICK)
@@ -84,7 +84,7 @@ def test_the_sources_own_name_is_looked_up_once_a_request_too(web, names, tmp_pa
     assert_fetched(source.fetch(MONTH, tmp_path))
 
 
-@pytest.mark.fault(67)
+@pytest.mark.fault(66)
 def test_of_several_addresses_the_next_one_is_tried_and_one_blocked_one_is_enough(web, source, names):
     web.pages[PATH] = Page(status=302, headers={"Location": f"http://two.example:{port_of(web)}/stored"})
     web.pages["/stored"] = Page(DATA)
@@ -95,7 +95,7 @@ def test_of_several_addresses_the_next_one_is_tried_and_one_blocked_one_is_enoug
         source.stat(MONTH)
 
 
-@pytest.mark.fault(67)
+@pytest.mark.fault(66)
 def test_a_redirect_to_a_name_that_does_not_exist_is_refused_and_to_one_not_found_now_tried_again(web, source, names):
     names["later.example"] = [socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")]
     for name, error, says in (
@@ -108,7 +108,7 @@ def test_a_redirect_to_a_name_that_does_not_exist_is_refused_and_to_one_not_foun
         assert "canary" not in str(caught.value)
 
 
-@pytest.mark.fault(67)
+@pytest.mark.fault(66)
 def test_a_name_that_only_a_proxy_can_look_up_is_left_to_it(web, names, monkeypatch):
     monkeypatch.setenv("http_proxy", web.url)
     source = HttpSource("http://far.example/{month}", **QUICK)
@@ -117,7 +117,7 @@ def test_a_name_that_only_a_proxy_can_look_up_is_left_to_it(web, names, monkeypa
     assert source.stat(MONTH).size == len(DATA)
 
 
-@pytest.mark.fault(67)
+@pytest.mark.fault(66)
 @pytest.mark.parametrize(
     ("address", "kinds"),
     [
@@ -140,7 +140,7 @@ def test_ipv6_addresses_that_contain_private_ones_are_of_their_kind(address, kin
     assert network_kinds(address) == kinds
 
 
-@pytest.mark.fault(31, 67)
+@pytest.mark.fault(31, 66)
 @pytest.mark.parametrize("host", ["[64:ff9b::a9fe:a9fe]", "[2002:a00:1::1]", "2852039166", "0xa9.0xfe.0xa9.0xfe"])
 def test_a_redirect_to_another_spelling_of_a_private_address_is_refused(web, source, host):
     web.pages[PATH] = Page(status=302, headers={"Location": f"http://{host}/latest/meta-data/"})
@@ -175,7 +175,7 @@ def over_tls(web, folder, name):
         yield port_of(secure), pem
 
 
-@pytest.mark.fault(67)
+@pytest.mark.fault(66)
 def test_tls_verifies_the_name_although_the_connection_is_made_by_address(web, names, tmp_path, monkeypatch):
     web.names = []
     names["months.example"] = ["127.0.0.1"]

@@ -73,54 +73,6 @@ FAULTS: dict[int, tuple[str, str]] = {
     ),
     56: ("a reader beside a load", "`trips.duckdb` never blocks; a reader of the warehouse is waited for, then named."),
     57: ("taxi zones that are missing or incomplete", "The next load writes them again; `taxi doctor` says so."),
-    64: ("numbers such as `1_000` and `+-1`, which DuckDB reads", "The row is rejected, by every reader."),
-    65: (
-        "fewer bytes than announced, or headers, ranges or an MD5 of another file",
-        "The file is downloaded once more; what is still in doubt is refused.",
-    ),
-    67: (
-        "redirects to a name that changes its address, does not exist, or is a private address in IPv6 spelling",
-        "Each host is looked up once, checked, and connected to as it was looked up; TLS verifies its name.",
-    ),
-    68: (
-        "a mistyped address instead of a month that is not published",
-        "`taxi doctor` tries months that should be there; it, ingest and status name the addresses.",
-    ),
-    69: (
-        "an error of the operating system other than a full disk",
-        "It is named, with what helps against it, and blamed on the place where it happened.",
-    ),
-    66: (
-        "a raw file damaged on the way, in the lake, or at its source",
-        "It is fetched again in the same run; a file damaged at its source is left until it changes.",
-    ),
-    82: ("a run, code server, daemon or machine killed", "The run is run again once; its backfill ends complete."),
-    83: ("a `dagster.yaml` that is empty or cut", "It is written again; the damaged one is kept beside it."),
-    84: ("Dagster's SQLite files locked for a minute, or damaged", "Waited for; named, with how to go on."),
-    86: ("a clock that was years ahead", "Sensors and schedules look again within their interval."),
-    87: ("odd characters in TAXI_HOME, modules in the working folder", "All work; a ? is refused by name."),
-    85: ("a process that is stuck with a month", "Only runs of that month wait; their logs name the process."),
-    70: (
-        "one value of a table altered: a cent, a microsecond, a float's last bit; values swapped; a row doubled",
-        "It is seen in every engine, and the next run of the month loads it again.",
-    ),
-    71: (
-        "a table replaced by another version while it is compared",
-        "The comparison starts over, and says which version is there; it never calls that damage.",
-    ),
-    72: (
-        "files in the lake or tables damaged while nobody looks",
-        "`taxi audit` and `audit_schedule` read everything, and name each with the command that repairs it.",
-    ),
-    73: ("a month replaced while it is audited", "It is looked at again, and only what is still wrong is reported."),
-    89: ("wrong tokens, thirty at a time", "Each waits for itself alone; the right token is let in at once."),
-    90: ("a reject rule that the dataset does not have", "A mistake, which lists the rules it has."),
-    92: (
-        "escape codes, Markdown, HTML or line ends in names",
-        "Terminal, UI and messages show them as text; no address in them is called.",
-    ),
-    93: ("a terminal in ASCII or Latin-1", "What it lacks is printed in ASCII."),
-    91: ("a restore by digits that begin several versions", "None is restored; all are named."),
     58: ("a new version of a month that lost its rows", "It is set aside; the month stays until a person accepts it."),
     59: ("another dataset's file, or one of another time", "Its columns or its count give it away; it is set aside."),
     60: ("a file of another month", "Its pick-ups give it away when it is cleaned; it is set aside."),
@@ -129,18 +81,66 @@ FAULTS: dict[int, tuple[str, str]] = {
         "`taxi accept` loads it; it is not fetched or judged again.",
     ),
     62: ("1,018 or 50,000 columns; a binary column", "The file is refused, and the message says which it is."),
-    74: (
+    63: ("numbers such as `1_000` and `+-1`, which DuckDB reads", "The row is rejected, by every reader."),
+    64: (
+        "fewer bytes than announced, or headers, ranges or an MD5 of another file",
+        "The file is downloaded once more; what is still in doubt is refused.",
+    ),
+    65: (
+        "a raw file damaged on the way, in the lake, or at its source",
+        "It is fetched again in the same run; a file damaged at its source is left until it changes.",
+    ),
+    66: (
+        "redirects to a name that changes its address, does not exist, or is a private address in IPv6 spelling",
+        "Each host is looked up once, checked, and connected to as it was looked up; TLS verifies its name.",
+    ),
+    67: (
+        "a mistyped address instead of a month that is not published",
+        "`taxi doctor` tries months that should be there; it, ingest and status name the addresses.",
+    ),
+    68: (
+        "an error of the operating system other than a full disk",
+        "It is named, with what helps against it, and blamed on the place where it happened.",
+    ),
+    69: (
+        "one value of a table altered: a cent, a microsecond, a float's last bit; values swapped; a row doubled",
+        "It is seen in every engine, and the next run of the month loads it again.",
+    ),
+    70: (
+        "a table replaced by another version while it is compared",
+        "The comparison starts over, and says which version is there; it never calls that damage.",
+    ),
+    71: (
+        "files in the lake or tables damaged while nobody looks",
+        "`taxi audit` and `audit_schedule` read everything, and name each with the command that repairs it.",
+    ),
+    72: ("a month replaced while it is audited", "It is looked at again, and only what is still wrong is reported."),
+    73: (
         "a clean file, rejected rows, report or checksums that are cut, altered or lost",
         "Each is compared with its sha256 before it is used; the next run cleans the month again, to the same bytes.",
     ),
-    75: ("a damaged manifest", 'Status and runs name it and say what to do; never "Nothing to do" and status 0.'),
-    76: ("files of a newer format; unknown fields", 'Refused with "Upgrade taxi_platform", and left alone; ignored.'),
-    77: ("the version before over the same lake: a rollback, mixed versions", "Both read every month, and lose none."),
-    78: (
+    74: ("a damaged manifest", 'Status and runs name it and say what to do; never "Nothing to do" and status 0.'),
+    75: ("files of a newer format; unknown fields", 'Refused with "Upgrade taxi_platform", and left alone; ignored.'),
+    76: ("the version before over the same lake: a rollback, mixed versions", "Both read every month, and lose none."),
+    77: (
         "what the operating system refuses in the lake: no permission, a file for a folder, a long name, a loop",
         "The lake's own error names the file and the right setting; other months go on.",
     ),
-    79: ("a power failure after folders were made", "They are synced up to the root, like the files in them."),
+    78: ("a power failure after folders were made", "They are synced up to the root, like the files in them."),
+    79: ("a run, code server, daemon or machine killed", "The run is run again once; its backfill ends complete."),
+    80: ("a `dagster.yaml` that is empty or cut", "It is written again; the damaged one is kept beside it."),
+    81: ("Dagster's SQLite files locked for a minute, or damaged", "Waited for; named, with how to go on."),
+    82: ("a process that is stuck with a month", "Only runs of that month wait; their logs name the process."),
+    83: ("a clock that was years ahead", "Sensors and schedules look again within their interval."),
+    84: ("odd characters in TAXI_HOME, modules in the working folder", "All work; a ? is refused by name."),
+    85: ("wrong tokens, thirty at a time", "Each waits for itself alone; the right token is let in at once."),
+    86: ("a reject rule that the dataset does not have", "A mistake, which lists the rules it has."),
+    87: ("a restore by digits that begin several versions", "None is restored; all are named."),
+    88: (
+        "escape codes, Markdown, HTML or line ends in names",
+        "Terminal, UI and messages show them as text; no address in them is called.",
+    ),
+    89: ("a terminal in ASCII or Latin-1", "What it lacks is printed in ASCII."),
 }
 """Number → the fault, and what happens then."""
 

@@ -15,7 +15,7 @@ from taxi_platform.trips.os_errors import number_in, remedy
 MONTH = DatasetMonth.parse("green", "2020-04")
 
 
-@pytest.mark.fault(69)
+@pytest.mark.fault(68)
 @pytest.mark.parametrize(
     ("number", "says"),
     [
@@ -33,7 +33,7 @@ def test_the_work_folder_names_the_error_and_what_helps_against_it(tmp_path, num
         raise OSError(number, os.strerror(number))
 
 
-@pytest.mark.fault(69)
+@pytest.mark.fault(68)
 @pytest.mark.parametrize(("number", "kind"), [(errno.EIO, SourceUnavailable), (errno.EACCES, SourceRefused)])
 def test_a_source_that_cannot_be_read_to_its_end_is_not_the_work_folders_fault(tmp_path, monkeypatch, number, kind):
     def failing(file):

@@ -21,7 +21,7 @@ def read(text):
     return text.replace("`", "").replace("'", "").split()
 
 
-@pytest.mark.fault(92)
+@pytest.mark.fault(88)
 @each_hostile_text
 def test_a_line_has_nothing_but_printable_characters(text):
     assert is_harmless(printable(text))
@@ -30,7 +30,7 @@ def test_a_line_has_nothing_but_printable_characters(text):
     assert printable_lines(text).count("\n") == text.count("\n")
 
 
-@pytest.mark.fault(92)
+@pytest.mark.fault(88)
 @each_hostile_text
 def test_markdown_of_it_is_text_and_code_that_reads_as_it_is(text):
     safe = markdown(f"Stored: {text}, plain_name.")
@@ -45,7 +45,7 @@ def test_markdown_of_it_is_text_and_code_that_reads_as_it_is(text):
     assert markdown(safe) == safe
 
 
-@pytest.mark.fault(92)
+@pytest.mark.fault(88)
 @each_hostile_text
 def test_html_of_it_is_text(text):
     elements, shown = [], []
@@ -59,7 +59,7 @@ def test_html_of_it_is_text(text):
     assert "".join(shown) == printable(text)
 
 
-@pytest.mark.fault(92)
+@pytest.mark.fault(88)
 @each_hostile_text
 def test_an_error_that_quotes_it_is_a_printable_line(text):
     error = TaxiError(f"Found {text}.", f"Remove {text}.")

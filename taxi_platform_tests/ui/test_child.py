@@ -7,7 +7,7 @@ from taxi_platform.ui.child import RESTARTS, Child
 from taxi_platform_tests.support.system import wait_for
 
 
-@pytest.mark.fault(82)
+@pytest.mark.fault(79)
 def test_a_child_that_keeps_ending_is_given_up_with_its_last_words(tmp_path):
     log, said = tmp_path / "daemon.log", []
     child = Child("daemon", ["-c", "raise SystemExit('no room')"], log, lambda: True)

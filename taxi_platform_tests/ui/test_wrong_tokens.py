@@ -75,7 +75,7 @@ RIGHT = {
 }
 
 
-@pytest.mark.fault(89)
+@pytest.mark.fault(85)
 @pytest.mark.parametrize("guess", ["bearer", "login", "report"])
 def test_a_right_token_is_answered_while_wrong_ones_wait(guarded, guess):
     send = {
@@ -92,7 +92,7 @@ def test_a_right_token_is_answered_while_wrong_ones_wait(guarded, guess):
         assert guarded.guard.wrong_tokens == GUESSES
 
 
-@pytest.mark.fault(89)
+@pytest.mark.fault(85)
 @pytest.mark.parametrize("kind", ["bearer", "login", "half a login", "websocket"])
 def test_guesses_whose_clients_hang_up_are_forgotten(guarded, kind, caplog):
     caplog.set_level(logging.WARNING)
@@ -118,7 +118,7 @@ def test_guesses_whose_clients_hang_up_are_forgotten(guarded, kind, caplog):
     assert caplog.text == ""
 
 
-@pytest.mark.fault(89)
+@pytest.mark.fault(85)
 def test_no_more_than_so_many_wrong_tokens_wait_and_the_right_one_is_let_in_all_the_same(guarded):
     with ExitStack() as guesses:
         for _ in range(AT_ONCE):

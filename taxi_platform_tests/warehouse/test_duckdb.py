@@ -113,7 +113,7 @@ def test_the_query_to_paste_works_from_a_folder_with_spaces(tmp_path):
     assert "3" in shown
 
 
-@pytest.mark.fault(85)
+@pytest.mark.fault(82)
 def test_a_wait_for_another_program_is_logged_with_its_process_id(tmp_path, caplog):
     path = tmp_path / "warehouse.duckdb"
     with ThreadPoolExecutor(1) as pool, held_open(path) as other:

@@ -111,7 +111,7 @@ def rewritten(files: CleanFiles, rows: list[Row], path: Path) -> CleanFiles:
     return dataclasses.replace(files, trips=path, trips_uri=path.as_uri())
 
 
-@pytest.mark.fault(70)
+@pytest.mark.fault(69)
 def test_every_alteration_of_one_value_is_seen(backend: Backend, unusual: CleanFiles, tmp_path: Path):
     backend.warehouse.replace_month(unusual)
     backend.warehouse.verify_month(unusual)
@@ -130,7 +130,7 @@ def test_rows_in_another_order_are_the_same_month(backend: Backend, unusual: Cle
     backend.warehouse.verify_month(rewritten(unusual, rows[::-1], tmp_path / "reversed.parquet"))
 
 
-@pytest.mark.fault(70)
+@pytest.mark.fault(69)
 @pytest.mark.parametrize("table", ["green_trips", "green_rejected_trips"])
 def test_a_table_altered_by_hand_is_seen_and_loaded_again(backend: Backend, months: Months, table: str):
     files = months("green", "2020-04")
@@ -144,7 +144,7 @@ def test_a_table_altered_by_hand_is_seen_and_loaded_again(backend: Backend, mont
     backend.warehouse.verify_month(files)
 
 
-@pytest.mark.fault(71)
+@pytest.mark.fault(70)
 def test_a_month_in_another_version_is_a_conflict_and_a_row_in_another_is_damage(backend: Backend, months: Months):
     older, newer = months("green", "2020-04"), months("green", "2020-04", 700)
     backend.warehouse.replace_month(newer)
@@ -157,7 +157,7 @@ def test_a_month_in_another_version_is_a_conflict_and_a_row_in_another_is_damage
         backend.warehouse.verify_month(newer)
 
 
-@pytest.mark.fault(70)
+@pytest.mark.fault(69)
 def test_a_column_that_was_dropped_by_hand_is_named(backend: Backend, months: Months):
     files = months("green", "2020-04")
     backend.warehouse.replace_month(files)

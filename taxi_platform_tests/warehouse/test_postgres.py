@@ -201,7 +201,7 @@ def test_a_uri_that_cannot_be_right_is_refused_without_repeating_it(uri: str):
     assert caught.value.__cause__ is None
 
 
-@pytest.mark.fault(85)
+@pytest.mark.fault(82)
 def test_a_load_that_waits_for_another_load_and_then_for_a_reader_logs_both(
     postgres_backend: Backend, months: Months, server_uri: str, caplog
 ):
