@@ -71,6 +71,7 @@ def test_each_problem_names_its_setting_and_shows_no_secret(tmp_path, environmen
 def test_the_variables_that_are_set_are_listed_and_unknown_ones_named(tmp_path, monkeypatch):
     monkeypatch.setenv("TAXI_SOURCE_URL", "sample://")
     monkeypatch.setenv("TAXI_COLOR", "yellow")
+    monkeypatch.delenv("TAXI_SET_ASIDE")
     first = next(examine(load_settings(), NEWEST))
     assert (first.name, first.message) == ("settings", "TAXI_HOME, TAXI_SOURCE_URL set; unknown, ignored: TAXI_COLOR")
 

@@ -71,7 +71,7 @@ def load_trips(
         where: An SQL expression over the dataset's columns, in DuckDB's dialect. Other columns than the ones asked
             for may be used. Rows for which it is null are left out.
         as_: `pandas` (a DataFrame with Arrow-backed types, so that integers may be null and money is exact), `arrow`
-            (a Table), `polars` (a DataFrame; needs the package polars) or `duckdb` (a relation that reads only when
+            (a Table), `polars` (a DataFrame; needs the extra `polars`) or `duckdb` (a relation that reads only when
             it is used).
         max_bytes: The size above which nothing is loaded; by default half of the memory that is available.
 

@@ -397,6 +397,7 @@ def test_the_footer_names_what_the_file_was_made_from(as_parquet):
         "contract_version": contract_of(Dataset.GREEN).version,
         "dataset": "green",
         "month": "2020-04",
+        "format_version": "1",
     }
     assert list(made.trips[0]) == [column.name for column in contract_of(Dataset.GREEN).table_columns]
     assert made.trips[0]["file_version"] == made.report.file_version
