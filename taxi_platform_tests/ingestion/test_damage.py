@@ -130,11 +130,11 @@ def test_a_damaged_file_is_noticed_and_the_next_run_makes_it_again(place, kind, 
 
 @pytest.mark.fault(73)
 @pytest.mark.parametrize("kind", ["clean", "rejected", "report"])
-@pytest.mark.parametrize("harm", [alter, cut])
-@pytest.mark.parametrize("with_checksums", [True, False])
+@pytest.mark.parametrize(
+    ("harm", "with_checksums"),  # an altered file of an earlier version has nothing to be compared with
+    [(alter, True), (cut, True), (cut, False)],
+)
 def test_what_was_damaged_after_cleaning_is_not_loaded(place, kind, harm, with_checksums):
-    if not with_checksums and harm is alter:
-        pytest.skip("months of an earlier version have nothing to compare with")
     (place.home / "warehouse.duckdb").unlink()
     if not with_checksums:
         place.path("checksums").unlink()
