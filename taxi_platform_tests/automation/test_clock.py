@@ -61,6 +61,7 @@ def test_the_ticks_of_sensors_and_schedules_are_never_ahead():
 
 @pytest.mark.fault(83)
 @pytest.mark.slow
+@pytest.mark.soak
 def test_a_running_daemon_looks_again_within_the_interval(tmp_path):
     home = tmp_path / "home"
     with web_hook() as hook, taxi_dev(home, TAXI_NOTIFY_URLS=f"json://{hook.address}/hook"):

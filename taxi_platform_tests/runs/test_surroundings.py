@@ -58,6 +58,7 @@ def test_every_command_works_in_an_odd_home_an_ascii_console_and_a_hostile_folde
 
 @pytest.mark.fault(84)
 @pytest.mark.slow
+@pytest.mark.soak
 def test_the_ui_its_daemon_and_its_runs_work_there_too(odd_home):
     with taxi_dev(odd_home, TAXI_SOURCE_URL="sample://?rows=2000", TAXI_DATASETS="green") as platform:
         backfill = platform.launch_backfill("green", ["2020-04"])
