@@ -21,7 +21,7 @@ test-browser: setup-dev ## Drive the real UI in Chromium
 	@.venv/bin/pytest -n 0 -m "browser and not soak"
 
 test-slow: setup-dev ## Run the tests that take minutes: a simulated year, hundreds of kills, notifications, the guard
-	@.venv/bin/pytest -n 3 -m "slow and not (bigquery or browser or soak)"
+	@.venv/bin/pytest -m "slow and not (bigquery or browser or soak)"
 
 soak: setup-dev ## Repeat the browser tests, all of reliability/ and what else is marked soak ten times
 	@for i in 1 2 3 4 5 6 7 8 9 10; do echo "round $$i" && .venv/bin/pytest -n 0 -m browser && .venv/bin/pytest -m "not bigquery" taxi_platform_tests/reliability && .venv/bin/pytest -m "soak and not (bigquery or browser)" --ignore taxi_platform_tests/reliability || exit 1; done
