@@ -132,14 +132,16 @@ def test_an_interruption_ends_the_wait_for_another_try(web, home, monkeypatch, n
         wait_for(lambda: (runs := home.get_runs()) and retries(home, runs[0].run_id)[0])
         os.kill(os.getpid(), number)
 
-    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # As in a command; a shell's background job, and all that it starts, would ignore SIGINT.
+    previous = {each: signal.signal(each, signal.default_int_handler) for each in (signal.SIGINT, signal.SIGTERM)}
     thread = Thread(target=interrupt_while_waiting)
     thread.start()
     try:
         result = ingest_month(home, build_definitions(load_settings()), GREEN, IngestOptions(patient=True))
     finally:
         thread.join()
-        signal.signal(signal.SIGTERM, previous)
+        for each, handler in previous.items():
+            signal.signal(each, handler)
     assert (result.status, result.problem) == (IngestStatus.INTERRUPTED, "Interrupted.")
     assert retries(home, result.run_id) == [["green__raw_file"], []]
     assert home.get_run_by_id(result.run_id).status == dg.DagsterRunStatus.FAILURE
