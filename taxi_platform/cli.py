@@ -28,7 +28,7 @@ from taxi_platform.output import (
     print_versions,
 )
 from taxi_platform.runs.result import ExitStatus
-from taxi_platform.settings import load_settings
+from taxi_platform.settings import load_settings, open_warehouses
 from taxi_platform.trips.errors import LakeError, TaxiError, UserError
 from taxi_platform.trips.locks import log_to_stderr
 from taxi_platform.trips.months import Dataset, DatasetMonth, newest_month
@@ -138,12 +138,9 @@ def audit(dataset: str | None, month: str | None, as_json: bool) -> None:
     """
     from taxi_platform.ingestion.audit import audit
     from taxi_platform.lake import open_lake
-    from taxi_platform.warehouse import open_warehouse
 
     settings = checked_settings()
-    lake, warehouses = open_lake(settings.lake_url), [open_warehouse(settings.warehouse_url)]
-    if settings.serving_url:
-        warehouses.append(open_warehouse(settings.serving_url, "TAXI_SERVING_URL"))
+    lake, warehouses = open_lake(settings.lake_url), [warehouse for _, warehouse in open_warehouses(settings)]
     datasets = [Dataset.parse(dataset)] if dataset else settings.datasets
     months = [DatasetMonth.parse(dataset, month)] if dataset and month else None
     results = []

@@ -129,8 +129,7 @@ class _Look:
     def _raw_files(self) -> None:
         with self._noted(), self.lake.lock(self.dataset_month):
             manifest = self.month.manifest()
-            raws = {raw.key: raw for raw in (*(entry.raw for entry in manifest.set_aside), *manifest.versions)}
-            for raw in raws.values():
+            for raw in {raw.key: raw for raw in manifest.listed}.values():
                 with self._noted():
                     self._raw_file(raw, manifest.current is not None and raw.key == manifest.current.key)
 

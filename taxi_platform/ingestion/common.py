@@ -72,7 +72,6 @@ def month_files(month: LakeMonth, version: str, home: Path) -> Iterator[CleanFil
     lake, clean_key, rejected_key = month.lake, month.clean_key, month.rejected_key(version)
     with (
         work_folder(home, month.dataset_month) as folder,
-        month.clean_copy(version, folder) as trips,
-        month.rejected_copy(version, folder) as rejected,
+        month.copies(version, folder) as (trips, rejected),
     ):
         yield CleanFiles(month.dataset_month, version, trips, rejected, lake.uri(clean_key), lake.uri(rejected_key))

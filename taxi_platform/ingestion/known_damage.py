@@ -6,7 +6,6 @@ reads files otherwise.
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime
 
 from taxi_platform.ingestion.comparing import COMPARE_EVERY
@@ -15,6 +14,7 @@ from taxi_platform.lake.months import CleanFooter, LakeMonth
 from taxi_platform.trips.contract import contract_of
 from taxi_platform.trips.errors import DamagedRaw, LakeBusy, LakeError
 from taxi_platform.trips.publication import Publication
+from taxi_platform.trips.stored_json import dump, load
 
 FILE_NAME = "damaged.json"
 """Beside the manifest."""
@@ -23,14 +23,13 @@ FILE_NAME = "damaged.json"
 def note_damage(month: LakeMonth, offered: Publication, damage: DamagedRaw, sha256: str | None = None) -> None:
     """Remember that the source's file is damaged; `sha256` if it is a raw file of the lake nevertheless."""
     note = {
-        "format_version": 1,
         "offer": offered.offer,
         "sha256": sha256,
         "contract_version": _contract_version(month),
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "problem": damage.problem,
     }
-    month.lake.write(month.raw_prefix + FILE_NAME, json.dumps(note, indent=1).encode())
+    month.lake.write(month.raw_prefix + FILE_NAME, dump(note).encode())
 
 
 def damage_ahead(
@@ -49,7 +48,7 @@ def known_damage(month: LakeMonth, offered: Publication, current: RawVersion | N
     """The error for a file that is known to be damaged at its source; None for any other. `current` is the raw file."""
     try:
         stored = month.lake.read(month.raw_prefix + FILE_NAME)
-        note = json.loads(stored[0]) if stored else {}
+        note = load(stored[0], FILE_NAME, "note of damage", "") if stored else {}
         if (note["offer"], note["contract_version"]) != (offered.offer, _contract_version(month)):
             return None
         sha256, problem, time = note.get("sha256"), str(note["problem"]), datetime.fromisoformat(note["time"])

@@ -11,7 +11,6 @@ right when repeated; with `union_by_name`, or without the empty file, one in fiv
 
 from __future__ import annotations
 
-import re
 import uuid
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,7 +21,7 @@ import duckdb
 from filelock import Timeout
 
 from taxi_platform.lake.base import Lake
-from taxi_platform.trips.casting import literal
+from taxi_platform.trips.casting import escape_glob, literal, null_columns
 from taxi_platform.trips.contract import REJECTED_COLUMNS, Column, contract_of
 from taxi_platform.trips.errors import LakeBusy, LakeError
 from taxi_platform.trips.known import ZONE_COLUMNS, taxi_zones
@@ -103,11 +102,7 @@ def _is_local(lake: Lake) -> bool:
 def _readable_root(lake: Lake) -> str:
     """The lake's address as DuckDB takes it, with glob characters escaped."""
     root = lake.url.rstrip("/")
-    return _escape_glob(unquote(urlsplit(root).path)) if _is_local(lake) else root
-
-
-def _escape_glob(path: str) -> str:
-    return re.sub(r"([*?\[])", r"[\1]", path)
+    return escape_glob(unquote(urlsplit(root).path)) if _is_local(lake) else root
 
 
 def _contract_versions(pattern: str) -> Mapping[str, list[str]]:
@@ -133,15 +128,12 @@ def _selects_by_version(
     versions: Mapping[str, list[str]], current: str, columns: Sequence[Column], empty: str
 ) -> Iterator[str]:
     """A SELECT for each contract version in the lake; columns that an older version lacks are null."""
-    yield _select([empty, *map(_escape_glob, versions.get(current, ()))])
+    yield _select([empty, *map(escape_glob, versions.get(current, ()))])
     for version in sorted(set(versions) - {current}):
-        paths = [_escape_glob(path) for path in versions[version]]
+        paths = [escape_glob(path) for path in versions[version]]
         with _connect(":memory:") as con:
             stored = {row[0] for row in con.execute(f"DESCRIBE {_select(paths[:1])}").fetchall()}
-        names = ", ".join(
-            column.name if column.name in stored else f"CAST(NULL AS {column.duckdb_type}) AS {column.name}"
-            for column in columns
-        )
+        names = ", ".join(column.name if column.name in stored else null_columns([column]) for column in columns)
         yield f"SELECT {names} FROM ({_select(paths)})"
 
 
@@ -154,12 +146,11 @@ def _select(paths: Sequence[str]) -> str:
 def _empty_file(path: Path, columns: Sequence[Column]) -> str:
     """Make the empty Parquet file with these columns if it is missing; returns its path, escaped for globs."""
     if not path.exists():
-        nulls = ", ".join(f"CAST(NULL AS {column.duckdb_type}) AS {column.name}" for column in columns)
         temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}")
         with _connect(":memory:") as con:
-            con.execute(f"COPY (SELECT {nulls} LIMIT 0) TO {literal(str(temporary))} (FORMAT parquet)")
+            con.execute(f"COPY (SELECT {null_columns(columns)} LIMIT 0) TO {literal(str(temporary))} (FORMAT parquet)")
         temporary.replace(path)
-    return _escape_glob(str(path))
+    return escape_glob(str(path))
 
 
 def _stored_script(path: Path) -> str | None:

@@ -185,18 +185,17 @@ class CleanMonth:
             raise self.damaged(key, f"cannot be read ({type(error).__name__})") from error
 
     @contextmanager
-    def clean_copy(self, file_version: str, folder: Path) -> Iterator[Path]:
-        """The clean file as a local file to read, compared with its checksum; raises `DamagedFile`."""
-        checksums = self.checksums(file_version)
-        with self._copy(self.clean_key, folder, checksums.clean if checksums else None) as path:
-            yield path
+    def copies(self, file_version: str, folder: Path) -> Iterator[tuple[Path, Path]]:
+        """The clean file and the rejected rows as local files to read, compared with their checksums.
 
-    @contextmanager
-    def rejected_copy(self, file_version: str, folder: Path) -> Iterator[Path]:
-        """The rejected rows likewise."""
-        checksums = self.checksums(file_version)
-        with self._copy(self.rejected_key(file_version), folder, checksums.rejected if checksums else None) as path:
-            yield path
+        Raises `DamagedFile`.
+        """
+        sums = self.checksums(file_version)
+        with (
+            self._copy(self.clean_key, folder, sums.clean if sums else None) as clean,
+            self._copy(self.rejected_key(file_version), folder, sums.rejected if sums else None) as rejected,
+        ):
+            yield clean, rejected
 
     @contextmanager
     def _copy(self, key: str, folder: Path, expected: FileSum | None) -> Iterator[Path]:
@@ -216,7 +215,7 @@ class CleanMonth:
             return
         stored = self.lake.read(self.report_key(file_version))
         report = FileSum.of(io.BytesIO(stored[0] if stored else b""))
-        with self.clean_copy(file_version, folder) as clean, self.rejected_copy(file_version, folder) as rejected:
+        with self.copies(file_version, folder) as (clean, rejected):
             checksums = Checksums(file_version, FileSum.of_path(clean), FileSum.of_path(rejected), report)
         self.lake.write(self.checksums_key(file_version), checksums.to_json().encode())
 

@@ -113,16 +113,22 @@ class Manifest:
     def of(cls, content: Mapping[str, Any], object_version: str) -> Manifest:
         """The manifest with these stored fields; raises `ValueError` if it is malformed."""
         stored = record(_Stored, content)
-        for raw in (*stored.versions, *(entry.raw for entry in stored.set_aside)):
+        manifest = cls(stored.versions, object_version, stored.set_aside, stored.accepted)
+        for raw in manifest.listed:
             if not re.fullmatch("[0-9a-f]{64}", raw.sha256) or raw.size < 0 or raw.rows < 0:
                 raise ValueError(f"wrong values in the entry of {raw.time}")
-        return cls(stored.versions, object_version, stored.set_aside, stored.accepted)
+        return manifest
 
     def to_json(self) -> str:
         content: dict[str, Any] = {"versions": [asdict(version) for version in self.versions]}
         if self.set_aside or self.accepted:
             content |= {"set_aside": [asdict(entry) for entry in self.set_aside], "accepted": list(self.accepted)}
         return dump(content)
+
+    @property
+    def listed(self) -> tuple[RawVersion, ...]:
+        """Every raw file that the manifest knows, first those that were set aside; one may be there more than once."""
+        return (*(entry.raw for entry in self.set_aside), *self.versions)
 
     @property
     def current(self) -> RawVersion | None:

@@ -42,8 +42,7 @@ class LakeMonth(CleanMonth):
         content = load(text, uri, "manifest", remedy)
         try:
             manifest = Manifest.of(content, manifest_object.version)
-            listed = (*manifest.versions, *(entry.raw for entry in manifest.set_aside))
-            if not all(raw.key.startswith(self.raw_prefix) for raw in listed):
+            if not all(raw.key.startswith(self.raw_prefix) for raw in manifest.listed):
                 raise ValueError("it lists files of another month")
         except ValueError as error:
             raise DamagedFile(f"{uri} is not a manifest: {error}.", remedy) from error
@@ -93,26 +92,25 @@ class LakeMonth(CleanMonth):
         raw = RawVersion.of(fetched, self.raw_prefix)
         updated = (manifest or self.manifest()).with_fetched(raw)
         current = updated.versions[-1]
-        if current.key == raw.key:
-            self._upload_raw(raw, fetched, overwrite)
-        fault_point("raw_uploaded")
-        self.write_manifest(updated)
-        fault_point("manifest_written")
+        self._store_raw(fetched, raw if current.key == raw.key else None, updated, overwrite)
         return current
 
     def set_aside(self, fetched: FetchedFile, manifest: Manifest, reasons: Sequence[str]) -> SetAside:
         """Store a fetched file that looks wrong permanently, and list it without making it the current one."""
         raw = RawVersion.of(fetched, self.raw_prefix)
-        self._upload_raw(raw, fetched)
-        fault_point("raw_uploaded")
         updated = manifest.with_set_aside(raw, reasons)
-        self.write_manifest(updated)
-        fault_point("manifest_written")
+        self._store_raw(fetched, raw, updated)
         return updated.set_aside[-1]
 
-    def _upload_raw(self, raw: RawVersion, fetched: FetchedFile, overwrite: bool = False) -> None:
-        if overwrite or not self.has_raw(raw):
+    def _store_raw(
+        self, fetched: FetchedFile, raw: RawVersion | None, updated: Manifest, overwrite: bool = False
+    ) -> None:
+        """Store the file as `raw`, unless that is None or the lake has it, and then the manifest that lists it."""
+        if raw and (overwrite or not self.has_raw(raw)):
             self.lake.upload(raw.key, fetched.path, ANY_VERSION)
+        fault_point("raw_uploaded")
+        self.write_manifest(updated)
+        fault_point("manifest_written")
 
     def accept(self, version: str | None = None) -> RawVersion:
         """Make a file current that was set aside: the latest, or the one whose sha256 begins with `version`.
@@ -187,8 +185,7 @@ class LakeMonth(CleanMonth):
             footer = self.footer()
             staying = manifest.newest_files(keep) | ({footer.raw_sha256} if footer else set())
             pruned = manifest.only(staying)
-            listed = {raw.key for raw in (*pruned.versions, *(entry.raw for entry in pruned.set_aside))}
-            removable = list(self._raw_files_except(listed))
+            removable = list(self._raw_files_except({raw.key for raw in pruned.listed}))
             if apply and pruned != manifest:
                 self.write_manifest(pruned)
             if apply:

@@ -21,7 +21,7 @@ from taxi_platform.lake import open_lake
 from taxi_platform.lake.base import Lake
 from taxi_platform.lake.months import LakeMonth
 from taxi_platform.settings import load_settings
-from taxi_platform.trips.casting import literal
+from taxi_platform.trips.casting import escape_glob, literal, null_columns
 from taxi_platform.trips.contract import REJECTED_COLUMNS, Column, contract_of
 from taxi_platform.trips.errors import IntegrityError, LakeError, UserError
 from taxi_platform.trips.months import Dataset, DatasetMonth, Month
@@ -214,9 +214,9 @@ def _rows(
     """
     con = duckdb.connect(config={"autoinstall_known_extensions": False})
     con.execute("SET enable_progress_bar = false; SET TimeZone = 'UTC'")
-    paths = ", ".join(literal(_escaped(file)) for file in files)
+    paths = ", ".join(literal(escape_glob(str(file))) for file in files)
     relation = con.sql(
-        f"SELECT {_nulls(known)} WHERE false UNION ALL BY NAME "
+        f"SELECT {null_columns(known)} WHERE false UNION ALL BY NAME "
         f"SELECT * FROM read_parquet([{paths}], union_by_name = true, hive_partitioning = false)"
     )
     try:
@@ -226,20 +226,11 @@ def _rows(
     return filtered.select(*(column.name for column in columns))
 
 
-def _nulls(columns: Sequence[Column]) -> str:
-    return ", ".join(f"CAST(NULL AS {column.duckdb_type}) AS {column.name}" for column in columns)
-
-
 def _not_an_expression(error: duckdb.Error) -> UserError:
     return UserError(
         f"where cannot be evaluated: {str(error).splitlines()[0]}",
         'Write an expression over the columns, as in SQL after WHERE: where="fare_amount > 50".',
     )
-
-
-def _escaped(path: Path) -> str:
-    """The path with glob characters escaped, as DuckDB takes it."""
-    return "".join(f"[{character}]" if character in "*?[" else character for character in str(path))
 
 
 def _check_size(
@@ -285,7 +276,7 @@ def _read(files: Sequence[Path], columns: Sequence[Column]) -> Any:
             table = file.read([name for name in names if name in stored])
         missing = [column for column in columns if column.name not in stored]
         if missing:
-            schema = duckdb.sql(f"SELECT {_nulls(missing)}").to_arrow_table().schema
+            schema = duckdb.sql(f"SELECT {null_columns(missing)}").to_arrow_table().schema
             for field in schema:
                 table = table.append_column(field, pa.nulls(table.num_rows, field.type))
         tables.append(table.select(names).replace_schema_metadata(None))

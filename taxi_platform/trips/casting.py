@@ -6,6 +6,7 @@ types. Casts are strict, because DuckDB's own round `1.5` to 2 and drop a timest
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -65,6 +66,16 @@ def identifier(name: str) -> str:
 def literal(text: str) -> str:
     """The text as a SQL string literal."""
     return "'" + text.replace("'", "''") + "'"
+
+
+def null_columns(columns: Sequence[Column]) -> str:
+    """A SELECT list of typed nulls under the columns' names."""
+    return ", ".join(f"CAST(NULL AS {column.duckdb_type}) AS {column.name}" for column in columns)
+
+
+def escape_glob(path: str) -> str:
+    """The path with glob characters escaped, as DuckDB's readers take it."""
+    return re.sub(r"([*?\[])", r"[\1]", path)
 
 
 def text_of(source: SourceColumn) -> str:

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from taxi_platform.trips import csv_reading, typed_scan
-from taxi_platform.trips.casting import SourceColumn, literal, rule_sql, select_canonical
+from taxi_platform.trips.casting import SourceColumn, literal, null_columns, rule_sql, select_canonical
 from taxi_platform.trips.contract import EXTRA, PROVENANCE, REJECTED_COLUMNS, Column, Contract, contract_of
 from taxi_platform.trips.engine import Engine
 from taxi_platform.trips.errors import DamagedRaw, LakeError, NotData, TooManyRejected
@@ -36,7 +36,7 @@ NO_ROOM = "no space left|quota|could not write all bytes|file too large"
 """What the engine says of a full disk; any other trouble with a file has another reason."""
 
 MAX_REJECTED_SHARE = 0.5
-NOTHING_REJECTED = f"SELECT {', '.join(f'CAST(NULL AS {c.duckdb_type}) AS {c.name}' for c in REJECTED_COLUMNS)} LIMIT 0"
+NOTHING_REJECTED = f"SELECT {null_columns(REJECTED_COLUMNS)} LIMIT 0"
 
 
 @dataclass(frozen=True)
