@@ -19,7 +19,7 @@ from taxi_platform.sources.addresses import file_name, network_kinds, next_hop, 
 from taxi_platform.sources.http import HttpSource
 from taxi_platform.trips.errors import NotData, NotPublished, SourceRefused, SourceUnavailable
 from taxi_platform.trips.months import DatasetMonth
-from taxi_platform_tests.support.web_server import S3_DENIED, Page, answering, serving
+from taxi_platform_tests.support.web_server import S3_DENIED, Page, answering
 
 MONTH = DatasetMonth.parse("green", "2020-04")
 PATH = "/green/green_tripdata_2020-04.csv.gz"
@@ -28,19 +28,6 @@ DATA = gzip.compress(
     b"VendorID,fare\n" + b"".join(b"%d,%r\n" % (i, random.Random(i).random()) for i in range(ROWS)), mtime=0
 )
 QUICK = {"backoff": 0.01, "max_wait": 0.05, "read_timeout": 0.5, "attempts": 3, "stat_attempts": 2}
-
-
-@pytest.fixture(scope="module")
-def server():
-    with serving() as web:
-        yield web
-
-
-@pytest.fixture
-def web(server):
-    server.pages.clear()
-    server.requests.clear()
-    return server
 
 
 @pytest.fixture

@@ -6,32 +6,19 @@ import hashlib
 
 import pytest
 
-from taxi_platform.sources.http import HttpSource
 from taxi_platform.trips.errors import DamagedRaw, NotPublished, SourceUnavailable
-from taxi_platform_tests.sources.test_http import DATA, MONTH, PATH, QUICK, assert_fetched
-from taxi_platform_tests.support.web_server import Page, serving
+from taxi_platform_tests.sources.test_http import DATA, MONTH, PATH, assert_fetched
+from taxi_platform_tests.sources.test_http import source as source_at
+from taxi_platform_tests.support.web_server import Page
 
 OTHER = gzip.compress(b"VendorID,fare\n" + b"7,7.5\n" * 50_000, 0)
 THEN = "Wed, 01 Jul 2020 10:00:00 GMT"
 DAMAGED = DATA[:5000] + bytes([DATA[5000] ^ 255]) + DATA[5001:]
 
 
-@pytest.fixture(scope="module")
-def server():
-    with serving() as web:
-        yield web
-
-
-@pytest.fixture
-def web(server):
-    server.pages.clear()
-    server.requests.clear()
-    return server
-
-
 @pytest.fixture
 def source(web):
-    return HttpSource(f"{web.url}/{{dataset}}/{{dataset}}_tripdata_{{month}}.csv.gz", **{**QUICK, "attempts": 5})
+    return source_at(web, attempts=5)
 
 
 def downloads(web):
