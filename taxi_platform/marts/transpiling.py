@@ -27,9 +27,19 @@ def parquet_relation(path: str) -> exp.Expr:
     return exp.Table(this=exp.func("read_parquet", exp.Literal.string(escape_glob(path)), dialect="duckdb"))
 
 
-def table_relation(name: str, dialect: Dialect) -> exp.Expr:
+def table_relation(name: str, dialect: str) -> exp.Expr:
     """A table, by its name in the engine's own SQL, qualified and quoted."""
     return exp.to_table(name, dialect=dialect)
+
+
+def data_type(column: Column, dialect: str) -> exp.DataType:
+    """The column's type in the engine's dialect."""
+    spelling = {
+        "duckdb": column.column_type.duckdb,
+        "postgres": column.column_type.postgres,
+        "bigquery": column.column_type.bigquery_sql,
+    }[dialect]
+    return exp.DataType.build(spelling, dialect=dialect)
 
 
 def mart_select(dataset_month: DatasetMonth, name: str, file_version: str, trips: exp.Expr, dialect: Dialect) -> str:
@@ -97,12 +107,7 @@ def _is_known(value: exp.Expr, dataset: Dataset) -> bool:
 
 
 def _typed(value: exp.Expr, column: Column, dialect: Dialect) -> exp.Expr:
-    spelling = {
-        "duckdb": column.column_type.duckdb,
-        "postgres": column.column_type.postgres,
-        "bigquery": column.column_type.bigquery_sql,
-    }[dialect]
-    return exp.alias_(exp.cast(value, exp.DataType.build(spelling, dialect=dialect)), column.name)
+    return exp.alias_(exp.cast(value, data_type(column, dialect)), column.name)
 
 
 def _date(dataset_month: DatasetMonth) -> exp.Expr:
