@@ -51,7 +51,7 @@ DIGITS = 15
 
 NATIVE = Dialect(
     # Hashed twice, because the first hash combines the columns by XOR, which a swap between two rows may survive.
-    dict.fromkeys(("I", "M", "D", "F", "S", "DATE"), "{0}"),
+    dict.fromkeys(("I", "M", "TOTAL", "D", "F", "S", "DATE"), "{0}"),
     ", ",
     "hash(hash({0}))",
     "sum({0})",
@@ -60,6 +60,7 @@ POSTGRES = Dialect(
     {
         "I": "{0}",
         "M": "{0}",
+        "TOTAL": "{0}",
         "D": "{0}",
         "F": f"encode(float8send({ZERO}), 'hex')",
         "S": TEXT,
@@ -73,6 +74,7 @@ BIGQUERY = Dialect(
     {
         "I": "CAST({0} AS STRING)",
         "M": "FORMAT('%.2f', {0})",
+        "TOTAL": "FORMAT('%.2f', {0})",
         "D": "CAST(DATETIME_DIFF({0}, DATETIME '1970-01-01', MICROSECOND) AS STRING)",
         "F": f"FORMAT('%.16e', {ZERO})",
         "S": "CONCAT(CAST(CHAR_LENGTH({0}) AS STRING), ':', {0})",
@@ -90,6 +92,7 @@ def _file(times: str, floats: str) -> Dialect:
         {
             "I": "{0}",
             "M": "{0}",
+            "TOTAL": "{0}",
             "D": times,
             "F": floats,
             "S": TEXT,

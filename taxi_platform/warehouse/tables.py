@@ -17,6 +17,8 @@ class Table:
     name: str
     columns: tuple[Column, ...]
     description: str
+    small: bool = False
+    """Whether its months are too small for a table of their own, which a partition is in PostgreSQL."""
 
     @property
     def by_month(self) -> bool:
