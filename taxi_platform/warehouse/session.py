@@ -13,7 +13,7 @@ from taxi_platform.trips.casting import literal
 from taxi_platform.trips.contract import Column
 from taxi_platform.trips.errors import WarehouseError
 from taxi_platform.trips.months import DatasetMonth
-from taxi_platform.warehouse.tables import Table, TableFile
+from taxi_platform.warehouse.tables import MartFile, Table, TableFile, trips_table
 
 
 class MissingTable(WarehouseError):
@@ -79,6 +79,16 @@ class Session(ABC):
         self.execute(f"COMMENT ON VIEW {name} IS {literal(f'{view.description} (version {version})')}")
         for column in view.columns:
             self.execute(f"COMMENT ON COLUMN {name}.{column.name} IS {literal(column.description)}")
+
+    def insert_month(self, file: MartFile) -> None:
+        """Replace the month's rows of a mart by those of its query, inside a transaction."""
+        columns = ", ".join(column.name for column in file.table.columns)
+        self.execute(f"DELETE FROM {month_relation(self, file.table, file.dataset_month)}")
+        self.execute(f"INSERT INTO {self.name(file.table.name)} ({columns}) {self.query_of(file)}")
+
+    def query_of(self, file: MartFile) -> str:
+        """The mart's query over this warehouse's trips."""
+        return file.select(self.dialect, self.name(trips_table(file.dataset_month.dataset).name))
 
     def partitioning(self, table: Table) -> str:
         """The clause of CREATE TABLE after the columns."""

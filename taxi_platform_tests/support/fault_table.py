@@ -141,6 +141,10 @@ FAULTS: dict[int, tuple[str, str]] = {
         "Terminal, UI and messages show them as text; no address in them is called.",
     ),
     89: ("a terminal in ASCII or Latin-1", "What it lacks is printed in ASCII."),
+    96: (
+        "the process that runs are forked from killed",
+        "Its runs end with it, are reported and run again once, forked from a new one; their backfill ends complete.",
+    ),
 }
 """Number → the fault, and what happens then."""
 
