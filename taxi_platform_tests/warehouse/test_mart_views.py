@@ -110,17 +110,19 @@ def read(backend, name):
 
 
 def test_every_warehouse_gives_the_same_rows(backend):
-    assert create_views(backend.warehouse, list(Dataset)) == tuple(VIEWS)
+    datasets = [Dataset.YELLOW, Dataset.FHV, Dataset.FHVHV]
+    assert create_views(backend.warehouse, datasets) == tuple(VIEWS)
     with backend.warehouse.session("create") as session:
         session.replace_rows(zones_table(), taxi_zones())
-    for dataset in Dataset:
+    for dataset in datasets:
         for name in mart_names(dataset):
             fill(backend, dataset, name)
     for name, rows in EXPECTED.items():
         assert read(backend, name) == sorted(rows, key=repr)
-    assert create_views(backend.warehouse, list(Dataset)) == ()
+    assert create_views(backend.warehouse, datasets) == ()
 
 
+@pytest.mark.parametrize("backend", ["duckdb", "postgres"], indirect=True)
 def test_the_views_cover_the_datasets_of_the_platform_and_are_replaced_when_these_change(backend):
     create_views(backend.warehouse, [Dataset.FHV])
     assert [read(backend, name) for name in VIEWS] == [[]] * 7
