@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import Literal
 
 import sqlglot
 from sqlglot import exp
@@ -18,21 +17,18 @@ from taxi_platform.trips.casting import escape_glob
 from taxi_platform.trips.contract import Column
 from taxi_platform.trips.months import Dataset, DatasetMonth
 
-Dialect = Literal["duckdb", "postgres", "bigquery"]
-"""As sqlglot calls the engines."""
-
 
 def parquet_relation(path: str) -> exp.Expr:
     """A Parquet file, for DuckDB to read."""
     return exp.Table(this=exp.func("read_parquet", exp.Literal.string(escape_glob(path)), dialect="duckdb"))
 
 
-def table_relation(name: str, dialect: Dialect) -> exp.Expr:
+def table_relation(name: str, dialect: str) -> exp.Expr:
     """A table, by its name in the engine's own SQL, qualified and quoted."""
     return exp.to_table(name, dialect=dialect)
 
 
-def mart_select(dataset_month: DatasetMonth, name: str, file_version: str, trips: exp.Expr, dialect: Dialect) -> str:
+def mart_select(dataset_month: DatasetMonth, name: str, file_version: str, trips: exp.Expr, dialect: str) -> str:
     """The query of a month's mart over the relation `trips`; its columns are the table's, in their order and types."""
     dataset = dataset_month.dataset
     tree = _parsed(name).copy()
@@ -51,7 +47,7 @@ def mart_select(dataset_month: DatasetMonth, name: str, file_version: str, trips
     return fitted.sql(dialect, identify=True, comments=False)
 
 
-def quality_select(dataset_month: DatasetMonth, file_version: str, rows: Sequence[QualityRow], dialect: Dialect) -> str:
+def quality_select(dataset_month: DatasetMonth, file_version: str, rows: Sequence[QualityRow], dialect: str) -> str:
     """The rows of a month's mart `quality` as a query without a table, in the same columns and types."""
     columns = mart_table(dataset_month.dataset, QUALITY).columns
     provenance = _date(dataset_month), exp.Literal.string(file_version)
@@ -77,7 +73,7 @@ def _fit_to_dataset(node: exp.Expr, dataset: Dataset, trips: exp.Expr, parameter
     return node
 
 
-def _fit_to_engine(node: exp.Expr, dialect: Dialect) -> exp.Expr:
+def _fit_to_engine(node: exp.Expr, dialect: str) -> exp.Expr:
     """Functions whose name in BigQuery depends on the type of their argument, which sqlglot does not know."""
     if dialect == "bigquery" and isinstance(node, exp.DateDiff | exp.TimestampTrunc):
         function = exp.DatetimeDiff if isinstance(node, exp.DateDiff) else exp.DatetimeTrunc
@@ -96,7 +92,7 @@ def _is_known(value: exp.Expr, dataset: Dataset) -> bool:
     return all(trip_columns(dataset, column.name) for column in value.find_all(exp.Column))
 
 
-def _typed(value: exp.Expr, column: Column, dialect: Dialect) -> exp.Expr:
+def _typed(value: exp.Expr, column: Column, dialect: str) -> exp.Expr:
     spelling = {
         "duckdb": column.column_type.duckdb,
         "postgres": column.column_type.postgres,

@@ -24,11 +24,13 @@ from taxi_platform.warehouse.bigquery_errors import translated_errors
 from taxi_platform.warehouse.bigquery_schema import LABELS, described, sql_type
 from taxi_platform.warehouse.row_hash import IN_BIGQUERY
 from taxi_platform.warehouse.session import MissingTable, Session, StagedRows, month_relation
-from taxi_platform.warehouse.tables import Table, TableFile
+from taxi_platform.warehouse.tables import MartFile, Table, TableFile
 
 
 class BigQuerySession(Session):
     """One use of the dataset. Load jobs have no common transaction: a table is compared after it was replaced."""
+
+    dialect = "bigquery"
 
     def __init__(self, warehouse: BigQueryWarehouse) -> None:
         self.warehouse = warehouse
@@ -85,6 +87,10 @@ class BigQuerySession(Session):
         yield StagedRows(month_relation(self, file.table, file.dataset_month), links)
         if file.is_rejected:
             fault_point("bigquery_rejected_loaded")
+
+    def insert_month(self, file: MartFile) -> None:
+        """See the base; but the job publishes the rows at once."""
+        self.jobs.query_month(self._existing(file.table), file, self.query_of(file))
 
     def replace_rows(self, table: Table, rows: Sequence[tuple[Any, ...]]) -> None:
         names = [column.name for column in table.columns]

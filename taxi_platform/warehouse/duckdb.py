@@ -44,6 +44,8 @@ class DuckDBSession(Session):
     No parameters are bound where months are concerned: the first one makes DuckDB import pandas, half a second.
     """
 
+    dialect = "duckdb"
+
     def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
         self.connection = connection
 

@@ -44,6 +44,8 @@ LOCK_TIMEOUT = "500ms"
 class PostgresSession(Session):
     """An open connection to one schema; statements commit by themselves unless inside a transaction."""
 
+    dialect = "postgres"
+
     def __init__(self, connection: psycopg.Connection, schema: PostgresSchema, wait_seconds: float) -> None:
         self.connection = connection
         self.schema = schema
@@ -63,7 +65,7 @@ class PostgresSession(Session):
             f"WHERE attrelid = to_regclass({literal(self.name(table.name))}) AND attnum > 0 AND NOT attisdropped "
             "ORDER BY attnum"
         )
-        if rows and table.by_month and rows[0][2] != "LIST (file_month)":
+        if rows and _is_partitioned(table) and rows[0][2] != "LIST (file_month)":
             problem = f"{table.name} in {self.schema.url} is not partitioned by LIST (file_month)."
             raise WarehouseError(problem, DROP_TABLE)
         return {name: type_name for name, type_name, _ in rows}
@@ -77,7 +79,7 @@ class PostgresSession(Session):
         return cursor.fetchall() if cursor.description else []
 
     def partitioning(self, table: Table) -> str:
-        return "PARTITION BY LIST (file_month)" if table.by_month else ""
+        return "PARTITION BY LIST (file_month)" if _is_partitioned(table) else ""
 
     def create_or_widen(self, table: Table) -> None:
         def create() -> None:
@@ -89,6 +91,8 @@ class PostgresSession(Session):
             super(PostgresSession, self).create_or_widen(table)
             if is_new:
                 self._index_pickup(table, self.name(table.name))
+            if is_new and table.small:
+                self.execute(f"CREATE INDEX ON {self.name(table.name)} (file_month)")
 
         self._without_readers(create)
 
@@ -201,6 +205,10 @@ class PostgresSession(Session):
                 f"Other sessions have been using the tables of {self.schema.url} for {self.wait_seconds:g} seconds.",
                 "End their transactions (pg_stat_activity lists them, often 'idle in transaction') and run again.",
             ) from error
+
+
+def _is_partitioned(table: Table) -> bool:
+    return table.by_month and not table.small
 
 
 class PostgresWarehouse(Warehouse):

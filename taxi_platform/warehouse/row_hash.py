@@ -25,6 +25,8 @@ class Dialect:
     separator: str
     row: str
     total: str
+    name: str = "{0}"
+    """A column's name as its SQL takes it: `rows` is a reserved word of BigQuery's."""
 
     def select(self, groups: Sequence[Sequence[Column]], relation: str) -> str:
         """The SELECT over `relation` (what follows FROM): the rows, and a sum for each group of columns."""
@@ -33,7 +35,9 @@ class Dialect:
         return f"SELECT count(*), {sums} FROM (SELECT {hashes} FROM {relation}) AS hashed"
 
     def _hash(self, columns: Sequence[Column]) -> str:
-        return self.row.format(self.separator.join(self.field[c.type].format(c.name) for c in columns))
+        names = [self.name.format(column.name) for column in columns]
+        fields = (self.field[column.type].format(name) for column, name in zip(columns, names, strict=True))
+        return self.row.format(self.separator.join(fields))
 
 
 @dataclass(frozen=True)
@@ -83,6 +87,7 @@ BIGQUERY = Dialect(
     ", ",
     "TO_HEX(MD5(ARRAY_TO_STRING([{0}], ',', '')))",
     f"SUM(CAST(CAST(CONCAT('0x', SUBSTR({{0}}, 1, {DIGITS})) AS INT64) AS NUMERIC))",
+    "`{0}`",
 )
 
 

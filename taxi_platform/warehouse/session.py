@@ -12,7 +12,7 @@ from taxi_platform.trips.casting import literal
 from taxi_platform.trips.contract import Column
 from taxi_platform.trips.errors import WarehouseError
 from taxi_platform.trips.months import DatasetMonth
-from taxi_platform.warehouse.tables import Table, TableFile
+from taxi_platform.warehouse.tables import MartFile, Table, TableFile, trips_table
 
 
 class MissingTable(WarehouseError):
@@ -29,6 +29,9 @@ class StagedRows:
 
 class Session(ABC):
     """An open connection to a warehouse. Its methods, and opening it, are all that a backend has to implement."""
+
+    dialect: str
+    """The engine's SQL, by its name in sqlglot."""
 
     @abstractmethod
     def name(self, table: str) -> str:
@@ -63,6 +66,16 @@ class Session(ABC):
     @abstractmethod
     def replace_rows(self, table: Table, rows: Sequence[tuple[Any, ...]]) -> None:
         """Replace all rows of a small table without months, atomically."""
+
+    def insert_month(self, file: MartFile) -> None:
+        """Replace the month's rows of a mart by those of its query, inside a transaction."""
+        columns = ", ".join(column.name for column in file.table.columns)
+        self.execute(f"DELETE FROM {month_relation(self, file.table, file.dataset_month)}")
+        self.execute(f"INSERT INTO {self.name(file.table.name)} ({columns}) {self.query_of(file)}")
+
+    def query_of(self, file: MartFile) -> str:
+        """The mart's query over this warehouse's trips."""
+        return file.select(self.dialect, self.name(trips_table(file.dataset_month.dataset).name))
 
     def partitioning(self, table: Table) -> str:
         """The clause of CREATE TABLE after the columns."""
