@@ -1,9 +1,11 @@
-"""Prints the data dictionary from the contracts: `python scripts/data_dictionary.py > docs/columns.md`."""
+"""Prints the data dictionary from contracts and marts: `python scripts/data_dictionary.py > docs/columns.md`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
+from taxi_platform.marts.tables import KEYS, MARTS, MEASURES, OWN_DATES, QUALITY, lineage, mart_names, mart_table
+from taxi_platform.marts.views import VIEWS
 from taxi_platform.trips.contract import REJECTED_COLUMNS, Column, contract_of
 from taxi_platform.trips.known import ZONE_COLUMNS
 from taxi_platform.trips.months import Dataset
@@ -17,7 +19,7 @@ def dictionary() -> str:
 def _lines() -> Iterator[str]:
     yield "# Tables and columns"
     yield ""
-    yield "Generated from the contracts by `python scripts/data_dictionary.py`; a test keeps it up to date."
+    yield "Generated from contracts and marts by `python scripts/data_dictionary.py`; a test keeps it up to date."
     yield "Times are New York local time. A column that a month's file does not have is null."
     for dataset in Dataset:
         contract = contract_of(dataset)
@@ -33,6 +35,20 @@ def _lines() -> Iterator[str]:
         "",
     )
     yield from _table(REJECTED_COLUMNS)
+    for name, mart in MARTS.items():
+        datasets = [dataset for dataset in Dataset if name in mart_names(dataset)]
+        description = f"{mart.description[0].upper()}{mart.description[1:]}; {', '.join(datasets)}."
+        yield from (
+            "",
+            f"## {{dataset}}_{name}",
+            "",
+            description if name == QUALITY else f"{description} {OWN_DATES}",
+            "",
+        )
+        yield from _mart(name, datasets)
+    for view in VIEWS.values():
+        yield from ("", f"## {view.name}", "", f"A view over all datasets. {view.description}", "")
+        yield from _table(view.columns)
     yield from ("", "## taxi_zones", "", "The TLC's zone lookup, as shipped with this package.", "")
     yield from _table(ZONE_COLUMNS)
 
@@ -42,8 +58,29 @@ def _table(columns: Iterable[Column]) -> Iterator[str]:
     yield "|---|---|---|---|---|---|"
     for column in columns:
         aliases = ", ".join(f"`{alias}`" for alias in column.aliases)
-        types = f"{column.column_type.duckdb} | {column.column_type.bigquery_sql} | {column.column_type.postgres}"
-        yield f"| `{column.name}` | {types} | {aliases} | {column.description} |"
+        yield f"| `{column.name}` | {_types(column)} | {aliases} | {column.description} |"
+
+
+def _mart(name: str, datasets: Sequence[Dataset]) -> Iterator[str]:
+    yield "| column | DuckDB, Parquet | BigQuery | PostgreSQL | from columns of the trips | meaning |"
+    yield "|---|---|---|---|---|---|"
+    for column in mart_table(datasets[0], name).columns:
+        by_sources: dict[tuple[str, ...], list[str]] = {}
+        for dataset in datasets:
+            by_sources.setdefault(lineage(dataset, name).get(column.name, ()), []).append(dataset)
+        described = {tuple(f"`{source}`" for source in sources): owners for sources, owners in by_sources.items()}
+        if len(described) == 1:
+            origin = ", ".join(next(iter(described)))
+        else:
+            origin = "; ".join(
+                f"{', '.join(owners)}: {', '.join(names) or 'null'}" for names, owners in described.items()
+            )
+        _, meaning, _ = (KEYS | MEASURES).get(column.name, ("", column.description, ()))
+        yield f"| `{column.name}` | {_types(column)} | {origin} | {meaning} |"
+
+
+def _types(column: Column) -> str:
+    return f"{column.column_type.duckdb} | {column.column_type.bigquery_sql} | {column.column_type.postgres}"
 
 
 if __name__ == "__main__":

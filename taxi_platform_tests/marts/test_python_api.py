@@ -1,6 +1,8 @@
 """Months as data frames: the values, what is refused, and what is not imported."""
 
 import datetime
+import doctest
+import shutil
 import subprocess
 import sys
 from decimal import Decimal
@@ -11,30 +13,41 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from taxi_platform import load_rejected, load_trips, months
+from taxi_platform import load_mart, load_rejected, load_trips, months
 from taxi_platform.ingestion import steps
 from taxi_platform.lake import open_lake
+from taxi_platform.marts.views import VIEWS
 from taxi_platform.settings import load_settings
 from taxi_platform.sources import open_source
 from taxi_platform.trips.contract import contract_of
 from taxi_platform.trips.engine import Engine
 from taxi_platform.trips.errors import IntegrityError, UserError
 from taxi_platform.trips.months import Dataset, DatasetMonth
+from taxi_platform_tests.support.lake_marts import add_marts
 
 COLUMNS = [column.name for column in contract_of(Dataset.GREEN).table_columns]
 
 
-@pytest.fixture
-def lake(monkeypatch, tmp_path):
-    """The lake that the settings name: 400 rows of green in each of 2021-01 and 2021-02, one of them rejected."""
-    monkeypatch.setenv("TAXI_HOME", str(tmp_path / "ho me [1]*"))
-    settings = load_settings()
-    lake, source = open_lake(settings.lake_url), open_source("sample://?rows=400", [Dataset.GREEN])
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A home whose lake has 400 rows of green in each of 2021-01 and 2021-02, one of them rejected, and their marts."""
+    home = tmp_path_factory.mktemp("made")
+    lake, source = open_lake((home / "lake").as_uri()), open_source("sample://?rows=400", [Dataset.GREEN])
     for month in ("2021-01", "2021-02"):
         dataset_month = DatasetMonth.parse("green", month)
-        steps.fetch(source, lake, dataset_month, settings.home)
-        steps.clean(lake, dataset_month, settings.home, Engine("512MB", 1))
-    return lake
+        steps.fetch(source, lake, dataset_month, home)
+        steps.clean(lake, dataset_month, home, Engine("512MB", 1))
+        add_marts(lake, dataset_month, home)
+    return home
+
+
+@pytest.fixture
+def lake(made, monkeypatch, tmp_path):
+    """A copy of that lake, which the settings name."""
+    home = tmp_path / "ho me [1]*"
+    shutil.copytree(made, home)
+    monkeypatch.setenv("TAXI_HOME", str(home))
+    return open_lake(load_settings().lake_url)
 
 
 def stored(lake, month):
@@ -84,6 +97,95 @@ def test_a_column_that_an_older_contract_lacks_is_null(lake):
     trips = load_trips("green", "2021-01", "2021-02", columns=["cbd_congestion_fee", "total_amount"])
     assert trips["cbd_congestion_fee"].isna().all()
     assert trips["total_amount"].notna().sum() == 798
+
+
+def test_a_mart_has_the_sums_of_its_months_with_the_names_of_zones(lake):
+    trips = load_trips("green", "2021-01", "2021-02")
+    zones = load_mart("daily_zones", "2021-01", "2021-02", dataset="green")
+    assert [zones["trips"].sum(), zones["total_amount"].sum()] == [798, trips["total_amount"].sum()]
+    counted = trips.groupby([trips["pickup_datetime"].dt.date, "pickup_location_id"]).size()
+    by_zone = zones.groupby(["pickup_date", "pickup_location_id"])["trips"].sum()
+    assert by_zone.to_dict() == counted.to_dict()
+    assert set(zones.loc[zones["pickup_location_id"] == 74, "pickup_zone"]) == {"East Harlem North"}
+    assert zones.dtypes["in_month"] == pd.ArrowDtype(pa.bool_())
+    assert load_mart("daily_zones").equals(zones)
+
+
+def test_a_mart_comes_in_the_columns_rows_order_and_form_that_were_asked_for(lake):
+    shares = load_mart("market_share", columns=["company_name", "share", "trips"], as_="arrow")
+    assert shares.to_pylist() == [{"company_name": "Green taxis", "share": 1.0, "trips": 399}] * 2
+    paid = load_mart("payments", "2021-01", where="payment_type = 1", columns=["payment"], as_="duckdb")
+    assert set(paid.fetchall()) == {("credit card",)}
+    days = load_mart("trips_by_day", "2021-02")
+    assert list(days["pickup_date"]) == sorted(days["pickup_date"])
+    assert set(days["file_month"]) == {datetime.date(2021, 2, 1)}
+
+
+@pytest.mark.parametrize("name", VIEWS)
+def test_every_mart_has_its_columns_also_where_no_month_is_loaded(monkeypatch, tmp_path, name):
+    monkeypatch.setenv("TAXI_HOME", str(tmp_path))
+    for dataset in (None, "fhvhv"):
+        if dataset and name == "payments":
+            continue
+        mart = load_mart(name, dataset=dataset)
+        assert list(mart.columns) == [column.name for column in VIEWS[name].columns]
+        assert len(mart) == 0
+
+
+@pytest.mark.fault(117)
+@pytest.mark.parametrize("change", ["missing", "older"])
+def test_marts_that_are_missing_or_older_than_their_trips_are_refused(lake, change):
+    january = DatasetMonth.parse("green", "2021-01")
+    if change == "missing":
+        (key,) = lake.list("marts/green/hours/month=2021-01/")
+        lake.delete(key)
+    else:
+        steps.clean(lake, january, load_settings().home, Engine("512MB", 1), ["zero_passengers"])
+    with pytest.raises(
+        UserError, match=r"Without marts of their present trips .*: green 2021-01\. .* taxi ingest green 2021-01"
+    ):
+        load_mart("trips_by_day", "2021-01", "2021-02")
+    assert load_mart("trips_by_day", "2021-02")["trips"].sum() == 399
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"name": "hour"}, "Did you mean hours?"),
+        ({"name": "x"}, "Choose from trips_by_day, daily_zones"),
+        ({"dataset": "blue"}, "'blue' is not a dataset"),
+        ({"first": "2021-01", "last": "2021-04"}, "green 2021-03, 2021-04. Load the months first"),
+        ({"first": "2021-01", "dataset": "yellow"}, "yellow 2021-01. Load the months first"),
+        ({"first": "2012-01"}, "2012-01 of any dataset"),
+        ({"last": "2021-01"}, "Name the first month"),
+        ({"name": "payments", "dataset": "fhv"}, "fhv has no payments"),
+        ({"columns": ["trip"]}, "Did you mean trips?"),
+        ({"where": "true; DROP TABLE hours"}, "where cannot be evaluated"),
+        ({"where": "SELECT 1"}, "where cannot be evaluated"),
+        ({"max_bytes": 1000}, "would take"),
+    ],
+)
+def test_mistakes_about_marts_are_named(lake, arguments, message):
+    with pytest.raises(UserError) as caught:
+        load_mart(**({"name": "hours"} | arguments))
+    assert message in str(caught.value)
+
+
+def test_a_month_whose_clean_file_is_missing_is_named(lake):
+    lake.delete("clean/green/month=2021-01/trips.parquet")
+    for load in (load_trips, load_rejected):
+        with pytest.raises(UserError, match=r"Not in the lake .*: green 2021-01\. Load the months first"):
+            load("green", "2021-01", "2021-02")
+
+
+@pytest.mark.parametrize("function", [load_trips, load_rejected, load_mart])
+def test_the_examples_of_the_docstrings_run(lake, function):
+    examples = doctest.DocTestParser().get_examples(function.__doc__)
+    assert len(examples) >= 1
+    for example in examples:
+        # The lake of this test has green months alone.
+        source = example.source.replace('"yellow"', '"green"').replace("2021-03", "2021-02")
+        exec(source, {"load_trips": load_trips, "load_rejected": load_rejected, "load_mart": load_mart})
 
 
 @pytest.mark.parametrize(

@@ -147,6 +147,7 @@ FAULTS: dict[int, tuple[str, str]] = {
     ),
     115: ("somebody's own table or view with the name of one of our views", "It stays, is named, and fails no ingest."),
     116: ("a warehouse user who must not create views", "The month is loaded; the log says what to grant."),
+    117: ("marts that are missing, or older than their trips", "They are named; no frame is made of what is left."),
 }
 """Number → the fault, and what happens then."""
 

@@ -3,9 +3,11 @@
 import dataclasses
 import datetime
 import re
+from collections import Counter
 from decimal import Decimal
 from urllib.parse import quote
 
+import pyarrow.parquet as pq
 import pytest
 
 from taxi_platform.ingestion.mart_views import create_views, try_create_views
@@ -18,6 +20,7 @@ from taxi_platform.trips.known import taxi_zones
 from taxi_platform.trips.months import Dataset
 from taxi_platform.warehouse import open_warehouse
 from taxi_platform.warehouse.base import zones_table
+from taxi_platform_tests.support.querying_page import QUERIES
 
 JANUARY, VERSION = datetime.date(2021, 1, 1), "0123456789ab"
 DAY = datetime.date(2021, 1, 15)
@@ -109,7 +112,28 @@ def read(backend, name):
     return sorted((tuple(row) for row in backend.execute(f"SELECT * FROM {backend.qualified(name)}")), key=repr)
 
 
-def test_every_warehouse_gives_the_same_rows(backend):
+def answers(backend):
+    """The rows of each query of docs/querying.md."""
+    tables = "|".join([*VIEWS, "yellow_trips", "taxi_zones"])
+    qualified = [
+        re.sub(rf"(FROM|JOIN) ({tables})\b", lambda m: f"{m[1]} {backend.qualified(m[2])}", query)
+        for _, query in QUERIES
+    ]
+    return [sorted((tuple(row) for row in backend.execute(query)), key=repr) for query in qualified]
+
+
+def busiest_hours(path):
+    """What the page's second query says of a file of trips."""
+    names = {number: zone for number, _, zone, _ in taxi_zones()}
+    table = pq.read_table(path, columns=["pickup_location_id", "pickup_datetime"]).to_pylist()
+    counts = Counter((row["pickup_location_id"], row["pickup_datetime"].hour) for row in table)
+    best = {}
+    for (zone, hour), trips in counts.items():
+        best[zone] = max(best.get(zone, (0, 0)), (trips, -hour))
+    return sorted(((names[zone], -hour, trips) for zone, (trips, hour) in best.items() if zone in names), key=repr)
+
+
+def test_every_warehouse_gives_the_same_rows(backend, months):
     datasets = [Dataset.YELLOW, Dataset.FHV, Dataset.FHVHV]
     assert create_views(backend.warehouse, datasets) == tuple(VIEWS)
     with backend.warehouse.session("create") as session:
@@ -120,6 +144,14 @@ def test_every_warehouse_gives_the_same_rows(backend):
     for name, rows in EXPECTED.items():
         assert read(backend, name) == sorted(rows, key=repr)
     assert create_views(backend.warehouse, datasets) == ()
+    trips = months("yellow", "2021-01")
+    backend.warehouse.replace_month(trips)
+    assert answers(backend) == [
+        [(DAY, "Queens", MONEY), (DAY, "Unknown", MONEY), (DAY, None, 2 * MONEY)],
+        busiest_hours(trips.trips),
+        [("credit card", 5, 4, MONEY), (None, 3, 0, None)],
+        [(JANUARY, "fhv", 4, 4 / 24), (JANUARY, "fhvhv", 12, 12 / 24), (JANUARY, "yellow", 8, 8 / 24)],
+    ]
 
 
 @pytest.mark.parametrize("backend", ["duckdb", "postgres"], indirect=True)
