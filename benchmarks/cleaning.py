@@ -37,10 +37,7 @@ def casts(source: str, target: str, dataset: str) -> None:
     """A COPY with one plain cast for each column of the clean schema, written as the cleaner writes it; in a child."""
     contract = contract_of(DatasetMonth.parse(dataset, "2024-01").dataset)
     with _connect() as con:
-        if source.endswith(".parquet"):
-            relation = f"read_parquet({literal(source)})"
-        else:
-            relation = _typed_csv(source, contract)
+        relation = _reading(source) if source.endswith(".parquet") else _typed_csv(source, contract)
         names = [row[0] for row in con.execute(f"DESCRIBE FROM {relation}").fetchall()]
         select = ", ".join(
             [*_casts(contract, names), "DATE '2024-01-01' AS file_month, '0123456789ab' AS file_version"]

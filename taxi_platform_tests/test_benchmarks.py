@@ -33,7 +33,7 @@ def test_a_group_in_the_smallest_size_compares_equal_outputs_and_judges_each_goa
 
 
 def test_a_group_that_does_not_exist_is_a_mistake_that_lists_those_that_do():
-    with pytest.raises(SystemExit, match="no group speed. Choose from cleaning"):
+    with pytest.raises(SystemExit, match=r"no group speed\. Choose from cleaning"):
         main(["speed"])
 
 
@@ -58,7 +58,7 @@ def test_ways_alternate_in_both_orders_and_ratios_are_of_the_pairs():
 def test_different_outputs_and_a_command_that_fails_end_the_benchmark():
     with pytest.raises(SystemExit, match="yellow: the outputs differ"):
         check_equal("yellow", (3, 5), (3, 6))
-    with pytest.raises(SystemExit, match="(?s)failed.*No such file"):
+    with pytest.raises(SystemExit, match=r"(?s)failed.*No such file"):
         timed_command(["ls", "/no/such/folder"], LC_ALL="C")
 
 
