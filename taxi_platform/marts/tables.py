@@ -42,6 +42,7 @@ KEYS = {
     "pickup_location_id": ("I", "Taxi zone of the pick-up; null where the trip has none.", ("pickup_location_id",)),
     "dropoff_location_id": ("I", "Taxi zone of the drop-off; null where the trip has none.", ("dropoff_location_id",)),
     "payment_type": ("I", "How the trip was paid, a code of the trips.", ("payment_type",)),
+    "hvfhs_license_num": ("S", "Licence of the company; null where the trip has none.", ("hvfhs_license_num",)),
     "measure": ("S", "read, clean, rejected, suspicious or published.", ()),
     "name": ("S", "Why rows were rejected, or the rule that they are suspicious by; else empty.", ()),
 }
@@ -99,6 +100,7 @@ MARTS = {
         ("pickup_date", "payment_type"),
         ("trips", "tipped_trips", "tip_amount", "total_amount"),
     ),
+    "companies": Mart("trips by licensed company", ("hvfhs_license_num",), ("trips",)),
     QUALITY: Mart("what the cleaning of each month found", ("measure", "name"), ("rows",)),
 }
 
@@ -109,7 +111,8 @@ OWN_DATES = (
 
 def mart_names(dataset: Dataset) -> tuple[str, ...]:
     """The dataset's marts, `quality` last."""
-    return tuple(name for name in MARTS if name != "payments" or trip_columns(dataset, "payment_type"))
+    needs = {"payments": "payment_type", "companies": "hvfhs_license_num"}
+    return tuple(name for name in MARTS if name not in needs or trip_columns(dataset, needs[name]))
 
 
 def trip_columns(dataset: Dataset, name: str) -> tuple[str, ...]:

@@ -28,6 +28,16 @@ def table_relation(name: str, dialect: str) -> exp.Expr:
     return exp.to_table(name, dialect=dialect)
 
 
+def data_type(column: Column, dialect: str) -> exp.DataType:
+    """The column's type in the engine's dialect."""
+    spelling = {
+        "duckdb": column.column_type.duckdb,
+        "postgres": column.column_type.postgres,
+        "bigquery": column.column_type.bigquery_sql,
+    }[dialect]
+    return exp.DataType.build(spelling, dialect=dialect)
+
+
 def mart_select(dataset_month: DatasetMonth, name: str, file_version: str, trips: exp.Expr, dialect: str) -> str:
     """The query of a month's mart over the relation `trips`; its columns are the table's, in their order and types."""
     dataset = dataset_month.dataset
@@ -93,12 +103,7 @@ def _is_known(value: exp.Expr, dataset: Dataset) -> bool:
 
 
 def _typed(value: exp.Expr, column: Column, dialect: str) -> exp.Expr:
-    spelling = {
-        "duckdb": column.column_type.duckdb,
-        "postgres": column.column_type.postgres,
-        "bigquery": column.column_type.bigquery_sql,
-    }[dialect]
-    return exp.alias_(exp.cast(value, exp.DataType.build(spelling, dialect=dialect)), column.name)
+    return exp.alias_(exp.cast(value, data_type(column, dialect)), column.name)
 
 
 def _date(dataset_month: DatasetMonth) -> exp.Expr:

@@ -92,6 +92,15 @@ COLUMN_TYPES = {
             postgres="date",
             display="date",
         ),
+        ColumnType(
+            letter="BOOL",  # of views only
+            duckdb="BOOLEAN",
+            arrow="bool",
+            bigquery_api="BOOLEAN",
+            bigquery_sql="BOOL",
+            postgres="boolean",
+            display="bool",
+        ),
     )
 }
 """The letter of a contract → its type."""

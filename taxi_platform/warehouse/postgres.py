@@ -31,7 +31,7 @@ from taxi_platform.warehouse.base import (
 from taxi_platform.warehouse.postgres_connection import PostgresSchema
 from taxi_platform.warehouse.postgres_copy import binary_copy
 from taxi_platform.warehouse.row_hash import IN_POSTGRES
-from taxi_platform.warehouse.session import MissingTable, Session, StagedRows
+from taxi_platform.warehouse.session import MissingTable, Session, StagedRows, view_version
 from taxi_platform.warehouse.tables import Table, TableFile
 
 READER_WAIT_SECONDS = 300.0
@@ -77,6 +77,32 @@ class PostgresSession(Session):
             problem = f"{self.schema.url}: {str(error).splitlines()[0]}."
             raise MissingTable(problem, "Load a month, or run taxi bootstrap.") from error
         return cursor.fetchall() if cursor.description else []
+
+    def relations(self) -> dict[str, str | None]:
+        relations = self.execute(
+            "SELECT relname, CASE relkind WHEN 'v' THEN obj_description(oid, 'pg_class') END FROM pg_class "
+            f"WHERE relnamespace = to_regnamespace({literal(identifier(self.schema.name))}) "
+            "AND relkind IN ('r', 'p', 'v', 'm', 'f')"
+        )
+        return {name: view_version(comment) for name, comment in relations}
+
+    def replace_view(self, view: Table, select: str, version: str) -> None:
+        """See the base. A view with other columns than before is dropped first, with the grants on it."""
+
+        def replace() -> None:
+            self._lock("")
+            try:
+                with self.connection.transaction():
+                    super(PostgresSession, self).replace_view(view, select, version)
+            except errors.InvalidTableDefinition:
+                self.execute(f"DROP VIEW {self.name(view.name)}")
+                super(PostgresSession, self).replace_view(view, select, version)
+
+        try:
+            self._without_readers(replace)
+        except errors.DependentObjectsStillExist as error:
+            problem = f"{view.name} in {self.schema.url} gets other columns, but your own views depend on it."
+            raise WarehouseError(problem, "Drop those views, run again, and make them anew.") from error
 
     def partitioning(self, table: Table) -> str:
         return "PARTITION BY LIST (file_month)" if _is_partitioned(table) else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -67,6 +68,18 @@ class Session(ABC):
     def replace_rows(self, table: Table, rows: Sequence[tuple[Any, ...]]) -> None:
         """Replace all rows of a small table without months, atomically."""
 
+    @abstractmethod
+    def relations(self) -> dict[str, str | None]:
+        """Every table and view → the version that `replace_view` gave it; None for all that it did not make."""
+
+    def replace_view(self, view: Table, select: str, version: str) -> None:
+        """Make a view, or replace the one that this method made before. Columns have `view`'s names and meanings."""
+        name = self.name(view.name)
+        self.execute(f"CREATE OR REPLACE VIEW {name} AS {select}")
+        self.execute(f"COMMENT ON VIEW {name} IS {literal(f'{view.description} (version {version})')}")
+        for column in view.columns:
+            self.execute(f"COMMENT ON COLUMN {name}.{column.name} IS {literal(column.description)}")
+
     def insert_month(self, file: MartFile) -> None:
         """Replace the month's rows of a mart by those of its query, inside a transaction."""
         columns = ", ".join(column.name for column in file.table.columns)
@@ -93,6 +106,12 @@ class Session(ABC):
                 self.execute(f"ALTER TABLE {name} ADD COLUMN {column.name} {self.type_of(column)}")
             if column.name not in existing:
                 self.execute(f"COMMENT ON COLUMN {name}.{column.name} IS {literal(column.description)}")
+
+
+def view_version(comment: str | None) -> str | None:
+    """The version in a view's comment."""
+    match = re.search(r" \(version (\w+)\)$", comment or "")
+    return match[1] if match else None
 
 
 def is_month(dataset_month: DatasetMonth) -> str:
