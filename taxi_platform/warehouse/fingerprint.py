@@ -13,6 +13,7 @@ import duckdb
 from taxi_platform.trips.casting import literal
 from taxi_platform.trips.contract import Column
 from taxi_platform.trips.errors import IntegrityError
+from taxi_platform.trips.in_memory import in_memory
 from taxi_platform.warehouse.row_hash import Dialect
 
 CLEAN_AGAIN = "Materialize the clean trips again with force."
@@ -47,7 +48,7 @@ def parquet_fingerprint(dialect: Dialect, groups: Sequence[Sequence[Column]], pa
     """The fingerprint of a Parquet file on this machine; raises `IntegrityError` if it cannot be read."""
     select = dialect.select(groups, f"read_parquet({literal(str(path))})")
     try:
-        with duckdb.connect() as con:
+        with in_memory() as con:
             return Fingerprint.of(con.execute(select).fetchone() or ())
     except duckdb.Error as error:
         problem = f"{path.name} cannot be read: {str(error).splitlines()[0]}"
