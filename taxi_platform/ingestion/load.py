@@ -12,9 +12,6 @@ from taxi_platform.trips.known import taxi_zones
 from taxi_platform.trips.months import DatasetMonth
 from taxi_platform.warehouse.base import LoadResult, Warehouse, trips_table, zones_table
 
-_with_zones: set[str] = set()
-"""The warehouses that had the zones when this process looked: not looked for again after each of many months."""
-
 
 @dataclass(frozen=True)
 class Loaded:
@@ -63,12 +60,9 @@ def load(
 
 def _load_missing_zones(warehouse: Warehouse, say: Say) -> None:
     """Load the zones where they are missing. The month is loaded: somebody's own table of that name cannot fail it."""
-    if warehouse.url in _with_zones:
-        return
     try:
         if not zones_are_loaded(warehouse):
             load_zones(warehouse)
-        _with_zones.add(warehouse.url)
     except WarehouseError as error:
         say(f"The taxi zones were not loaded: {error}")
 
