@@ -1,6 +1,6 @@
 # Every target first sets up what it needs. `make` is only a wrapper: .venv/bin/taxi and .venv/bin/pytest work without it.
 .DEFAULT_GOAL := help
-.PHONY: help demo dev test test-bigquery test-browser test-slow soak lint bench eras audit setup setup-dev clean
+.PHONY: help demo dev test test-bigquery test-browser test-slow soak lint bench bench-archive eras audit setup setup-dev clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-14s %s\n", $$1, $$2}'
@@ -32,8 +32,15 @@ lint: setup-dev ## Check style, types and layers
 	@.venv/bin/mypy
 	@.venv/bin/lint-imports
 
-bench: setup-dev ## Measure cleaning against DuckDB's bare COPY, side by side
-	@.venv/bin/python benchmarks/cleaning.py
+bench: setup-dev ## Measure speed, size and memory against plain ways, side by side; writes benchmarks/results.md
+	@.venv/bin/python -m benchmarks
+
+bench-archive: setup-dev ## Measure months of 19 and 28 million rows, a backfill from the UI, and the archive; hours
+	@.venv/bin/python -m benchmarks --rows 19000000 --pairs 3 cleaning
+	@.venv/bin/python -m benchmarks --rows 28000000 --pairs 1 cleaning
+	@.venv/bin/python -m benchmarks --rows 20000 --months 606 commands bucket
+	@.venv/bin/python -m benchmarks.backfill
+	@.venv/bin/python -m benchmarks.archive
 
 eras: setup-dev ## Clean a month of every era of the TLC's files and print the result
 	@.venv/bin/python -m taxi_platform_tests.support.eras

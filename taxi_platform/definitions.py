@@ -20,6 +20,7 @@ from taxi_platform.automation.jobs import freshness_job, ingest_job
 from taxi_platform.automation.schedules import catch_up_schedule, check_schedule, freshness_schedule
 from taxi_platform.automation.sensors import publication_sensor
 from taxi_platform.notifications.sensors import build_notifications
+from taxi_platform.runs.dagster_internals import fork_runs
 from taxi_platform.runs.sqlite import wait_for_locked_files
 from taxi_platform.settings import Settings, check_urls, load_settings
 from taxi_platform.trips.months import Dataset
@@ -28,6 +29,7 @@ from taxi_platform.trips.months import Dataset
 @dg.definitions
 def defs() -> dg.Definitions:
     """What Dagster loads: the platform under the settings of this process's environment."""
+    fork_runs("taxi_platform.warm")
     return build_definitions(load_settings())
 
 

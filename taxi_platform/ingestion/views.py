@@ -1,6 +1,7 @@
 """`$TAXI_HOME/trips.duckdb`: views over the lake's Parquet files, for people and notebooks.
 
-The file holds no trips. It is replaced by rename and the Parquet files are too, so no reader blocks a load and no load
+They show trips, rejected trips and marts by dataset, and the views over the marts of all datasets. The file holds no
+trips. It is replaced by rename and the Parquet files are too, so no reader blocks a load and no load
 blocks a reader; the warehouse file, in contrast, has one writer and no reader at a time.
 
 Each view starts with an empty Parquet file that has the contract's columns and is never replaced, because DuckDB reads
@@ -21,11 +22,12 @@ import duckdb
 from filelock import Timeout
 
 from taxi_platform.lake.base import Lake
-from taxi_platform.trips.casting import escape_glob, literal, null_columns
+from taxi_platform.marts.tables import mart_names, mart_table, mart_version
+from taxi_platform.marts.views import VIEWS
+from taxi_platform.trips.casting import escape_glob, identifier, literal, null_columns
 from taxi_platform.trips.contract import REJECTED_COLUMNS, Column, contract_of
 from taxi_platform.trips.errors import LakeBusy, LakeError
 from taxi_platform.trips.in_memory import in_memory
-from taxi_platform.trips.known import ZONE_COLUMNS, taxi_zones
 from taxi_platform.trips.locks import lock_file
 from taxi_platform.trips.months import Dataset
 
@@ -80,6 +82,8 @@ def refresh_views(lake: Lake, home: Path) -> bool:
 
 def _statements(lake: Lake, folder: Path) -> Iterator[str]:
     """The SQL of the views, in a fixed order, so that it can be compared as text with what the file was made from."""
+    from taxi_platform.marts.view_sql import view_select  # sqlglot takes 0.15 s to import
+
     root = _readable_root(lake)
     for dataset in Dataset:
         contract = contract_of(dataset)
@@ -97,12 +101,33 @@ def _statements(lake: Lake, folder: Path) -> Iterator[str]:
         yield f"CREATE VIEW {dataset}_trips AS {select};"
         empty = _empty_file(folder / f"rejected-{len(REJECTED_COLUMNS)}.parquet", REJECTED_COLUMNS)
         select = _select([empty])
-        if versions:  # only files that a clean file names: a killed run may have left others
-            select = (
-                f"{_select([empty, rejected])} WHERE file_version IN (SELECT decode(value) "
-                f"FROM parquet_kv_metadata({literal(clean)}) WHERE decode(key) = 'file_version')"
-            )
+        if versions:
+            select = f"{_select([empty, rejected])} WHERE {_is_current(clean)}"
         yield f"CREATE VIEW {dataset}_rejected_trips AS {select};"
+        yield from _marts(lake, folder, dataset, f"{root}/marts/{dataset}", clean)
+    for view in VIEWS.values():
+        yield f"CREATE VIEW {view.name} AS {view_select(view, list(Dataset), 'duckdb', identifier)};"
+
+
+def _marts(lake: Lake, folder: Path, dataset: Dataset, root: str, clean: str) -> Iterator[str]:
+    """The views of a dataset's marts: of today's mart version, and of the trips that `clean`'s files hold now."""
+    version = mart_version(dataset)
+    keys = [key for key in lake.list(f"marts/{dataset}/") if key.endswith(f"-{version}.parquet")]
+    for name in mart_names(dataset):
+        table = mart_table(dataset, name)
+        empty = _empty_file(folder / f"{table.name}-{version}.parquet", table.columns)
+        select = _select([empty])
+        if any(key.startswith(f"marts/{dataset}/{name}/") for key in keys):
+            select = f"{_select([empty, f'{root}/{name}/*/*-{version}.parquet'])} WHERE {_is_current(clean)}"
+        yield f"CREATE VIEW {table.name} AS {select};"
+
+
+def _is_current(clean: str) -> str:
+    """The condition for rows of a version that a clean file names: a run that was killed may have left others."""
+    return (
+        f"file_version IN (SELECT decode(value) FROM parquet_kv_metadata({literal(clean)}) "
+        "WHERE decode(key) = 'file_version')"
+    )
 
 
 def _identity(path: Path) -> tuple[int, ...]:
@@ -187,15 +212,13 @@ def _stored_script(path: Path) -> str | None:
 
 
 def _replace(path: Path, folder: Path, script: str) -> None:
+    from taxi_platform.marts.view_sql import create_zones
+
     temporary = folder / f"{path.name}.{uuid.uuid4().hex[:8]}"
     try:
         with _connect(str(temporary)) as con:
+            create_zones(con)
             con.execute(script)
-            columns = ", ".join(f"{column.name} {column.duckdb_type}" for column in ZONE_COLUMNS)
-            con.execute(f"CREATE TABLE taxi_zones ({columns})")
-            # No bound parameters: the first one makes DuckDB import pandas, half a second.
-            rows = (f"({number}, {', '.join(map(literal, names))})" for number, *names in taxi_zones())
-            con.execute(f"INSERT INTO taxi_zones VALUES {', '.join(rows)}")
             con.execute(f"CREATE TABLE made_from AS SELECT {literal(script)} AS script")
         temporary.replace(path)
     finally:

@@ -7,6 +7,7 @@ signature or behaves differently, and when another module imports from `dagster.
 from __future__ import annotations
 
 import importlib
+import multiprocessing
 import signal
 import sys
 import threading
@@ -48,8 +49,10 @@ __all__ = [
     "WorkspaceProcessContext",
     "compute_logs_module",
     "execute_run",
+    "fork_runs",
     "get_current_datetime",
     "get_current_timestamp",
+    "import_what_runs_use",
     "is_valid_cron_string",
     "remote_job_origin",
     "sql_module",
@@ -141,3 +144,34 @@ def _interruptible_waits(events: Iterator[dg.DagsterEvent]) -> Iterator[dg.Dagst
 def _handle_interruptions(handler: Any) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, handler)
+
+
+def fork_runs(warm_module: str) -> None:
+    """If this process is a code server, have it fork the runs from a process that has imported `warm_module`.
+
+    Dagster's code server starts a new Python for each run, which imports Dagster and builds the definitions: 2 s of
+    processor time. `multiprocessing`'s fork server does that once. It starts with the first run, again if it was
+    killed, and ends with the code server and its runs; a reload of the code location starts a new code server, and so
+    a new one of these. Only on Linux: elsewhere system libraries may not survive a fork.
+    """
+    server = sys.modules.get("dagster._grpc.server")
+    if server is None or sys.platform != "linux":
+        return
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([warm_module])
+    # Each server sets this attribute for itself before it loads our code; a property of the class comes before it.
+    server.DagsterApiServer._mp_ctx = property(lambda server: context, lambda server, value: None)
+
+
+def import_what_runs_use() -> None:
+    """Import the modules of Dagster that every run imports, those that open its instance included."""
+    import dagster._core.execution.asset_backfill
+    import dagster._core.execution.telemetry
+    import dagster._core.executor.in_process
+    import dagster._core.instance.factory
+    import dagster._core.scheduler
+    import dagster._core.secrets.env_file
+    import dagster._core.storage.local_compute_log_manager
+    import dagster._core.storage.sqlite_storage
+    import dagster._daemon
+    import dagster._grpc.impl  # noqa: F401

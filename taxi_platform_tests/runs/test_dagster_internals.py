@@ -115,3 +115,11 @@ def test_the_tags_are_dagsters_own():
     assert tags.ASSET_PARTITION_RANGE_END_TAG == names.RANGE_END_TAG
     assert tags.PRIORITY_TAG == names.PRIORITY_TAG
     assert names.HURRIED_TAG.startswith(tags.HIDDEN_TAG_PREFIX)
+
+
+def test_the_code_server_starts_runs_by_the_context_that_is_replaced():
+    from dagster._grpc.server import DagsterApiServer
+
+    assert "_mp_ctx" not in vars(DagsterApiServer)  # this process is no code server: nothing is replaced here
+    assert 'self._mp_ctx = multiprocessing.get_context("spawn")' in inspect.getsource(DagsterApiServer.__init__)
+    assert "self._mp_ctx.Process(" in inspect.getsource(DagsterApiServer.StartRun)

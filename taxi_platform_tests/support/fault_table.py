@@ -141,6 +141,12 @@ FAULTS: dict[int, tuple[str, str]] = {
         "Terminal, UI and messages show them as text; no address in them is called.",
     ),
     89: ("a terminal in ASCII or Latin-1", "What it lacks is printed in ASCII."),
+    96: (
+        "the process that runs are forked from killed",
+        "Its runs end with it, are reported and run again once, forked from a new one; their backfill ends complete.",
+    ),
+    115: ("somebody's own table or view with the name of one of our views", "It stays, is named, and fails no ingest."),
+    116: ("a warehouse user who must not create views", "The month is loaded; the log says what to grant."),
 }
 """Number → the fault, and what happens then."""
 
