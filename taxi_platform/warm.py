@@ -11,13 +11,16 @@ import importlib
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import suppress
-from multiprocessing.util import register_after_fork
+from contextlib import ExitStack, suppress
+from multiprocessing.util import Finalize, register_after_fork
 
+import dagster as dg
 import duckdb
 
 from taxi_platform import definitions
+from taxi_platform.runs.connections import held_connections
 from taxi_platform.runs.dagster_internals import import_what_runs_use
+from taxi_platform.runs.mirroring import mirrored_by_threads
 from taxi_platform.settings import Settings, load_settings
 from taxi_platform.trips.processes import end_with_parent
 
@@ -29,6 +32,8 @@ def warm_up() -> None:
     """Import and build what every run needs."""
     os.environ |= WITHOUT_THREADS
     import_what_runs_use()
+    with held_connections(), dg.DagsterInstance.local_temp():
+        pass  # what Dagster reads once in a process, such as its migrations, has now been read
     with suppress(Exception):  # a wrong setting: each run builds the definitions itself, and reports it
         settings = load_settings()
         for name in _modules(settings):
@@ -54,8 +59,16 @@ def _modules(settings: Settings) -> Iterator[str]:
 
 
 def _begin_run(warm_up: object) -> None:
-    """The code server learns of a run's end from this process, so no run may outlive it: it would be run again."""
+    """In the process of a run, before it begins.
+
+    The code server learns of a run's end from the process that forked it, so no run may outlive that: it would be run
+    again.
+    """
     end_with_parent(signal.SIGKILL)
+    until_end = ExitStack()
+    until_end.enter_context(held_connections())
+    until_end.enter_context(mirrored_by_threads())
+    Finalize(None, until_end.close, exitpriority=1)
 
 
 register_after_fork(warm_up, _begin_run)
