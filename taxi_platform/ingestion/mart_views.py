@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
+from decimal import Decimal
 
 from taxi_platform.ingestion.common import Say
 from taxi_platform.marts.tables import mart_tables
@@ -52,6 +53,20 @@ def try_create_views(warehouse: Warehouse, datasets: Sequence[Dataset], say: Say
             say(f"Views made: {', '.join(made)}.")
     except WarehouseError as error:
         say(f"The views over the marts are not up to date: {error}")
+
+
+def busiest_borough(warehouse: Warehouse) -> tuple[str, int, Decimal] | None:
+    """The borough with the most pick-ups in all months, its trips, and what their passengers paid in dollars."""
+    try:
+        with warehouse.session("read") as session:
+            rows = session.execute(
+                "SELECT pickup_borough, SUM(trips), SUM(total_amount) "
+                f"FROM {session.name(VIEWS['daily_zones'].name)} "
+                "WHERE pickup_borough IS NOT NULL GROUP BY 1 ORDER BY 2 DESC LIMIT 1"
+            )
+    except MissingTable:
+        return None
+    return next(((str(borough), int(trips), Decimal(paid or 0)) for borough, trips, paid in rows), None)
 
 
 def _outdated(

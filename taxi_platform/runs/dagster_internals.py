@@ -6,6 +6,7 @@ signature or behaves differently, and when another module imports from `dagster.
 
 from __future__ import annotations
 
+import importlib
 import multiprocessing
 import signal
 import sys
@@ -46,6 +47,7 @@ __all__ = [
     "NOT_FINISHED_STATUSES",
     "WorkspaceFileTarget",
     "WorkspaceProcessContext",
+    "compute_logs_module",
     "execute_run",
     "fork_runs",
     "get_current_datetime",
@@ -53,6 +55,9 @@ __all__ = [
     "import_what_runs_use",
     "is_valid_cron_string",
     "remote_job_origin",
+    "sql_module",
+    "sqlite_event_log_class",
+    "sqlite_modules",
 ]
 
 NOISY_LOGGERS = ("dagster", "dagster._core.execution.plan.active")
@@ -65,6 +70,31 @@ STEP_ENDS = {
     dg.DagsterEventType.STEP_SKIPPED,
     dg.DagsterEventType.STEP_UP_FOR_RETRY,
 }
+
+
+def sqlite_modules() -> list[Any]:
+    """The modules in which Dagster makes an engine, by their `create_engine`, for each query of its SQLite files.
+
+    Imported when they are called for: they bring Alembic, and only processes that open an instance need them.
+    """
+    names: tuple[str, ...] = ("event_log.sqlite.sqlite_event_log", "runs.sqlite.sqlite_run_storage")
+    names += ("schedules.sqlite.sqlite_schedule_storage",)
+    return [importlib.import_module(f"dagster._core.storage.{name}") for name in names]
+
+
+def sqlite_event_log_class() -> Any:
+    """Dagster's event log in SQLite files, one a run; `_initdb` makes a run's file."""
+    return sqlite_modules()[0].SqliteEventLogStorage
+
+
+def sql_module() -> Any:
+    """The module in which Dagster reads, by `ScriptDirectory`, all its migrations to learn which is the latest."""
+    return importlib.import_module("dagster._core.storage.sql")
+
+
+def compute_logs_module() -> Any:
+    """The module in which Dagster, by `tail_to_stream`, shows on the terminal what it stores of a step's output."""
+    return importlib.import_module("dagster._core.execution.compute_logs")
 
 
 def remote_job_origin(job_name: str) -> RemoteJobOrigin:

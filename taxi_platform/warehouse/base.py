@@ -216,23 +216,29 @@ class Warehouse(ABC):
             return 0
         return int(rows)
 
-    def loaded_months(self, table: str) -> dict[str, StoredRows]:
-        """Month (2021-01) → what the table holds of it; empty if there is no such table."""
-        return self._stored_rows(table, "file_month IS NOT NULL")
+    def loaded_months(self, table: str, among: Sequence[DatasetMonth] = ()) -> dict[str, StoredRows]:
+        """Month (2021-01) → what the table holds of it, of all months or of these; empty if there is no such table."""
+        condition = " OR ".join(map(is_month, among)) or "file_month IS NOT NULL"
+        return self._months(table, condition)
 
     def loaded_month(self, table: str, dataset_month: DatasetMonth) -> StoredRows | None:
         """What the table holds of one month; None for no rows."""
-        return self._stored_rows(table, is_month(dataset_month)).get(str(dataset_month.month))
+        return self._months(table, is_month(dataset_month)).get(str(dataset_month.month))
 
     def is_loaded(self, dataset_month: DatasetMonth, file_version: str, rows: int, rejected_rows: int) -> bool:
         """Whether both tables hold this version of the month and no other, judged by the number of rows."""
 
-        def holds(table: Table, expected: int) -> bool:
-            stored = self.loaded_month(table.name, dataset_month)
-            return stored == (StoredRows(expected, (file_version,)) if expected else None)
-
         dataset = dataset_month.dataset
-        return holds(trips_table(dataset), rows) and holds(rejected_table(dataset), rejected_rows)
+        expected = {trips_table(dataset): rows, rejected_table(dataset): rejected_rows}
+        try:
+            with self.session("read") as session:
+                return all(
+                    self._stored_rows(session, table.name, is_month(dataset_month))
+                    == ({str(dataset_month.month): StoredRows(count, (file_version,))} if count else {})
+                    for table, count in expected.items()
+                )
+        except MissingTable:
+            return not any(expected.values())
 
     def _ensure(self, session: Session, table: Table) -> None:
         if self._missing_columns(session, table):
@@ -254,16 +260,18 @@ class Warehouse(ABC):
             raise IntegrityError(problem, load_again(file.dataset_month))
         compare(self.row_hash, session, file, month_relation(session, file.table, file.dataset_month), expected)
 
-    def _stored_rows(self, table: str, condition: str) -> dict[str, StoredRows]:
+    def _months(self, table: str, condition: str) -> dict[str, StoredRows]:
+        try:
+            with self.session("read") as session:
+                return self._stored_rows(session, table, condition)
+        except MissingTable:
+            return {}
+
+    def _stored_rows(self, session: Session, table: str, condition: str) -> dict[str, StoredRows]:
         # Grouped by version as well, because PostgreSQL would sort every row for array_agg(DISTINCT …).
         query = "SELECT file_month, file_version, count(*) FROM {} WHERE {} GROUP BY 1, 2 ORDER BY 1, 2"
         months: dict[str, StoredRows] = {}
-        try:
-            with self.session("read") as session:
-                groups = session.execute(query.format(session.name(table), condition))
-        except MissingTable:
-            return months
-        for first_day, version, rows in groups:
+        for first_day, version, rows in session.execute(query.format(session.name(table), condition)):
             month = f"{first_day:%Y-%m}"
             stored = months.get(month, StoredRows(0, ()))
             months[month] = StoredRows(stored.rows + rows, (*stored.file_versions, version))

@@ -10,7 +10,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -56,8 +56,10 @@ class DuckDBSession(Session):
         return column.column_type.duckdb
 
     def columns(self, table: Table) -> dict[str, str]:
-        name = literal(table.name)
-        return dict(self.execute(f"SELECT column_name, data_type FROM duckdb_columns() WHERE table_name = {name}"))
+        with suppress(MissingTable):
+            # `duckdb_columns()` would look at every table, also DuckDB's own: three times as long.
+            return dict(self.execute(f"SELECT name, type FROM pragma_table_info({literal(identifier(table.name))})"))
+        return {}
 
     def execute(self, statement: str) -> list[tuple[Any, ...]]:
         try:

@@ -16,6 +16,7 @@ import duckdb
 from taxi_platform.trips.casting import literal
 from taxi_platform.trips.contract import Column
 from taxi_platform.trips.errors import Conflict, IntegrityError
+from taxi_platform.trips.in_memory import in_memory
 from taxi_platform.trips.months import DatasetMonth
 from taxi_platform.warehouse.row_hash import Dialect, RowHash
 from taxi_platform.warehouse.session import Session, month_relation
@@ -53,7 +54,7 @@ def parquet_fingerprint(dialect: Dialect, groups: Sequence[Sequence[Column]], pa
     """The fingerprint of a Parquet file on this machine; raises `IntegrityError` if it cannot be read."""
     select = dialect.select(groups, f"read_parquet({literal(str(path))})")
     try:
-        with duckdb.connect() as con:
+        with in_memory() as con:
             return Fingerprint.of(con.execute(select).fetchone() or ())
     except duckdb.Error as error:
         problem = f"{path.name} cannot be read: {str(error).splitlines()[0]}"

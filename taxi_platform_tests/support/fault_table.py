@@ -145,6 +145,10 @@ FAULTS: dict[int, tuple[str, str]] = {
         "the process that runs are forked from killed",
         "Its runs end with it, are reported and run again once, forked from a new one; their backfill ends complete.",
     ),
+    110: (
+        "marts that were never built, are of an older version, or were dropped by hand",
+        "The survey or the check notices; only the marts of the month are built, never a full reload.",
+    ),
     115: ("somebody's own table or view with the name of one of our views", "It stays, is named, and fails no ingest."),
     116: ("a warehouse user who must not create views", "The month is loaded; the log says what to grant."),
     117: ("marts that are missing, or older than their trips", "They are named; no frame is made of what is left."),
