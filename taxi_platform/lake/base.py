@@ -57,6 +57,10 @@ class Lake(ABC):
         """A small object's bytes, with the version that was read; None if there is none."""
 
     @abstractmethod
+    def read_end(self, key: str, size: int) -> tuple[bytes, StoredObject] | None:
+        """The last `size` bytes of an object, or all if it has fewer, with its version; None if there is none."""
+
+    @abstractmethod
     def holds(self, key: str, expected: FileSum) -> bool:
         """Whether the object is what was stored; False if there is none.
 

@@ -69,6 +69,14 @@ class LocalLake(Lake):
                 return None
             return self._path(key).read_bytes(), stored
 
+    def read_end(self, key: str, size: int) -> tuple[bytes, StoredObject] | None:
+        with self._translated_errors("read", key):
+            if (stored := self.stat(key)) is None:
+                return None
+            with self._path(key).open("rb") as file:
+                file.seek(max(0, stored.size - size))
+                return file.read(), stored
+
     def open(self, key: str) -> BinaryIO:
         with self._translated_errors("read", key):
             return self._path(key).open("rb")
