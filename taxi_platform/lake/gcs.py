@@ -50,6 +50,8 @@ class GCSLake(Lake):
         self._options: dict[str, Any] = {"timeout": TIMEOUT_SECONDS, "retry": retry}
 
     def stat(self, key: str) -> StoredObject | None:
+        if self._listed is not None:
+            return self._listed.get(key)
         blob = self._get_blob(key)
         return _stored_object(key, blob) if blob else None
 
@@ -63,12 +65,17 @@ class GCSLake(Lake):
         return content, StoredObject(key, len(content), str(blob.generation))
 
     def read_end(self, key: str, size: int) -> tuple[bytes, StoredObject] | None:
-        if (blob := self._get_blob(key)) is None:
+        if (stored := self.stat(key)) is None:
             return None
-        stored = _stored_object(key, blob)  # before the download, which changes the blob's attributes
         start = {"start": stored.size - size} if stored.size > size else {}
-        with translated_errors("read", self.uri(key)):
-            return blob.download_as_bytes(**start, **self._read_options(blob)), stored
+        options = {"if_generation_match": int(stored.version), "raw_download": True, **self._options}
+        try:
+            with translated_errors("read", self.uri(key)):
+                return self.bucket.blob(self.prefix + key).download_as_bytes(**start, **options), stored
+        except Conflict:
+            if self._listed is None:
+                raise
+            return self.unlisted().read_end(key, size)
 
     def holds(self, key: str, expected: FileSum) -> bool:
         blob = self._get_blob(key)
@@ -92,6 +99,11 @@ class GCSLake(Lake):
         condition = {} if if_version == ANY_VERSION else {"if_generation_match": int(if_version)}
         with translated_errors("delete", self.uri(key)), suppress(api.NotFound, api.PreconditionFailed):
             self.bucket.delete_blob(self.prefix + key, **condition, **self._options)
+
+    def objects(self, prefix: str) -> Iterator[StoredObject]:
+        with translated_errors("list", self.uri(prefix)):
+            for blob in self.client.list_blobs(self.bucket, prefix=self.prefix + prefix, **self._options):
+                yield _stored_object(blob.name.removeprefix(self.prefix), blob)
 
     def list(self, prefix: str) -> list[str]:
         with translated_errors("list", self.uri(prefix)):
