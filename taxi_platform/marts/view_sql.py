@@ -12,7 +12,7 @@ import duckdb
 import sqlglot
 from sqlglot import exp
 
-from taxi_platform.marts.tables import MARTS, mart_names, mart_table
+from taxi_platform.marts.tables import MARTS, mart_names, mart_table, mart_tables
 from taxi_platform.marts.transpiling import data_type, table_relation
 from taxi_platform.marts.views import View, labels
 from taxi_platform.trips.casting import literal
@@ -27,6 +27,14 @@ Names = Callable[[str], str]
 
 def view_select(view: View, datasets: Sequence[Dataset], dialect: str, names: Names) -> str:
     """The query of a view over the marts of these datasets; its columns are the declared ones, in order and type."""
+    tables = [zones_table(), *(table for dataset in datasets for table in mart_tables(dataset))]
+    named = tuple((table.name, names(table.name)) for table in tables)
+    return _written(view, tuple(datasets), dialect, named)
+
+
+@cache
+def _written(view: View, datasets: tuple[Dataset, ...], dialect: str, named: tuple[tuple[str, str], ...]) -> str:
+    """The query; written once in a process, as every month asks for the same."""
     tree = _parsed(view).copy()
     if [projection.alias_or_name for projection in tree.selects] != [column.name for column in view.columns]:
         raise ValueError(f"sql/views/{view.name}.sql does not select {view.columns}.")  # a mistake in the package
@@ -40,7 +48,7 @@ def view_select(view: View, datasets: Sequence[Dataset], dialect: str, names: Na
             for projection, column in zip(tree.selects, view.columns, strict=True)
         ],
     )
-    sources = _sources(datasets, dialect, names)
+    sources = _sources(datasets, dialect, dict(named).__getitem__)
     for table in list(tree.find_all(exp.Table)):
         if source := sources.get(table.name):
             table.replace(source(table.alias_or_name))

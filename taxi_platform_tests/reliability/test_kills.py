@@ -237,6 +237,7 @@ def test_a_command_killed_repeatedly_is_repaired_by_the_next(
     done = subprocess.run([TAXI, *ingest], env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert installation.version() == undisturbed(NEW)
+    assert set(installation.marts()) == {(undisturbed(NEW).file_version,)}
     assert installation.litter() == []
 
 

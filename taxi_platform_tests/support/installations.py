@@ -15,6 +15,7 @@ from taxi_platform.lake.base import Lake
 from taxi_platform.lake.mart_month import MartMonth
 from taxi_platform.lake.months import LakeMonth
 from taxi_platform.marts.tables import mart_names, mart_tables, mart_version
+from taxi_platform.marts.views import VIEWS
 from taxi_platform.trips.months import Dataset, DatasetMonth
 from taxi_platform.warehouse import open_warehouse
 from taxi_platform.warehouse.base import StoredRows, Warehouse, rejected_table, trips_table, zones_table
@@ -145,7 +146,7 @@ class Installation:
             return _unknown_tables(self.warehouse_url)
         if self.warehouse_url.startswith("bigquery"):
             names = {table.table_id for table in self.warehouse.client.list_tables(self.warehouse.dataset)}
-            return sorted(names.difference(TABLE_NAMES))
+            return sorted(names.difference(TABLE_NAMES, VIEWS))
         path = self.warehouse.path
         # The log holds committed rows: the next writer merges it, and readers read it.
         own = {path.name + ending for ending in ("", ".lock", ".wal")}
