@@ -53,7 +53,7 @@ def measure(months: Months, options: Options) -> list[Row]:
     rows, dagster = _code_location(pairs)
     template = months.folder / "template"
     _ingest(template, TINY_SOURCE, "green", "2020-04")
-    with _serving(months.folder) as url:
+    with _serving(months.inputs) as url:
         for what, month in MONTHS.items():
             rows += _one_month(months, what, *month, template, url, pairs, dagster)
         for dataset, month, kind in OTHER_MONTHS:
@@ -118,7 +118,7 @@ def _tiny_months(home: Path, folder: Path, options: Options) -> list[Row]:
     months, last = options.months, Month.parse("2024-12")
     first = last.plus(1 - months)
     rounds = []
-    for _ in range(min(options.pairs, 3)):
+    for _ in range(min(options.pairs, 2)):
         shutil.rmtree(home, ignore_errors=True)
         rounds.append(_ingest(home, TINY_SOURCE, "yellow", str(first), str(last), "--jobs", JOBS))
         assert [result["status"] for result in json.loads(rounds[-1].output)] == ["loaded"] * months

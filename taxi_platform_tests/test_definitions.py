@@ -82,7 +82,8 @@ def test_the_marts_follow_the_trips_and_all_of_them_and_the_zones_lead_to_the_vi
     assert parents("marts", "payments") == {"yellow/payments", "green/payments"}
     assert parents("marts", "daily_zones") == {"reference/taxi_zones", *(f"{d}/daily_zones" for d in DATASETS)}
     views = {key.path[-1] for key in graph.get_all_asset_keys() if key.path[0] == "marts"}
-    assert views == set(VIEWS)
+    assert views == {*VIEWS, "overview"}
+    assert parents("marts", "overview") == {f"marts/{view}" for view in VIEWS}
 
 
 def test_a_mart_reports_its_rows_columns_and_what_they_come_from(definitions):
@@ -106,6 +107,20 @@ def test_a_mart_reports_its_rows_columns_and_what_they_come_from(definitions):
     assert measured["read", ""] == "3000"
     versions = {events[name].tags["dagster/data_version"] for name in mart_names(Dataset.GREEN)}
     assert versions == {f"{trips['file_version'].value}-{daily_zones['mart_version'].value}"}
+
+
+def test_the_views_show_their_charts_and_the_overview_is_a_page(definitions):
+    _, instance = materialize(definitions, "green_ingest", "2020-04")
+    result = definitions.resolve_job_def("marts").execute_in_process(instance=instance)
+    events = {event.asset_key.path[-1]: event.materialization for event in result.get_asset_materialization_events()}
+    charts = {name for name, event in events.items() if "chart" in event.metadata}
+    assert charts == set(VIEWS) - {"zone_pairs", "market_share"}  # of 2020-04 three datasets are missing
+    assert all(len(events[name].metadata["chart"].value) < 41_000 for name in charts)
+    page = Path(events["overview"].metadata["page"].value)
+    assert events["overview"].metadata["bytes"].value == page.stat().st_size
+    rows = events["trips_by_day"].metadata["dagster/row_count"].value
+    assert page.name == "overview.html" and rows > 1
+    assert "green 2020-04 (synthetic)" in page.read_text("utf-8")
 
 
 def _preview(events, name):
