@@ -128,7 +128,9 @@ def load(page: Any, url: str) -> tuple[float, dict[str, Body]]:
     page.on("requestfailed", ended)
     started = time.monotonic()
     page.goto(url)
-    while time.monotonic() - started < LOAD_LIMIT and (pending or time.monotonic() - latest[0] < QUIET_SECONDS):
+    while time.monotonic() - started < LOAD_LIMIT and (
+        not asked or pending or time.monotonic() - latest[0] < QUIET_SECONDS
+    ):
         page.wait_for_timeout(50)
     for event, listener in (("request", began), ("requestfinished", ended), ("requestfailed", ended)):
         page.remove_listener(event, listener)
