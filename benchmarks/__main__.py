@@ -35,14 +35,14 @@ def main(arguments: list[str] | None = None) -> dict[str, list[Row]]:
     if unknown := set(options.groups) - set(GROUPS):
         sys.exit(f"There is no group {', '.join(sorted(unknown))}. Choose from {', '.join(GROUPS)}.")
     started, results = time.monotonic(), {}
-    for name in options.groups or GROUPS:
-        print(GROUPS[name], flush=True)
-        with tempfile.TemporaryDirectory(prefix="bench-") as folder:
-            months = Months(Path(folder), options.rows)
-            results[GROUPS[name]] = importlib.import_module(f"benchmarks.{name}").measure(
-                months, Options(options.pairs, options.months)
-            )
-        print_rows(results[GROUPS[name]])
+    with tempfile.TemporaryDirectory(prefix="bench-inputs-") as inputs:
+        for name in options.groups or GROUPS:
+            print(f"{GROUPS[name]}, from minute {(time.monotonic() - started) / 60:.1f}", flush=True)
+            with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+                months = Months(Path(inputs), Path(folder), options.rows)
+                measure = importlib.import_module(f"benchmarks.{name}").measure
+                results[GROUPS[name]] = measure(months, Options(options.pairs, options.months))
+            print_rows(results[GROUPS[name]])
     minutes = (time.monotonic() - started) / 60
     ending = estimate([row for rows in results.values() for row in rows], options.rows)
     print(ending, flush=True)

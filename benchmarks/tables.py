@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
 from functools import partial
 from pathlib import Path
 
@@ -115,11 +114,9 @@ def _compared(months: Months, raw: Path, version: str, folder: Path, pairs: int)
 def _in_home(months: Months, raw: Path, pairs: int) -> list[Row]:
     """What takes a home with the month: its marts, and data frames."""
     home = months.folder / "frames"
-    (months.folder / "source").mkdir()
-    shutil.copy(raw, months.folder / "source" / raw.name)
     environment = {
         "TAXI_HOME": str(home),
-        "TAXI_SOURCE_URL": f"file://{months.folder}/source/{{dataset}}_tripdata_{{month}}.parquet",
+        "TAXI_SOURCE_URL": f"file://{months.inputs}/{{dataset}}_tripdata_{{month}}.parquet",
         "TAXI_SET_ASIDE": "no",
     }
     timed_command([TAXI, "ingest", "yellow", str(MONTH.month)], **environment)

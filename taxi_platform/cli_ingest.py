@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import date, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -58,6 +59,10 @@ def demo() -> None:
     print_table(results)
     print_answer(settings)
     print_places(settings)
+    try:
+        write_overview(settings)
+    except TaxiError as error:  # the months are loaded all the same
+        errors.print(f"The overview was not drawn. {error}", soft_wrap=True)
     sys.exit(exit_status(results))
 
 
@@ -183,6 +188,22 @@ def checked_settings() -> Settings:
 
         check_notify_urls(settings.notify_urls)
     return settings
+
+
+def write_overview(settings: Settings) -> Path:
+    """Write the page about all months and say where it is; returns its path."""
+    from taxi_platform.ingestion.overview import write_overview
+    from taxi_platform.lake import open_lake
+    from taxi_platform.marts.overview import overview_path
+    from taxi_platform.warehouse import open_warehouse
+
+    lake, warehouse = open_lake(settings.lake_url), open_warehouse(settings.warehouse_url)
+    newest = newest_month(today())
+    path = write_overview(lake, warehouse, settings.datasets, settings.home, newest, settings.reject)
+    if path != overview_path(settings.home):
+        errors.print(f"{overview_path(settings.home)} cannot be written.", soft_wrap=True)
+    out.print(f"Overview   {path}", soft_wrap=True)
+    return path
 
 
 def today() -> date:

@@ -17,6 +17,7 @@ from taxi_platform.assets.checks import (
 from taxi_platform.assets.cleaning import cleaning_asset
 from taxi_platform.assets.mart_views import mart_views_asset
 from taxi_platform.assets.marts import marts_asset
+from taxi_platform.assets.overview import overview_asset
 from taxi_platform.assets.raw_file import raw_file_asset
 from taxi_platform.assets.resources import LakeResource, SourceResource, WarehouseResource
 from taxi_platform.assets.tables import serving_trips_asset, trips_asset
@@ -53,7 +54,7 @@ def build_definitions(settings: Settings, resource_overrides: Mapping[str, objec
     freshness = freshness_job(freshness_checks)
     audit = audit_job(settings.datasets, ["warehouse", *(["serving"] if settings.serving_url else [])])
     assets = [a for dataset in settings.datasets for a in _assets(dataset, settings)]
-    assets = [taxi_zones_asset(settings), *assets, mart_views_asset(settings)]
+    assets = [taxi_zones_asset(settings), *assets, mart_views_asset(settings), overview_asset(settings)]
     marts = marts_job()
     checks = [check for dataset in settings.datasets for check in _checks(dataset, settings)]
     catch_up = [catch_up_schedule(d, settings.reject, settings.since, settings.schedule) for d in settings.datasets]

@@ -288,3 +288,18 @@ def test_dev_names_a_port_that_is_taken():
         status, _, err = taxi("dev", "--port", str(taken.getsockname()[1]))
     assert status == 2
     assert "is in use" in err
+
+
+def test_the_overview_of_nothing_is_a_page_that_says_so(tmp_path):
+    status, out, err = taxi("overview")
+    page = tmp_path / "home/overview.html"
+    assert (status, out, err) == (0, f"Overview   {page}\n", "")
+    assert "No month is loaded yet" in page.read_text("utf-8")
+
+
+def test_where_the_home_cannot_be_written_the_overview_goes_elsewhere_and_says_where(tmp_path):
+    (tmp_path / "home/overview.html").mkdir(parents=True)
+    status, out, err = taxi("overview", TMPDIR=str(tmp_path))
+    assert (status, err) == (0, f"{tmp_path}/home/overview.html cannot be written.\n")
+    (page,) = tmp_path.glob("taxi-overview-*/overview.html")
+    assert out == f"Overview   {page}\n"

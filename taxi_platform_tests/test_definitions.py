@@ -82,7 +82,8 @@ def test_the_marts_follow_the_trips_and_all_of_them_and_the_zones_lead_to_the_vi
     assert parents("marts", "payments") == {"yellow/payments", "green/payments"}
     assert parents("marts", "daily_zones") == {"reference/taxi_zones", *(f"{d}/daily_zones" for d in DATASETS)}
     views = {key.path[-1] for key in graph.get_all_asset_keys() if key.path[0] == "marts"}
-    assert views == set(VIEWS)
+    assert views == {*VIEWS, "overview"}
+    assert parents("marts", "overview") == {f"marts/{view}" for view in VIEWS}
 
 
 def test_a_mart_reports_its_rows_columns_and_what_they_come_from(definitions):
@@ -106,6 +107,41 @@ def test_a_mart_reports_its_rows_columns_and_what_they_come_from(definitions):
     assert measured["read", ""] == "3000"
     versions = {events[name].tags["dagster/data_version"] for name in mart_names(Dataset.GREEN)}
     assert versions == {f"{trips['file_version'].value}-{daily_zones['mart_version'].value}"}
+
+
+def test_the_views_report_their_rows_also_where_datasets_are_left_out(monkeypatch):
+    monkeypatch.setenv("TAXI_SOURCE_URL", "sample://?rows=300")
+    monkeypatch.setenv("TAXI_DATASETS", "fhv")
+    definitions = build_definitions(load_settings())
+    graph = definitions.resolve_asset_graph()
+    assert {key.to_user_string() for key in graph.get(dg.AssetKey(["marts", "market_share"])).parent_keys} == {
+        "fhv/hours"
+    }
+    fhv, _ = materialize(definitions, "fhv_ingest", "2020-04")
+    hours = {event.asset_key.path[-1]: event for event in fhv.get_asset_materialization_events()}["hours"]
+    result = definitions.resolve_job_def("marts").execute_in_process(instance=dg.DagsterInstance.ephemeral())
+    views = {e.asset_key.path[-1]: e.materialization.metadata for e in result.get_asset_materialization_events()}
+    rows = {name: views[name]["dagster/row_count"].value for name in VIEWS}
+    assert rows["hours"] == hours.materialization.metadata["rows"].value > 100
+    assert (rows["market_share"], rows["payments"]) == (1, 0)
+    columns = {column.name: column for column in views["hours"]["dagster/column_schema"].value.columns}
+    assert columns["trips"].description.endswith("From hours.trips.")
+    (dep,) = views["hours"]["dagster/column_lineage"].value.deps_by_column["trips"]
+    assert (dep.asset_key.to_user_string(), dep.column_name) == ("fhv/hours", "trips")
+
+
+def test_the_views_show_their_charts_and_the_overview_is_a_page(definitions):
+    _, instance = materialize(definitions, "green_ingest", "2020-04")
+    result = definitions.resolve_job_def("marts").execute_in_process(instance=instance)
+    events = {event.asset_key.path[-1]: event.materialization for event in result.get_asset_materialization_events()}
+    charts = {name for name, event in events.items() if "chart" in event.metadata}
+    assert charts == set(VIEWS) - {"zone_pairs", "market_share"}  # of 2020-04 three datasets are missing
+    assert all(len(events[name].metadata["chart"].value) < 41_000 for name in charts)
+    page = Path(events["overview"].metadata["page"].value)
+    assert events["overview"].metadata["bytes"].value == page.stat().st_size
+    rows = events["trips_by_day"].metadata["dagster/row_count"].value
+    assert page.name == "overview.html" and rows > 1
+    assert "green 2020-04 (synthetic)" in page.read_text("utf-8")
 
 
 def _preview(events, name):

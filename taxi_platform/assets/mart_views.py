@@ -6,8 +6,10 @@ materializing them only brings their metadata up to date.
 Dagster reads the annotations of asset functions when it decorates them, so they are not postponed here.
 """
 
+import base64
 import re
 from collections.abc import Iterator, Sequence
+from datetime import date
 
 import dagster as dg
 
@@ -16,12 +18,13 @@ from taxi_platform.assets.failures import errors_as_failures
 from taxi_platform.assets.lineage import column_lineage
 from taxi_platform.assets.metadata import Metadata, column_schema
 from taxi_platform.assets.names import MARTS_GROUP
-from taxi_platform.assets.resources import WarehouseResource
+from taxi_platform.assets.resources import LakeResource, WarehouseResource
 from taxi_platform.ingestion.mart_views import create_views
+from taxi_platform.lake.base import Lake
 from taxi_platform.marts.tables import mart_names, mart_table
 from taxi_platform.marts.views import VIEWS, View
 from taxi_platform.settings import Settings
-from taxi_platform.trips.months import Dataset
+from taxi_platform.trips.months import Dataset, newest_month
 from taxi_platform.warehouse.base import Warehouse, zones_table
 
 ZONES = dg.AssetKey(["reference", "taxi_zones"])
@@ -39,12 +42,16 @@ def mart_views_asset(settings: Settings) -> dg.AssetsDefinition:
         specs=[_spec(view, settings) for view in VIEWS.values()],
         pool="warehouse",
     )
-    def mart_views(context: dg.AssetExecutionContext, warehouse: WarehouseResource) -> Iterator[dg.MaterializeResult]:
+    def mart_views(
+        context: dg.AssetExecutionContext, lake: LakeResource, warehouse: WarehouseResource
+    ) -> Iterator[dg.MaterializeResult]:
         with errors_as_failures(context):
             opened = warehouse.open()
             if made := create_views(opened, settings.datasets):
                 context.log.info(f"Views made: {', '.join(made)}.")
             metadata = {name: _metadata(view, opened, settings.datasets) for name, view in VIEWS.items()}
+            for name, chart in _charts(lake.open(), opened, settings).items():
+                metadata[name]["chart"] = chart
         for name, values in metadata.items():
             yield dg.MaterializeResult(asset_key=view_key(name), metadata=values)
 
@@ -88,6 +95,17 @@ def _metadata(view: View, warehouse: Warehouse, datasets: Sequence[Dataset]) -> 
         "dagster/column_schema": column_schema(view.columns, notes),
         "dagster/column_lineage": column_lineage(sources),
         **{label: dg.MetadataValue.url(url) for label, url in warehouse.links(view.name).items()},
+    }
+
+
+def _charts(lake: Lake, warehouse: Warehouse, settings: Settings) -> dict[str, dg.MetadataValue]:
+    """View → its chart of all months, as a picture of at most 30 kB in Markdown."""
+    from taxi_platform.ingestion.overview import view_charts
+
+    pictures = view_charts(lake, warehouse, settings.datasets, newest_month(date.today()), tuple(VIEWS))
+    return {
+        name: dg.MetadataValue.md(f"![{name}](data:image/png;base64,{base64.b64encode(picture).decode()})")
+        for name, picture in pictures.items()
     }
 
 

@@ -43,11 +43,12 @@ class _Engines:
                 event.listen(engine, "connect", _sync_at_checkpoints)
                 engine.dispose = lambda close=True: None  # type: ignore[method-assign]  # Dagster's, after each query
                 self._engines[url] = engine
+            engine = self._engines[url]
             self._engines.move_to_end(url)
             outdated = [self._engines.popitem(last=False)[1] for _ in range(len(self._engines) - FILES_HELD)]
-        for engine in outdated:
-            Engine.dispose(engine)
-        return self._engines[url]
+        for other in outdated:
+            Engine.dispose(other)
+        return engine
 
     def close(self) -> None:
         with self._lock:

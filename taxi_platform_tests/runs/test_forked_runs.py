@@ -9,6 +9,7 @@ from taxi_platform_tests.automation.test_killed_processes import check_complete,
 from taxi_platform_tests.support.system import wait_for
 from taxi_platform_tests.support.taxi_dev import taxi_dev
 
+pytestmark = pytest.mark.slow
 SLOW_ROWS, MONTHS = "sample://?rows=150000", ["2020-01", "2020-02"]
 
 

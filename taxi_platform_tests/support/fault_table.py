@@ -151,6 +151,12 @@ FAULTS: dict[int, tuple[str, str]] = {
     ),
     115: ("somebody's own table or view with the name of one of our views", "It stays, is named, and fails no ingest."),
     116: ("a warehouse user who must not create views", "The month is loaded; the log says what to grant."),
+    120: (
+        "names and texts of a file that attack the overview",
+        "The page shows them as text; it has no script, and its policy lets a browser run and load nothing.",
+    ),
+    121: ("a home that cannot be written, when the overview is drawn", "The page goes to a temporary folder, named."),
+    122: ("marts of another version, or none, when the overview is drawn", "They are not counted; the page says so."),
 }
 """Number → the fault, and what happens then."""
 
