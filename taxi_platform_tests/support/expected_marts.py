@@ -54,6 +54,8 @@ def expected_marts(trips: pd.DataFrame, dataset: str) -> dict[str, Rows]:
             measured, ["pickup_location_id", "dropoff_location_id"], ["trips", "miles", "seconds", "total_amount"]
         ),
     }
+    if dataset == "fhvhv":
+        marts["companies"] = _grouped(measured.assign(company=trips["hvfhs_license_num"]), ["company"], ["trips"])
     if dataset in ("yellow", "green"):
         columns = ["trips", "tipped_trips", "tip_amount", "total_amount"]
         marts["payments"] = _grouped(measured, ["pickup_date", "payment_type"], columns)
