@@ -144,9 +144,9 @@ DAMAGE = {
         lambda home: home.alter("warehouse", f"UPDATE green_hours SET trips = trips + 1 {OF_APRIL}"),
         r"green_hours differs .*\(in trips\)\. Run taxi ingest green 2020-04",
     ),
-    "a mart that was dropped": (
-        lambda home: home.alter("warehouse", "DROP TABLE green_zone_pairs"),
-        r"green_zone_pairs .* Run taxi ingest green 2020-04",
+    "a mart's month that was deleted": (
+        lambda home: home.alter("warehouse", f"DELETE FROM green_zone_pairs {OF_APRIL}"),
+        r"green_zone_pairs differs .* Run taxi ingest green 2020-04",
     ),
     "a mart's file": (
         lambda home: home.path("marts/green/payments/month=2020-04/*.parquet").unlink(),
