@@ -102,7 +102,7 @@ def cast(contract: Contract, column: Column, source: SourceColumn) -> Cast:
     is_text = source.type == "VARCHAR"
     present = f"{text_of(source) if is_text else source.sql} IS NOT NULL"
     if source.type.startswith("ENUM"):
-        return _listed_code(contract, column, source)
+        return Cast(f"CAST({source.sql} AS VARCHAR)", present)
     if column.codes and (is_text or column.type == "S"):
         return _coded(contract, column, source)
     match column.type:
@@ -118,9 +118,8 @@ def cast(contract: Contract, column: Column, source: SourceColumn) -> Cast:
             return Cast(source.sql, present)
         case "M":
             value = f"TRY_CAST({number_text(source)} AS {MONEY})"
-            return Cast(
-                value, present, f"{present} AND {value} IS NULL", None if is_text else value.removeprefix("TRY_")
-            )
+            strict = value.removeprefix("TRY_") if source.type in NUMBER_TYPES else None
+            return Cast(value, present, f"{present} AND {value} IS NULL", strict)
         case _ if source.type == "TIMESTAMP" and source.by_format:
             return Cast(source.sql, present, f"{source.sql} < {EARLIEST_BY_FORMAT}")
         case _ if source.type == "TIMESTAMP":
@@ -148,27 +147,6 @@ def _coded(contract: Contract, column: Column, source: SourceColumn) -> Cast:
         f"{mapped} IS NULL AND {as_double} IS NOT NULL AND {invalid}",
         unmapped=f"{present} AND {mapped} IS NULL AND {as_double} IS NULL",
     )
-
-
-def spellings(contract: Contract, column: Column) -> dict[str, str | int]:
-    """Every code as it may be written, in lower case, capitals or with capital initials → its modern value.
-
-    Those of one value are neighbours.
-    """
-    codes = contract.codes[column.codes or ""]
-    by_value = sorted(codes.items(), key=lambda code: str(code[1]))
-    return {text: value for code, value in by_value for text in (code, code.upper(), code.capitalize(), code.title())}
-
-
-def _listed_code(contract: Contract, column: Column, source: SourceColumn) -> Cast:
-    """A code that was scanned as an ENUM which begins with all `spellings`. What it lists after them has no value."""
-    known = list(spellings(contract, column).values())
-    code = f"enum_code({source.sql})"
-    # From the first spelling of the last value down, so that each test is one comparison.
-    starts = {value: known.index(value) for value in known}
-    cases = " ".join(f"WHEN {code} >= {start} THEN {_constant(value)}" for value, start in reversed(starts.items()))
-    unmapped = f"COALESCE({code} >= {len(known)}, FALSE)"
-    return Cast(f"CASE WHEN {unmapped} THEN NULL {cases} END", f"{source.sql} IS NOT NULL", unmapped=unmapped)
 
 
 def _constant(value: str | int) -> str:

@@ -16,7 +16,7 @@ from typing import BinaryIO
 
 import duckdb
 
-from taxi_platform.trips.casting import SourceColumn, literal, spellings
+from taxi_platform.trips.casting import SourceColumn, literal
 from taxi_platform.trips.contract import Column, Contract
 from taxi_platform.trips.csv_reading import BATCH_BYTES, Record, split_fields
 from taxi_platform.trips.formats import BOM, GZIP_MAGIC, decompressed
@@ -35,9 +35,6 @@ TRIMMED_BY_DUCKDB = (b"\0", b"\t", b"\v", b"\f")
 """DuckDB ignores these around a timestamp; the careful reader does not."""
 TIMESTAMP = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", re.ASCII)
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)", re.ASCII)
-OTHER_CODE = re.compile(r"(?!inf|nan)[a-z]+|\*", re.ASCII | re.IGNORECASE)
-MAX_OTHER_CODES = 20
-"""Codes without a modern value that are scanned as such: DDS, a vendor of 2009."""
 ODD_NUMBER = re.compile(rb"[0-9.]_|_[0-9.]|\+-")
 """What DuckDB reads as a number and we do not: `1_000` as 1000, `+-1` as -1. See `casting.number_text`."""
 SPACE_BEFORE_QUOTE = re.compile(rb'(?:\A|[,\n]) +"')
@@ -210,7 +207,8 @@ def _scan(
     sample = [split_fields(line.decode("utf-8", "replace").rstrip("\r\n")) for line in lines[:SAMPLE_LINES]]
     targets = _typed_targets(contract, names)
     types = [
-        _type(contract, targets.get(i), [fields[i] for fields in sample if i < len(fields)]) for i in range(len(names))
+        _type(contract, targets.get(i), [fields[i].strip() for fields in sample if i < len(fields)])
+        for i in range(len(names))
     ]
     columns = ", ".join(f"{literal(f'f{i}')}: {literal(type_)}" for i, type_ in enumerate(types))
     relation = (
@@ -244,30 +242,21 @@ def _compression(path: Path) -> str:
 def _type(contract: Contract, column: Column | None, sample: Sequence[str]) -> str:
     """The DuckDB type to scan a column as.
 
-    Integers are scanned as DOUBLE, so that a fraction shows instead of being rounded. Codes are scanned as ENUM, so
-    that spellings which the sample does not show are refused and read with care, at no cost to the rest.
+    Integers are scanned as DOUBLE, so that a fraction shows instead of being rounded. Flags in their modern spelling
+    are scanned as ENUM, so that other spellings are refused and read with care, at no cost to the rest.
     """
-    values = [value.strip() for value in sample if value.strip()]
+    values = [value for value in sample if value]
     match column.type if column else "S":
         case "D":
             return "TIMESTAMP" if all(map(TIMESTAMP.fullmatch, values)) else "VARCHAR"
-        case "S" | "I" if column and column.codes and not (column.type == "I" and all(map(NUMBER.fullmatch, values))):
-            return _enum(contract, column, sample)
+        case "S" if column and column.codes:
+            modern = dict.fromkeys(map(str, contract.codes[column.codes].values()))
+            return f"ENUM({', '.join(map(literal, modern))})" if modern.keys() >= set(values) else "VARCHAR"
+        case "I" if column and column.codes and not all(map(NUMBER.fullmatch, values)):
+            return "VARCHAR"
         case "I" | "F":
             return "DOUBLE"
         case "M":
             return "DECIMAL(10,2)"
         case _:
             return "VARCHAR"
-
-
-def _enum(contract: Contract, column: Column, sample: Sequence[str]) -> str:
-    """The type of a column of codes: every spelling of the contract, then what else the sample shows.
-
-    VARCHAR if something else may be a number, or has spaces around it, of which an ENUM takes no notice.
-    """
-    known = spellings(contract, column)
-    others = sorted({value for value in sample if value and value not in known})
-    if len(others) > MAX_OTHER_CODES or not all(map(OTHER_CODE.fullmatch, others)):
-        return "VARCHAR"
-    return f"ENUM({', '.join(map(literal, [*known, *others]))})"
