@@ -3,13 +3,14 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from taxi_platform.marts.python_api import load_mart as load_mart
     from taxi_platform.marts.python_api import load_rejected as load_rejected
     from taxi_platform.marts.python_api import load_trips as load_trips
     from taxi_platform.marts.python_api import months as months
 
 __version__ = "0.1.0"
 
-_PYTHON_API = ("load_rejected", "load_trips", "months")
+_PYTHON_API = ("load_mart", "load_rejected", "load_trips", "months")
 
 
 def __getattr__(name: str) -> Any:

@@ -10,13 +10,14 @@ import json
 import os
 import signal
 import sys
+import webbrowser
 from typing import TYPE_CHECKING
 
 import click
 import rich.markup
 
 from taxi_platform import __version__, cli_ingest
-from taxi_platform.cli_ingest import checked_settings, today
+from taxi_platform.cli_ingest import checked_settings, today, write_overview
 from taxi_platform.output import (
     accept_any_encoding,
     errors,
@@ -152,6 +153,21 @@ def audit(dataset: str | None, month: str | None, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps([result.as_json() for result in results], indent=1))
     sys.exit(ExitStatus.FAILED if any(result.problems for result in results) else ExitStatus.OK)
+
+
+@cli.command()
+@click.option("--open", "open_it", is_flag=True, help="Open it in the browser.")
+def overview(open_it: bool) -> None:
+    """Draw all months that are loaded, as one HTML page.
+
+    Trips, market share, a map, hours, payments, data quality and the status of every month, from the marts in the
+    lake. The page is overview.html in TAXI_HOME; it needs no network.
+    """
+    settings = checked_settings()
+    with errors.status("Drawing …"):
+        path = write_overview(settings)
+    if open_it:
+        webbrowser.open(path.as_uri())
 
 
 @cli.command()

@@ -8,12 +8,13 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import date, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from taxi_platform.output import errors, out, print_places, print_table, print_versions
+from taxi_platform.output import errors, out, print_answer, print_places, print_table, print_versions
 from taxi_platform.runs.result import IngestStatus, MonthResult, exit_status
 from taxi_platform.settings import Settings, check_urls, listed, load_settings
 from taxi_platform.trips.contract import all_rules, check_rules, contract_of
@@ -35,6 +36,8 @@ STEPS = (
     "rows_accounted_for",
     "trips",
     "table_matches_clean_trips",
+    "marts",
+    "marts_match_trips",
 )
 """The steps of a run, for the progress bar."""
 
@@ -54,7 +57,12 @@ def demo() -> None:
     ]
     results = _ingest(settings, dataset_months)
     print_table(results)
+    print_answer(settings)
     print_places(settings)
+    try:
+        write_overview(settings)
+    except TaxiError as error:  # the months are loaded all the same
+        errors.print(f"The overview was not drawn. {error}", soft_wrap=True)
     sys.exit(exit_status(results))
 
 
@@ -96,7 +104,7 @@ def ingest(
       taxi ingest yellow 2023-01 2023-12 --reject zero_passengers
     """
     settings = checked_settings()
-    skipped = False
+    skipped, only_marts = False, frozenset[DatasetMonth]()
     datasets = [Dataset.parse(dataset)] if dataset else settings.datasets
     rules = check_rules([contract_of(chosen) for chosen in datasets], listed(reject))
     if dataset and month:
@@ -104,10 +112,14 @@ def ingest(
     elif force:
         raise UserError("--force needs months.", "Name them: taxi ingest green 2020-04 2020-06 --force.")
     else:
-        dataset_months, skipped = _due(settings, datasets)
+        dataset_months, only_marts, skipped = _due(settings, datasets)
+        if rules:  # other rules than those of the survey need every step
+            only_marts = frozenset()
         if not dataset_months and not skipped and not as_json:
             out.print("Nothing to do: no published month needs a run.")
-    results = _ingest(settings, dataset_months, force, rules, jobs, patient, quiet=as_json) if dataset_months else []
+    results = []
+    if dataset_months:
+        results = _ingest(settings, dataset_months, force, rules, jobs, patient, as_json, only_marts=only_marts)
     if as_json:
         click.echo(json.dumps([result.as_json() for result in results], indent=1))
     elif results:
@@ -178,6 +190,22 @@ def checked_settings() -> Settings:
     return settings
 
 
+def write_overview(settings: Settings) -> Path:
+    """Write the page about all months and say where it is; returns its path."""
+    from taxi_platform.ingestion.overview import write_overview
+    from taxi_platform.lake import open_lake
+    from taxi_platform.marts.overview import overview_path
+    from taxi_platform.warehouse import open_warehouse
+
+    lake, warehouse = open_lake(settings.lake_url), open_warehouse(settings.warehouse_url)
+    newest = newest_month(today())
+    path = write_overview(lake, warehouse, settings.datasets, settings.home, newest, settings.reject)
+    if path != overview_path(settings.home):
+        errors.print(f"{overview_path(settings.home)} cannot be written.", soft_wrap=True)
+    out.print(f"Overview   {path}", soft_wrap=True)
+    return path
+
+
 def today() -> date:
     """The machine's local date."""
     return datetime.now().date()
@@ -197,19 +225,20 @@ def _range(settings: Settings, dataset: str, month: str, last_month: str | None)
     return [DatasetMonth(first.dataset, m) for m in first.month.until(last.month)]
 
 
-def _due(settings: Settings, datasets: Sequence[Dataset]) -> tuple[list[DatasetMonth], bool]:
-    """The months that schedules and sensors would start, and whether any had to be skipped, which says why.
+def _due(settings: Settings, datasets: Sequence[Dataset]) -> tuple[list[DatasetMonth], frozenset[DatasetMonth], bool]:
+    """The months that schedules and sensors would start, those of which only the marts are due, and whether any month
+    had to be skipped, which says why.
 
     Raises `TaxiError` if source or table did not answer.
     """
-    from taxi_platform.ingestion.survey import Stage, Survey, first_month
+    from taxi_platform.ingestion.survey import MonthState, Stage, Survey, first_month
     from taxi_platform.lake import open_lake
     from taxi_platform.sources import open_source
     from taxi_platform.warehouse import open_warehouse
 
     source, lake = open_source(settings.source_url, settings.datasets), open_lake(settings.lake_url)
     warehouse, newest = open_warehouse(settings.warehouse_url), newest_month(today())
-    due: list[DatasetMonth] = []
+    due: list[MonthState] = []
     skipped = False
     for dataset in datasets:
         survey = Survey(source, lake, warehouse, dataset, settings.reject)
@@ -221,10 +250,11 @@ def _due(settings: Settings, datasets: Sequence[Dataset]) -> tuple[list[DatasetM
             if state.stage == Stage.SET_ASIDE:
                 errors.print(f"{state.dataset_month} has a version that is set aside; see taxi status.", style="red")
             if state.reason:
-                due.append(state.dataset_month)
+                due.append(state)
         if problem := survey.source_problem or survey.warehouse_problem:
             raise problem
-    return due, skipped
+    only_marts = frozenset(state.dataset_month for state in due if state.needs_only_marts)
+    return [state.dataset_month for state in due], only_marts, skipped
 
 
 def _ingest(
@@ -236,6 +266,7 @@ def _ingest(
     patient: bool | None = None,
     quiet: bool = False,
     use_lake_copy: bool = False,
+    only_marts: frozenset[DatasetMonth] = frozenset(),
 ) -> list[MonthResult]:
     """Run the months and show the progress; returns a result for each, in order, also after an interruption."""
     # Imported here: Dagster takes a second or two, which --help and a mistyped month need not pay.
@@ -244,7 +275,7 @@ def _ingest(
 
     if patient is None:
         patient = not errors.is_terminal  # at a terminal a person waits, and can repeat the command
-    options = IngestOptions(force, tuple(reject), use_lake_copy, patient)
+    options = IngestOptions(force, tuple(reject), use_lake_copy, patient, only_marts)
     jobs = min(jobs or min(DEFAULT_JOBS, os.cpu_count() or 1), len(dataset_months))
     results = {result.dataset_month: result for result in _run_months(settings, dataset_months, options, jobs, quiet)}
     source = open_source(settings.source_url, settings.datasets)

@@ -8,18 +8,27 @@ from collections.abc import Mapping
 
 import dagster as dg
 
-from taxi_platform.assets.checks import no_version_set_aside, rows_accounted_for, table_matches_clean_trips
+from taxi_platform.assets.checks import (
+    marts_match_trips,
+    no_version_set_aside,
+    rows_accounted_for,
+    table_matches_clean_trips,
+)
 from taxi_platform.assets.cleaning import cleaning_asset
+from taxi_platform.assets.mart_views import mart_views_asset
+from taxi_platform.assets.marts import marts_asset
+from taxi_platform.assets.overview import overview_asset
 from taxi_platform.assets.raw_file import raw_file_asset
 from taxi_platform.assets.resources import LakeResource, SourceResource, WarehouseResource
 from taxi_platform.assets.tables import serving_trips_asset, trips_asset
 from taxi_platform.assets.zones import taxi_zones_asset
 from taxi_platform.automation.audits import audit_job, audit_schedule
 from taxi_platform.automation.freshness import freshness_check
-from taxi_platform.automation.jobs import freshness_job, ingest_job
-from taxi_platform.automation.schedules import catch_up_schedule, check_schedule, freshness_schedule
+from taxi_platform.automation.jobs import freshness_job, ingest_job, marts_job
+from taxi_platform.automation.schedules import catch_up_schedule, check_schedule, freshness_schedule, marts_schedule
 from taxi_platform.automation.sensors import publication_sensor
 from taxi_platform.notifications.sensors import build_notifications
+from taxi_platform.runs.dagster_internals import fork_runs
 from taxi_platform.runs.sqlite import wait_for_locked_files
 from taxi_platform.settings import Settings, check_urls, load_settings
 from taxi_platform.trips.months import Dataset
@@ -28,6 +37,7 @@ from taxi_platform.trips.months import Dataset
 @dg.definitions
 def defs() -> dg.Definitions:
     """What Dagster loads: the platform under the settings of this process's environment."""
+    fork_runs("taxi_platform.warm")
     return build_definitions(load_settings())
 
 
@@ -43,15 +53,17 @@ def build_definitions(settings: Settings, resource_overrides: Mapping[str, objec
     freshness_checks = [freshness_check(dataset) for dataset in settings.datasets]
     freshness = freshness_job(freshness_checks)
     audit = audit_job(settings.datasets, ["warehouse", *(["serving"] if settings.serving_url else [])])
-    assets = [taxi_zones_asset(settings), *(a for dataset in settings.datasets for a in _assets(dataset, settings))]
+    assets = [a for dataset in settings.datasets for a in _assets(dataset, settings)]
+    assets = [taxi_zones_asset(settings), *assets, mart_views_asset(settings), overview_asset(settings)]
+    marts = marts_job()
     checks = [check for dataset in settings.datasets for check in _checks(dataset, settings)]
     catch_up = [catch_up_schedule(d, settings.reject, settings.since, settings.schedule) for d in settings.datasets]
     publication = [publication_sensor(dataset, settings.reject) for dataset in settings.datasets]
     return dg.Definitions(
         assets=dg.with_source_code_references(assets),
         asset_checks=[*freshness_checks, *checks],
-        jobs=[freshness, audit, *(ingest_job(dataset) for dataset in settings.datasets)],
-        schedules=[freshness_schedule(freshness), audit_schedule(audit), *catch_up],
+        jobs=[freshness, audit, marts, *(ingest_job(dataset) for dataset in settings.datasets)],
+        schedules=[freshness_schedule(freshness), audit_schedule(audit), marts_schedule(marts), *catch_up],
         sensors=[*publication, *build_notifications(settings)],
         resources={**build_resources(settings), **(resource_overrides or {})},
         executor=dg.in_process_executor,
@@ -66,6 +78,7 @@ def _accept_beta_features() -> None:
 
 def _assets(dataset: Dataset, settings: Settings) -> list[dg.AssetsDefinition]:
     assets = [raw_file_asset(dataset, settings), cleaning_asset(dataset, settings), trips_asset(dataset, settings)]
+    assets.append(marts_asset(dataset, settings))
     if settings.serving_url:
         assets.append(serving_trips_asset(dataset, settings.serving_url))
     return assets
@@ -76,6 +89,7 @@ def _checks(dataset: Dataset, settings: Settings) -> list[dg.AssetChecksDefiniti
         no_version_set_aside(dataset),
         rows_accounted_for(dataset),
         table_matches_clean_trips(dataset, "trips", "warehouse"),
+        marts_match_trips(dataset),
     ]
     if settings.serving_url:
         checks.append(table_matches_clean_trips(dataset, "serving_trips", "serving"))

@@ -11,6 +11,7 @@ from functools import partial
 from taxi_platform.ingestion.load import load_zones, zones_are_loaded
 from taxi_platform.ingestion.views import views_path
 from taxi_platform.lake import open_lake
+from taxi_platform.marts.tables import mart_tables
 from taxi_platform.settings import NAMES, Settings, open_warehouses, unknown_names
 from taxi_platform.sources import open_source
 from taxi_platform.trips.errors import TaxiError
@@ -35,17 +36,18 @@ class Finding:
     message: str
 
 
-def tables_of(settings: Settings) -> list[Table]:
-    """Every table that the settings call for."""
+def tables_of(settings: Settings, resource: str) -> list[Table]:
+    """Every table that the settings call for, in the warehouse or in the serving warehouse, which has no marts."""
     by_dataset = [table(dataset) for dataset in settings.datasets for table in (trips_table, rejected_table)]
-    return [zones_table(), *by_dataset]
+    marts = [table for dataset in settings.datasets for table in mart_tables(dataset)]
+    return [zones_table(), *by_dataset, *(marts if resource == "warehouse" else [])]
 
 
 def plan(settings: Settings) -> Iterator[Change]:
     """Everything that has to exist, in the order in which it is created."""
     yield from open_lake(settings.lake_url).plan()
-    for _, warehouse in open_warehouses(settings):
-        yield from warehouse.plan(tables_of(settings))
+    for resource, warehouse in open_warehouses(settings):
+        yield from warehouse.plan(tables_of(settings, resource))
         missing = not zones_are_loaded(warehouse)
         yield Change(f"taxi zones in {warehouse.url}", missing, partial(load_zones, warehouse))
 
@@ -132,7 +134,7 @@ def _views(settings: Settings) -> str:
 def _warehouse(settings: Settings, resource: str) -> str:
     # Stops at the one asked for: a wrong TAXI_SERVING_URL is a finding of its own.
     warehouse = next(warehouse for name, warehouse in open_warehouses(settings) if name == resource)
-    changes = list(warehouse.plan(tables_of(settings)))
+    changes = list(warehouse.plan(tables_of(settings, resource)))
     missing = sum(change.needed for change in changes)
     if not missing and not zones_are_loaded(warehouse):
         raise TaxiError(f"taxi_zones in {warehouse.url} does not hold all zones.", "Run taxi bootstrap.")

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 MARKS = {
     "loaded": ("●", "green"),
     "not loaded": ("◐", "yellow"),
+    "marts due": ("◕", "yellow"),
     "raw": ("○", "yellow"),
     "outdated": ("!", "yellow"),
     "republished": ("↻", "yellow"),
@@ -45,7 +46,7 @@ MARKS = {
 }
 """How `taxi status` draws a month, by its stage."""
 
-ASCII = str.maketrans(dict(zip("●◐○↻✗·…", ["*", "~", "o", "r", "x", ".", "..."], strict=True)))
+ASCII = str.maketrans(dict(zip("●◐◕○↻✗·…", ["*", "~", "m", "o", "r", "x", ".", "..."], strict=True)))
 
 
 class SafeConsole(Console):
@@ -124,6 +125,12 @@ def print_status(settings: Settings, overview: Status) -> None:
     out.print("", Columns(legend, (0, 3)), sep="\n")
     if "unknown" in shown and not overview.source_problem:
         out.print("unknown: not asked about; taxi status --ask asks the source about every month.")
+    if marts_due := sum(month.stage == "marts due" for month in overview.months):
+        count = "1 month is" if marts_due == 1 else f"{marts_due} months are"
+        out.print(
+            f"{count} loaded, but without the marts of this version: taxi ingest and the schedules build them.",
+            soft_wrap=True,
+        )
     if overview.weak:
         from taxi_platform.runs.status import COMPARE_EVERY
 
@@ -190,8 +197,8 @@ def _print_dataset(dataset: Dataset, months: Sequence[MonthStatus]) -> None:
 
 
 def _is_loaded(month: MonthStatus) -> bool:
-    """Also where a newer version is set aside: the one before it is loaded."""
-    return month.stage == "loaded" or (month.stage == "set aside" and month.file_version is not None)
+    """Also where only its marts are missing, and where a newer version is set aside: the one before it is loaded."""
+    return month.stage in ("loaded", "marts due") or (month.stage == "set aside" and month.file_version is not None)
 
 
 def print_versions(versions: Sequence[RawVersion], set_aside: Sequence[SetAside] = ()) -> None:
@@ -269,6 +276,16 @@ def _spans(dataset_months: Sequence[DatasetMonth]) -> list[tuple[Dataset, str]]:
         else:
             spans.append([dataset_month])
     return [(span[0].dataset, str(span[0]) if len(span) == 1 else f"{span[0]} {span[-1].month}") for span in spans]
+
+
+def print_answer(settings: Settings) -> None:
+    """A first answer from the marts of what is loaded; nothing if there are none."""
+    from taxi_platform.ingestion.mart_views import busiest_borough
+    from taxi_platform.warehouse import open_warehouse
+
+    if answer := busiest_borough(open_warehouse(settings.warehouse_url)):
+        borough, trips, paid = answer
+        out.print(f"\nMost pick-ups: {borough}, {trips:,} trips, ${paid:,.0f} (from the view daily_zones)")
 
 
 def print_places(settings: Settings) -> None:

@@ -139,6 +139,7 @@ def test_a_home_that_cannot_be_created_is_reported(tmp_path):
     assert "TAXI_HOME" in err
 
 
+@pytest.mark.slow
 @pytest.mark.fault(42)
 def test_the_program_that_holds_the_database_open_is_reported(tmp_path):
     home = tmp_path / "home"
@@ -179,6 +180,7 @@ def test_an_interruption_is_status_130_and_the_next_run_finishes(tmp_path):
     assert not list((tmp_path / "home/tmp").glob("*"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("flags", "hurried"), [((), False), (("--patient",), False), (("--no-patient",), True)])
 def test_steps_are_tried_again_where_stderr_is_not_a_terminal_or_as_a_flag_says(tmp_path, flags, hurried):
     assert taxi("ingest", "green", "2020-04", "--jobs", "1", *flags)[0] == 0
@@ -187,6 +189,7 @@ def test_steps_are_tried_again_where_stderr_is_not_a_terminal_or_as_a_flag_says(
         assert (HURRIED_TAG in run.tags, PROCESS_TAG in run.tags) == (hurried, True)
 
 
+@pytest.mark.slow
 def test_steps_are_not_tried_again_where_somebody_waits_at_a_terminal(tmp_path):
     ours, theirs = pty.openpty()
     environment = {**os.environ, "TAXI_SOURCE_URL": "sample://?rows=300"}
@@ -235,6 +238,7 @@ def test_a_command_that_is_killed_takes_its_processes_along(two_months_in_progre
     assert [process for process in family if process.is_running() and process.status() != psutil.STATUS_ZOMBIE] == []
 
 
+@pytest.mark.slow
 @pytest.mark.fault(88, 89)
 def test_text_from_a_file_or_a_user_is_printed_as_text_in_every_encoding(tmp_path):
     (tmp_path / "green_2020-04.csv").write_text("a,[/b],[red]c,\x1b[31md,東京\n1,2,3,4,5\n")
@@ -284,3 +288,18 @@ def test_dev_names_a_port_that_is_taken():
         status, _, err = taxi("dev", "--port", str(taken.getsockname()[1]))
     assert status == 2
     assert "is in use" in err
+
+
+def test_the_overview_of_nothing_is_a_page_that_says_so(tmp_path):
+    status, out, err = taxi("overview")
+    page = tmp_path / "home/overview.html"
+    assert (status, out, err) == (0, f"Overview   {page}\n", "")
+    assert "No month is loaded yet" in page.read_text("utf-8")
+
+
+def test_where_the_home_cannot_be_written_the_overview_goes_elsewhere_and_says_where(tmp_path):
+    (tmp_path / "home/overview.html").mkdir(parents=True)
+    status, out, err = taxi("overview", TMPDIR=str(tmp_path))
+    assert (status, err) == (0, f"{tmp_path}/home/overview.html cannot be written.\n")
+    (page,) = tmp_path.glob("taxi-overview-*/overview.html")
+    assert out == f"Overview   {page}\n"

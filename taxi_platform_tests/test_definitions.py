@@ -15,6 +15,8 @@ import yaml
 from taxi_platform.assets.attributes import raw_file_kinds, table_kinds
 from taxi_platform.assets.resources import LakeResource, SourceResource
 from taxi_platform.definitions import build_definitions
+from taxi_platform.marts.tables import mart_names
+from taxi_platform.marts.views import VIEWS
 from taxi_platform.runs.instance import open_instance
 from taxi_platform.settings import load_settings
 from taxi_platform.trips.contract import contract_of
@@ -64,6 +66,67 @@ def test_every_asset_has_an_owner_a_kind_and_a_description(definitions):
         assert len(spec.description) > 20, key
 
 
+def test_the_marts_follow_the_trips_and_all_of_them_and_the_zones_lead_to_the_views(definitions):
+    graph = definitions.resolve_asset_graph()
+
+    def parents(*path):
+        return {key.to_user_string() for key in graph.get(dg.AssetKey(path)).parent_keys}
+
+    for dataset in DATASETS:
+        names = mart_names(Dataset(dataset))
+        assert {key.path[-1] for key in graph.get_all_asset_keys() if key.path[0] == dataset} >= set(names)
+        for name in names:
+            assert graph.get(dg.AssetKey([dataset, name])).group_name == dataset
+            expected = ("clean_trips", "rejected_trips") if name == "quality" else ("trips",)
+            assert parents(dataset, name) == {f"{dataset}/{parent}" for parent in expected}
+    assert parents("marts", "payments") == {"yellow/payments", "green/payments"}
+    assert parents("marts", "daily_zones") == {"reference/taxi_zones", *(f"{d}/daily_zones" for d in DATASETS)}
+    views = {key.path[-1] for key in graph.get_all_asset_keys() if key.path[0] == "marts"}
+    assert views == {*VIEWS, "overview"}
+    assert parents("marts", "overview") == {f"marts/{view}" for view in VIEWS}
+
+
+def test_a_mart_reports_its_rows_columns_and_what_they_come_from(definitions):
+    result, _ = materialize(definitions, "green_ingest", "2020-04")
+    events = {event.asset_key.path[-1]: event.materialization for event in result.get_asset_materialization_events()}
+    daily_zones, trips = events["daily_zones"].metadata, events["trips"].metadata
+    assert daily_zones["dagster/table_name"].value == "green_daily_zones"
+    assert daily_zones["dagster/partition_row_count"].value == daily_zones["rows"].value > 100
+    columns = {column.name: column for column in daily_zones["dagster/column_schema"].value.columns}
+    assert "From trip_distance." in columns["miles"].description
+    lineage = daily_zones["dagster/column_lineage"].value.deps_by_column
+    assert {(dep.asset_key.to_user_string(), dep.column_name) for dep in lineage["seconds"]} == {
+        ("green/trips", "pickup_datetime"),
+        ("green/trips", "dropoff_datetime"),
+    }
+    (dep,) = trips["dagster/column_lineage"].value.deps_by_column["tip_amount"]
+    assert (dep.asset_key.to_user_string(), dep.column_name) == ("green/clean_trips", "tip_amount")
+    counts = [int(row.data["trips"]) for row in daily_zones["preview"].value.records]
+    assert counts == sorted(counts, reverse=True) and len(counts) == 8
+    measured = {(row.data["measure"], row.data["name"]): row.data["rows"] for row in _preview(events, "quality")}
+    assert measured["read", ""] == "3000"
+    versions = {events[name].tags["dagster/data_version"] for name in mart_names(Dataset.GREEN)}
+    assert versions == {f"{trips['file_version'].value}-{daily_zones['mart_version'].value}"}
+
+
+def test_the_views_show_their_charts_and_the_overview_is_a_page(definitions):
+    _, instance = materialize(definitions, "green_ingest", "2020-04")
+    result = definitions.resolve_job_def("marts").execute_in_process(instance=instance)
+    events = {event.asset_key.path[-1]: event.materialization for event in result.get_asset_materialization_events()}
+    charts = {name for name, event in events.items() if "chart" in event.metadata}
+    assert charts == set(VIEWS) - {"zone_pairs", "market_share"}  # of 2020-04 three datasets are missing
+    assert all(len(events[name].metadata["chart"].value) < 41_000 for name in charts)
+    page = Path(events["overview"].metadata["page"].value)
+    assert events["overview"].metadata["bytes"].value == page.stat().st_size
+    rows = events["trips_by_day"].metadata["dagster/row_count"].value
+    assert page.name == "overview.html" and rows > 1
+    assert "green 2020-04 (synthetic)" in page.read_text("utf-8")
+
+
+def _preview(events, name):
+    return events[name].metadata["preview"].value.records
+
+
 def test_what_starts_runs_by_itself_says_when_and_why(definitions):
     sensor = definitions.resolve_sensor_def("green_publication").description
     assert "every 6 hours" in sensor and "ticks in between" in sensor and "other reject rules" in sensor
@@ -72,7 +135,8 @@ def test_what_starts_runs_by_itself_says_when_and_why(definitions):
 
 def test_everything_is_audited_on_sunday_night_once_that_is_turned_on(definitions):
     schedules = {schedule.name: schedule for schedule in definitions.schedules}
-    assert set(schedules) == {"freshness_schedule", "audit_schedule", *(f"{dataset}_schedule" for dataset in Dataset)}
+    others = {"freshness_schedule", "audit_schedule", "marts_schedule"}
+    assert set(schedules) == {*others, *(f"{dataset}_schedule" for dataset in Dataset)}
     audit = schedules["audit_schedule"]
     assert (audit.job_name, audit.cron_schedule, audit.execution_timezone) == ("audit", "0 3 * * 0", "America/New_York")
     assert {schedule.default_status for schedule in schedules.values()} == {dg.DefaultScheduleStatus.STOPPED}
@@ -113,6 +177,7 @@ def test_all_checks_are_evaluated_for_the_month_and_the_two_of_counts_block(defi
         "no_version_set_aside",
         "rows_accounted_for",
         "table_matches_clean_trips",
+        "marts_match_trips",
         "few_rows_rejected",
         "no_unknown_columns",
         "usual_shares",
@@ -259,6 +324,7 @@ def test_assets_lead_to_their_source_code(definitions):
         "clean_trips": "cleaning.py",
         "rejected_trips": "cleaning.py",
         "trips": "tables.py",
+        **dict.fromkeys(mart_names(Dataset.GREEN), "marts.py"),
     }
 
 
@@ -279,7 +345,7 @@ def test_loading_the_graph_imports_no_library_that_only_runs_need():
     """Every run, tick and command loads the graph; pyarrow and numpy alone would take half as long as Dagster."""
     code = (
         "import sys, taxi_platform.definitions as d; d.build_definitions(d.load_settings())\n"
-        "print(*{'numpy', 'pandas', 'pyarrow', 'psycopg', 'google', 'apprise'} & set(sys.modules))"
+        "print(*{'numpy', 'pandas', 'pyarrow', 'sqlglot', 'psycopg', 'google', 'apprise'} & set(sys.modules))"
     )
     child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert child.stdout.split() == []

@@ -29,6 +29,15 @@ def test_the_demo_brings_the_newest_months_with_a_row_for_every_400_trips(tmp_pa
         loaded = con.execute(f"{query} LEFT JOIN ({rejected}) USING (file_month) ORDER BY 1").fetchall()
     assert loaded == expected
     assert all(f"green   {month} loaded" in out for month, _ in expected)
+    overview = tmp_path / "home/overview.html"
+    assert f"Overview   {overview}" in out
+    assert all(f"green {month} (synthetic)" in overview.read_text("utf-8") for month, _ in expected)
+    with duckdb.connect(str(tmp_path / "home/warehouse.duckdb"), read_only=True) as con:
+        trips, paid = con.execute(
+            "SELECT count(*) AS trips, sum(total_amount) FROM green_trips "
+            "JOIN taxi_zones ON location_id = pickup_location_id GROUP BY borough ORDER BY trips DESC LIMIT 1"
+        ).fetchone()
+    assert f"{trips:,} trips, ${paid:,.0f} (from the view daily_zones)" in out
 
 
 def test_months_of_the_sample_have_the_proportions_of_the_published_counts():

@@ -1,8 +1,8 @@
 """The asset checks. Each is declared once: its name, description, severity and judgement together.
 
-The checks of cleaning judge its report in the same step, and warn. `rows_accounted_for` and `table_matches_clean_trips`
-are steps of their own: they read again what is stored, and block what comes after them. The check of freshness is in
-`automation/freshness.py`, because it judges the table as a whole.
+The checks of cleaning judge its report in the same step, and warn. `rows_accounted_for`, `table_matches_clean_trips`
+and `marts_match_trips` are steps of their own: they read again what is stored, and the first two block what comes after
+them. The check of freshness is in `automation/freshness.py`, because it judges the table as a whole.
 
 Dagster reads the annotations of check functions when it decorates them, so they are not postponed here.
 """
@@ -13,10 +13,11 @@ from dataclasses import dataclass, field
 import dagster as dg
 
 from taxi_platform.assets.attributes import asset_key
-from taxi_platform.assets.names import SET_ASIDE_CHECK
+from taxi_platform.assets.names import MARTS_CHECK, SET_ASIDE_CHECK
 from taxi_platform.assets.partitions import dataset_month, monthly_partitions
 from taxi_platform.assets.resources import LakeResource, WarehouseResource
 from taxi_platform.ingestion import steps
+from taxi_platform.marts.tables import QUALITY
 from taxi_platform.trips.contract import contract_of
 from taxi_platform.trips.errors import Conflict, TaxiError
 from taxi_platform.trips.known import compare_count
@@ -129,7 +130,7 @@ def month_checks() -> list[tuple[str, str]]:
     named = [("clean_trips", check.name) for check in CLEAN_TRIPS_CHECKS]
     named += [("rejected_trips", check.name) for check in REJECTED_TRIPS_CHECKS]
     tables = [(asset, "table_matches_clean_trips") for asset in ("trips", "serving_trips")]
-    return [*named, ("clean_trips", "rows_accounted_for"), *tables]
+    return [*named, ("clean_trips", "rows_accounted_for"), *tables, (QUALITY, MARTS_CHECK)]
 
 
 def rows_accounted_for(dataset: Dataset) -> dg.AssetChecksDefinition:
@@ -208,6 +209,30 @@ def table_matches_clean_trips(dataset: Dataset, asset: str, resource: str) -> dg
         counts: dict[str, int | str] = {"rows": result.rows, "rows_rejected": result.rejected_rows}
         counts["fingerprint"] = str(result.fingerprint)
         return dg.AssetCheckResult(passed=True, metadata=counts)
+
+    return check
+
+
+def marts_match_trips(dataset: Dataset) -> dg.AssetChecksDefinition:
+    """One check for all marts of a month, at the one that is published last."""
+
+    @dg.asset_check(
+        asset=asset_key(dataset, QUALITY),
+        name=MARTS_CHECK,
+        partitions_def=monthly_partitions(dataset),
+        description="Every mart of the month has the rows in the warehouse, which computed them from its table, that "
+        "DuckDB computed from the clean file: all values of all rows, compared by a sum of hashes.",
+    )
+    def check(
+        context: dg.AssetCheckExecutionContext, lake: LakeResource, warehouse: WarehouseResource
+    ) -> dg.AssetCheckResult:
+        try:
+            rows = steps.check_marts(lake.open(), warehouse.open(), dataset_month(context, dataset), lake.work_home)
+        except Conflict as error:  # another run has cleaned the month, and will build its marts
+            return _not_checked(error, dg.AssetCheckSeverity.WARN)
+        except TaxiError as error:
+            return _not_checked(error)
+        return dg.AssetCheckResult(passed=True, metadata={f"rows/{name}": count for name, count in rows.items()})
 
     return check
 

@@ -9,12 +9,16 @@ from urllib.parse import quote
 
 import dagster as dg
 
-from taxi_platform.ingestion.steps import Cleaned, Fetched, Loaded
+from taxi_platform.assets.lineage import mart_lineage, table_lineage
+from taxi_platform.ingestion.steps import BuiltMarts, Cleaned, Fetched, Loaded
 from taxi_platform.lake.base import Lake
+from taxi_platform.lake.mart_month import MartMonth
+from taxi_platform.marts.tables import mart_table
 from taxi_platform.trips.contract import REJECTED_COLUMNS, Column, contract_of
+from taxi_platform.trips.months import Dataset, DatasetMonth
 from taxi_platform.trips.report import Report
 from taxi_platform.trips.text import escaped_html, listed_names, printable
-from taxi_platform.warehouse.base import Table
+from taxi_platform.warehouse.base import Warehouse, trips_table
 
 Metadata = dict[str, Any]
 PREVIEW_ROWS = 8
@@ -87,8 +91,8 @@ def rejected_metadata(cleaned: Cleaned) -> Metadata:
     }
 
 
-def table_metadata(loaded: Loaded, table: Table, seconds: float) -> Metadata:
-    result = loaded.result
+def table_metadata(loaded: Loaded, dataset: Dataset, seconds: float) -> Metadata:
+    result, table = loaded.result, trips_table(dataset)
     return {
         "rows": result.rows,
         "rows_rejected": result.rejected_rows,
@@ -96,6 +100,7 @@ def table_metadata(loaded: Loaded, table: Table, seconds: float) -> Metadata:
         "dagster/table_name": table.name,
         "dagster/uri": loaded.uri,
         "dagster/column_schema": column_schema(table.columns),
+        "dagster/column_lineage": table_lineage(dataset),
         "file_version": loaded.file_version,
         "fingerprint": str(result.fingerprint),
         **{label: dg.MetadataValue.url(url) for label, url in result.links.items()},
@@ -104,10 +109,39 @@ def table_metadata(loaded: Loaded, table: Table, seconds: float) -> Metadata:
     }
 
 
-def column_schema(columns: Sequence[Column]) -> dg.TableSchema:
-    """The contract's columns as the UI shows and searches them."""
+def mart_metadata(
+    lake: Lake, warehouse: Warehouse, dataset_month: DatasetMonth, built: BuiltMarts, seconds: float
+) -> dict[str, Metadata]:
+    """The metadata of each mart of a month, by name. `seconds` is what all of them took together."""
+    dataset, metadata = dataset_month.dataset, dict[str, Metadata]()
+    files = MartMonth(lake, dataset_month, list(built.rows), built.file_version, built.mart_version)
+    for name, rows in built.rows.items():
+        table = mart_table(dataset, name)
+        metadata[name] = {
+            "rows": rows,
+            "dagster/partition_row_count": rows,
+            "dagster/table_name": table.name,
+            "dagster/uri": warehouse.uri(table.name),
+            "lake_uri": lake.uri(files.key(name)),
+            "dagster/column_schema": column_schema(table.columns),
+            "dagster/column_lineage": mart_lineage(dataset, name),
+            "file_version": built.file_version,
+            "mart_version": built.mart_version,
+            "preview": _busiest(lake, files.key(name), table.columns),
+            "unchanged": built.unchanged,
+            "seconds": round(seconds, 2),
+        }
+    return metadata
+
+
+def column_schema(columns: Sequence[Column], notes: Mapping[str, str] | None = None) -> dg.TableSchema:
+    """The columns as the UI shows and searches them. `notes` are added to the descriptions, by column."""
+    notes = notes or {}
     return dg.TableSchema(
-        columns=[dg.TableColumn(c.name, c.column_type.display, description=c.description) for c in columns]
+        columns=[
+            dg.TableColumn(c.name, c.column_type.display, description=c.description + notes.get(c.name, ""))
+            for c in columns
+        ]
     )
 
 
@@ -135,6 +169,21 @@ def _preview(lake: Lake, key: str, columns: Sequence[Column]) -> dg.MetadataValu
     shown = [column for column in columns if any(row[column.name] is not None for row in rows)]
     records = [dg.TableRecord({column.name: _cell(row[column.name]) for column in shown}) for row in rows]
     return dg.MetadataValue.table(records, column_schema(shown))
+
+
+def _busiest(lake: Lake, key: str, columns: Sequence[Column]) -> dg.MetadataValue:
+    """The rows of a mart with the highest counts, from its Parquet file, which is small enough to be read whole."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    stored = lake.read(key)
+    if stored is None:
+        raise lake.missing(key)
+    table = pq.read_table(pa.BufferReader(stored[0]))
+    count = next(column.name for column in columns if column.name in ("trips", "rows"))
+    rows = table.sort_by([(count, "descending")]).slice(0, PREVIEW_ROWS).to_pylist()
+    records = [dg.TableRecord({column.name: _cell(row[column.name]) for column in columns}) for row in rows]
+    return dg.MetadataValue.table(records, column_schema(columns))
 
 
 def _cell(value: object) -> str:

@@ -35,6 +35,9 @@ SET_ASIDE_CHECK = "no_version_set_aside"
 
 
 AUDIT_JOB = "audit"
+MARTS_JOB = "marts"
+MARTS_GROUP = "marts"
+MARTS_CHECK = "marts_match_trips"
 
 
 def job_name(dataset: Dataset) -> str:
@@ -52,3 +55,7 @@ def cleaning_op(dataset: Dataset) -> str:
 
 def trips_op(dataset: Dataset) -> str:
     return f"{dataset}__trips"
+
+
+def marts_op(dataset: Dataset) -> str:
+    return f"{dataset}_marts"

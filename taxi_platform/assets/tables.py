@@ -58,7 +58,7 @@ def _table_asset(dataset: Dataset, name: str, resource: str, url: str, descripti
                 say=context.log.info,
             )
         return dg.MaterializeResult(
-            metadata=table_metadata(loaded, table, time.monotonic() - started),
+            metadata=table_metadata(loaded, dataset, time.monotonic() - started),
             data_version=dg.DataVersion(loaded.file_version),
         )
 

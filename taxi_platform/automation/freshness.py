@@ -56,9 +56,8 @@ def _newest(
 
 
 def _newest_in_table(candidates: list[DatasetMonth], warehouse: Warehouse) -> DatasetMonth | None:
-    # One by one from the newest: each lookup reads one month of the table, not all of it.
-    table = trips_table(candidates[0].dataset).name
-    return next((candidate for candidate in candidates if warehouse.loaded_month(table, candidate)), None)
+    loaded = warehouse.loaded_months(trips_table(candidates[0].dataset).name, candidates)
+    return next((candidate for candidate in candidates if str(candidate.month) in loaded), None)
 
 
 def _newest_in_lake(candidates: list[DatasetMonth], lake: Lake) -> DatasetMonth | None:

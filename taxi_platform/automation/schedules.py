@@ -73,6 +73,17 @@ def catch_up_schedule(
     return schedule
 
 
+def marts_schedule(job: "dg.UnresolvedAssetJobDefinition") -> dg.ScheduleDefinition:
+    """The views every day: they always show every month, so a run for each month of a backfill would add nothing."""
+    return dg.ScheduleDefinition(
+        name="marts_schedule",
+        job=job,
+        cron_schedule="30 12 * * *",
+        execution_timezone="America/New_York",
+        description="Every day at half past noon: the views over all marts, with the rows that they have by now.",
+    )
+
+
 def freshness_schedule(job: "dg.UnresolvedAssetJobDefinition") -> dg.ScheduleDefinition:
     """The freshness checks every day at noon, after the catch-up schedules of the morning."""
     return dg.ScheduleDefinition(

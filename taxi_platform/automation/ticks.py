@@ -11,11 +11,13 @@ from datetime import UTC, datetime
 
 import dagster as dg
 
+from taxi_platform.assets.marts import mart_keys
 from taxi_platform.assets.names import ASKED_TAG, PRIORITY_TAG, REASON_TAG
 from taxi_platform.assets.resources import LakeResource, SourceResource, WarehouseResource
 from taxi_platform.automation.busy_months import busy_months, day_of
 from taxi_platform.ingestion.survey import MonthState, Question, Stage, Survey, expected_on
 from taxi_platform.ingestion.survey_state import REQUESTS_A_DAY, SurveyState
+from taxi_platform.marts.tables import mart_version
 from taxi_platform.trips.errors import DamagedRaw
 from taxi_platform.trips.months import Dataset, Month
 
@@ -142,13 +144,15 @@ class Tick:
 
 
 def run_request(state: MonthState, now: datetime, priority: str) -> dg.RunRequest:
-    """The run that a month needs. `now` is the tick's time."""
+    """The run that a month needs, of its marts alone if nothing else is due. `now` is the tick's time."""
+    dataset, today = state.dataset_month.dataset, day_of(now)
     version = state.published.version if state.published else "kept"
-    today = day_of(now)
+    marts = f" marts {mart_version(dataset)}" if state.needs_only_marts else ""
     return dg.RunRequest(
         # Dagster starts one run per key: with the day in it, a month that failed is tried again the next day.
-        run_key=f"{state.dataset_month} {version} {state.file_version or 'new'} {today}",
+        run_key=f"{state.dataset_month} {version} {state.file_version or 'new'}{marts} {today}",
         partition_key=str(state.dataset_month.month),
+        asset_selection=mart_keys(dataset) if state.needs_only_marts else None,
         tags={PRIORITY_TAG: priority, REASON_TAG: str(state.reason), ASKED_TAG: today},
     )
 

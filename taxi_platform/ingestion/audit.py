@@ -1,7 +1,8 @@
 """Audit: read everything that is stored of a month, whole, and prove that it belongs together.
 
 Raw files are compared with the sha256 in their manifest, the clean file and what belongs to it with their checksums and
-counts, and the tables with the files, every value. What is damaged is named with the command that repairs it.
+counts, and the tables with the files, every value; the marts of lake and warehouse too. What is damaged is named with
+the command that repairs it.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from taxi_platform.ingestion.check import check_accounted_for, check_table
+from taxi_platform.ingestion.check import check_accounted_for, check_marts, check_table
 from taxi_platform.ingestion.survey import months_in_lake
 from taxi_platform.lake.base import Lake
 from taxi_platform.lake.checksums import FileSum
@@ -66,10 +67,12 @@ def audit(
 ) -> Iterator[Audited]:
     """Audit these months, or every month of the datasets that is in the lake or in a table; no month stops the others.
 
-    Each is yielded as soon as it is known. Raises `LakeError` if the lake cannot be listed.
+    The first of the warehouses has the marts. Each month is yielded as soon as it is known. Raises `LakeError` if the
+    lake cannot be listed.
     """
+    with_marts = warehouses[0] if warehouses else None
     if dataset_months is not None:
-        yield from (audit_month(lake, warehouses, dataset_month, home) for dataset_month in dataset_months)
+        yield from (audit_month(lake, warehouses, with_marts, month, home) for month in dataset_months)
         return
     for dataset in datasets:
         months, readable = set(months_in_lake(lake, dataset)), []
@@ -81,14 +84,17 @@ def audit(
             except WarehouseError as error:
                 yield Audited(str(dataset), None, problems=(Problem(error.problem, error.remedy),))
         for month in sorted(months):
-            yield audit_month(lake, readable, DatasetMonth(dataset, month), home)
+            marts = with_marts if with_marts in readable else None
+            yield audit_month(lake, readable, marts, DatasetMonth(dataset, month), home)
 
 
-def audit_month(lake: Lake, warehouses: Sequence[Warehouse], dataset_month: DatasetMonth, home: Path) -> Audited:
+def audit_month(
+    lake: Lake, warehouses: Sequence[Warehouse], with_marts: Warehouse | None, dataset_month: DatasetMonth, home: Path
+) -> Audited:
     """Audit one month. What is wrong is looked at a second time: a load may have replaced the month meanwhile."""
-    audited = _Look(lake, dataset_month, home).at_everything(warehouses)
+    audited = _Look(lake, dataset_month, home).at_everything(warehouses, with_marts)
     if audited.problems:
-        again = _Look(lake, dataset_month, home).at_everything(warehouses)
+        again = _Look(lake, dataset_month, home).at_everything(warehouses, with_marts)
         lasting = tuple(problem for problem in again.problems if problem in audited.problems)
         audited = replace(again, problems=lasting)
     return audited
@@ -104,7 +110,7 @@ class _Look:
         self.month = LakeMonth(lake, dataset_month)
         self.problems: list[Problem] = []
 
-    def at_everything(self, warehouses: Sequence[Warehouse]) -> Audited:
+    def at_everything(self, warehouses: Sequence[Warehouse], with_marts: Warehouse | None) -> Audited:
         self._raw_files()
         known = len(self.problems)
         footer = self._clean_files()
@@ -112,6 +118,9 @@ class _Look:
             for warehouse in warehouses:
                 with self._noted(f" ({warehouse.url})" if len(warehouses) > 1 else ""):
                     self._tables(warehouse, footer)
+            if footer and with_marts and len(self.problems) == known:
+                with self._noted():
+                    check_marts(self.lake, with_marts, self.dataset_month, self.home)
         dataset, month = str(self.dataset_month.dataset), str(self.dataset_month.month)
         return Audited(dataset, month, footer.rows if footer else None, tuple(self.problems))
 

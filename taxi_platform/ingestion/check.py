@@ -5,12 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 from taxi_platform.ingestion.common import month_files, open_clean_month, retry_on_conflict
+from taxi_platform.ingestion.work_folder import work_folder
 from taxi_platform.lake.base import Lake
 from taxi_platform.lake.manifest import SetAside
+from taxi_platform.lake.mart_month import MartMonth
 from taxi_platform.lake.months import LakeMonth
+from taxi_platform.marts.tables import mart_names, mart_table, mart_version
 from taxi_platform.trips.errors import IntegrityError
 from taxi_platform.trips.months import DatasetMonth
 from taxi_platform.warehouse.base import LoadResult, Warehouse
+from taxi_platform.warehouse.session import MissingTable
+from taxi_platform.warehouse.tables import TableFile
 
 
 @retry_on_conflict
@@ -45,3 +50,25 @@ def check_table(lake: Lake, warehouse: Warehouse, dataset_month: DatasetMonth, h
         month_files(month, footer.file_version, home) as files,
     ):
         return warehouse.verify_month(files)
+
+
+@retry_on_conflict
+def check_marts(lake: Lake, warehouse: Warehouse, dataset_month: DatasetMonth, home: Path) -> dict[str, int]:
+    """Compare all marts of the month in the warehouse with the lake's, every value; returns the rows of each, by name.
+
+    Raises `IntegrityError` if they differ, or are not those of the clean file, and `Conflict` like `check_table`.
+    """
+    dataset, remedy = dataset_month.dataset, f"Run taxi ingest {dataset_month}, which builds the marts again."
+    with open_clean_month(lake, dataset_month) as (_, footer, _), work_folder(home, dataset_month) as folder:
+        marts = MartMonth(lake, dataset_month, mart_names(dataset), footer.file_version, mart_version(dataset))
+        if not marts.is_complete():
+            raise IntegrityError(f"The lake does not have all marts of {dataset_month} in this version.", remedy)
+        with marts.copies(folder) as paths:
+            files = [
+                TableFile(mart_table(dataset, name), path, marts.key(name), dataset_month, footer.file_version)
+                for name, path in paths.items()
+            ]
+            try:
+                return dict(zip(paths, warehouse.verify_marts(files), strict=True))
+            except MissingTable as error:
+                raise IntegrityError(error.problem, remedy) from error

@@ -11,6 +11,7 @@ from taxi_platform.trips.errors import IntegrityError, WarehouseError
 from taxi_platform.trips.known import taxi_zones
 from taxi_platform.trips.months import DatasetMonth
 from taxi_platform.warehouse.base import LoadResult, Warehouse, trips_table, zones_table
+from taxi_platform.warehouse.session import MissingTable
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ def load(
             if not force and warehouse.is_loaded(dataset_month, version, footer.rows, report.rows_rejected):
                 try:
                     result = warehouse.verify_month(files)
-                except IntegrityError as error:
+                except (IntegrityError, MissingTable) as error:  # nothing is missing of a month without rows
                     say(f"{error.problem} It is loaded again.")
             unchanged = result is not None
             result = result or warehouse.replace_month(files)

@@ -19,6 +19,7 @@ class Stage(StrEnum):
 
     LOADED = "loaded"
     NOT_LOADED = "not loaded"
+    MARTS_DUE = "marts due"
     RAW = "raw"
     OUTDATED = "outdated"
     REPUBLISHED = "republished"
@@ -37,6 +38,7 @@ REASONS = {
     Stage.RAW: "outdated",
     Stage.OUTDATED: "outdated",
     Stage.NOT_LOADED: "not loaded",
+    Stage.MARTS_DUE: "marts due",
 }
 """Stage → why a run is needed, the value of the run's tag `taxi/reason`. The other stages need no run."""
 
@@ -55,6 +57,8 @@ class MonthState:
     loaded: StoredRows | None = None
     table_was_read: bool = True
     """False where the table was locked; then `loaded` says nothing."""
+    marts_are_current: bool = True
+    """Whether lake and warehouse have the marts of `clean`, made by today's SQL."""
     published: Publication | None = None
     source_answered: bool = False
     """Whether `published` is the source's answer; False where it was not asked."""
@@ -107,7 +111,9 @@ class MonthState:
         if not self.table_was_read:
             return Stage.UNKNOWN
         expected = StoredRows(self.clean.rows, (self.clean.file_version,)) if self.clean.rows else None
-        return Stage.LOADED if self.loaded == expected else Stage.NOT_LOADED
+        if self.loaded != expected:
+            return Stage.NOT_LOADED
+        return Stage.LOADED if self.marts_are_current else Stage.MARTS_DUE
 
     @property
     def reason(self) -> str | None:
@@ -115,3 +121,8 @@ class MonthState:
         if self.problem:
             return None
         return REASONS.get(self.stage, COMPARE if self.compare else None)
+
+    @property
+    def needs_only_marts(self) -> bool:
+        """Whether everything before the marts is up to date, so that a run needs no more than them."""
+        return self.stage == Stage.MARTS_DUE and not self.compare

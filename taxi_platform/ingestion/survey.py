@@ -15,11 +15,13 @@ from math import inf
 
 from taxi_platform.ingestion.comparing import must_compare_month
 from taxi_platform.ingestion.known_damage import damage_ahead
+from taxi_platform.ingestion.marts import marts_in_lake
 from taxi_platform.ingestion.month_state import MonthState, Stage
 from taxi_platform.ingestion.survey_state import SurveyState
 from taxi_platform.lake.base import NEW, Lake
 from taxi_platform.lake.manifest import Manifest
 from taxi_platform.lake.months import LakeMonth, RawVersion
+from taxi_platform.marts.tables import QUALITY, mart_table, mart_version
 from taxi_platform.sources.base import Source
 from taxi_platform.trips.contract import contract_of
 from taxi_platform.trips.errors import LakeBusy, LakeError, SourceRefused, SourceUnavailable, WarehouseLocked
@@ -94,6 +96,7 @@ class Survey:
         self._now = datetime.now(UTC)
         self._in_lake: frozenset[Month] | None = None
         self._table: Future[dict[str, StoredRows]] | None = None
+        self._marts: tuple[dict[Month, tuple[str, str]], dict[str, StoredRows]] | None = None
 
     @property
     def months_in_lake(self) -> frozenset[Month]:
@@ -196,7 +199,8 @@ class Survey:
             return state
         if self.warehouse_problem is None:
             try:
-                return replace(state, loaded=self._loaded_month(state.dataset_month))
+                state = replace(state, loaded=self._loaded_month(state.dataset_month))
+                return replace(state, marts_are_current=self._has_marts(state)) if state.loaded else state
             except WarehouseLocked as error:
                 self.warehouse_problem = error
         return replace(state, table_was_read=False)
@@ -213,6 +217,17 @@ class Survey:
         if self._table is None:
             return self.warehouse.loaded_month(trips_table(self.dataset).name, dataset_month)
         return self._loaded_months().get(str(dataset_month.month))
+
+    def _has_marts(self, state: MonthState) -> bool:
+        """Whether lake and warehouse have the month's marts: one listing and one small query for all months."""
+        if self._marts is None:
+            in_table = self.warehouse.loaded_months(mart_table(self.dataset, QUALITY).name)
+            self._marts = marts_in_lake(self.lake, self.dataset), in_table
+        in_lake, in_table = self._marts
+        month, version = state.dataset_month.month, state.clean.file_version if state.clean else ""
+        stored = in_table.get(str(month))
+        is_in_lake = in_lake.get(month) == (version, mart_version(self.dataset))
+        return is_in_lake and stored is not None and stored.file_versions == (version,)
 
     def _loaded_months(self) -> dict[str, StoredRows]:
         assert self._table is not None

@@ -1,6 +1,7 @@
 """`$TAXI_HOME/trips.duckdb`: views over the lake's Parquet files, for people and notebooks.
 
-The file holds no trips. It is replaced by rename and the Parquet files are too, so no reader blocks a load and no load
+They show trips, rejected trips and marts by dataset, and the views over the marts of all datasets. The file holds no
+trips. It is replaced by rename and the Parquet files are too, so no reader blocks a load and no load
 blocks a reader; the warehouse file, in contrast, has one writer and no reader at a time.
 
 Each view starts with an empty Parquet file that has the contract's columns and is never replaced, because DuckDB reads
@@ -21,10 +22,12 @@ import duckdb
 from filelock import Timeout
 
 from taxi_platform.lake.base import Lake
-from taxi_platform.trips.casting import escape_glob, literal, null_columns
+from taxi_platform.marts.tables import mart_names, mart_table, mart_version
+from taxi_platform.marts.views import VIEWS
+from taxi_platform.trips.casting import escape_glob, identifier, literal, null_columns
 from taxi_platform.trips.contract import REJECTED_COLUMNS, Column, contract_of
 from taxi_platform.trips.errors import LakeBusy, LakeError
-from taxi_platform.trips.known import ZONE_COLUMNS, taxi_zones
+from taxi_platform.trips.in_memory import in_memory
 from taxi_platform.trips.locks import lock_file
 from taxi_platform.trips.months import Dataset
 
@@ -33,6 +36,11 @@ FOLDER = "views"
 """The folder in the home with the empty Parquet files that the views start with."""
 LOCK_SECONDS = 120.0
 """How long to wait for another run that makes the views, which takes seconds."""
+
+_seen_versions: dict[str, tuple[tuple[int, ...], str]] = {}
+"""Clean file → its identity and contract version, as this process read them."""
+_seen_scripts: dict[Path, tuple[tuple[int, ...], str]] = {}
+"""Database of views → its identity and script, likewise: opening it takes 11 ms."""
 
 
 def views_path(home: Path) -> Path:
@@ -49,14 +57,18 @@ def refresh_views(lake: Lake, home: Path) -> bool:
     folder = home / FOLDER
     try:
         if not _is_local(lake):
-            _connect(":memory:").execute("LOAD httpfs").close()
+            in_memory().execute("LOAD httpfs").close()
         folder.mkdir(parents=True, exist_ok=True)
         with lock_file(folder / "refresh.lock", f"the views in {FILE_NAME}", LOCK_SECONDS):
             script = "\n".join(_statements(lake, folder))
-            if _stored_script(views_path(home)) == script:
+            path = views_path(home)
+            if path.exists() and _seen_scripts.get(path) == (_identity(path), script):
                 return False
-            _replace(views_path(home), folder, script)
-            return True
+            is_outdated = _stored_script(path) != script
+            if is_outdated:
+                _replace(path, folder, script)
+            _seen_scripts[path] = (_identity(path), script)
+            return is_outdated
     except Timeout:
         raise LakeBusy(f"Another run has held {views_path(home)} for {LOCK_SECONDS:g} s.", "Stop it.") from None
     except duckdb.Error as error:
@@ -70,13 +82,15 @@ def refresh_views(lake: Lake, home: Path) -> bool:
 
 def _statements(lake: Lake, folder: Path) -> Iterator[str]:
     """The SQL of the views, in a fixed order, so that it can be compared as text with what the file was made from."""
+    from taxi_platform.marts.view_sql import view_select  # sqlglot takes 0.15 s to import
+
     root = _readable_root(lake)
     for dataset in Dataset:
         contract = contract_of(dataset)
         clean, rejected = f"{root}/clean/{dataset}/*/trips.parquet", f"{root}/rejected/{dataset}/*/*.parquet"
         empty = _empty_file(folder / f"{dataset}-{contract.version}.parquet", contract.table_columns)
         if _is_local(lake):
-            versions = _contract_versions(clean)
+            versions = _contract_versions(_folder_of(lake) / f"clean/{dataset}")
         else:  # reading the footers of a bucket's 606 files after each month would take minutes
             keys = lake.list(f"clean/{dataset}/")
             versions = {contract.version: keys} if keys else {}
@@ -87,12 +101,39 @@ def _statements(lake: Lake, folder: Path) -> Iterator[str]:
         yield f"CREATE VIEW {dataset}_trips AS {select};"
         empty = _empty_file(folder / f"rejected-{len(REJECTED_COLUMNS)}.parquet", REJECTED_COLUMNS)
         select = _select([empty])
-        if versions:  # only files that a clean file names: a killed run may have left others
-            select = (
-                f"{_select([empty, rejected])} WHERE file_version IN (SELECT decode(value) "
-                f"FROM parquet_kv_metadata({literal(clean)}) WHERE decode(key) = 'file_version')"
-            )
+        if versions:
+            select = f"{_select([empty, rejected])} WHERE {_is_current(clean)}"
         yield f"CREATE VIEW {dataset}_rejected_trips AS {select};"
+        yield from _marts(lake, folder, dataset, f"{root}/marts/{dataset}", clean)
+    for view in VIEWS.values():
+        yield f"CREATE VIEW {view.name} AS {view_select(view, list(Dataset), 'duckdb', identifier)};"
+
+
+def _marts(lake: Lake, folder: Path, dataset: Dataset, root: str, clean: str) -> Iterator[str]:
+    """The views of a dataset's marts: of today's mart version, and of the trips that `clean`'s files hold now."""
+    version = mart_version(dataset)
+    keys = [key for key in lake.list(f"marts/{dataset}/") if key.endswith(f"-{version}.parquet")]
+    for name in mart_names(dataset):
+        table = mart_table(dataset, name)
+        empty = _empty_file(folder / f"{table.name}-{version}.parquet", table.columns)
+        select = _select([empty])
+        if any(key.startswith(f"marts/{dataset}/{name}/") for key in keys):
+            select = f"{_select([empty, f'{root}/{name}/*/*-{version}.parquet'])} WHERE {_is_current(clean)}"
+        yield f"CREATE VIEW {table.name} AS {select};"
+
+
+def _is_current(clean: str) -> str:
+    """The condition for rows of a version that a clean file names: a run that was killed may have left others."""
+    return (
+        f"file_version IN (SELECT decode(value) FROM parquet_kv_metadata({literal(clean)}) "
+        "WHERE decode(key) = 'file_version')"
+    )
+
+
+def _identity(path: Path) -> tuple[int, ...]:
+    """What tells a file from another one that replaced it."""
+    status = path.stat()
+    return status.st_ino, status.st_mtime_ns, status.st_size
 
 
 def _is_local(lake: Lake) -> bool:
@@ -101,26 +142,31 @@ def _is_local(lake: Lake) -> bool:
 
 def _readable_root(lake: Lake) -> str:
     """The lake's address as DuckDB takes it, with glob characters escaped."""
-    root = lake.url.rstrip("/")
-    return escape_glob(unquote(urlsplit(root).path)) if _is_local(lake) else root
+    return escape_glob(str(_folder_of(lake))) if _is_local(lake) else lake.url.rstrip("/")
 
 
-def _contract_versions(pattern: str) -> Mapping[str, list[str]]:
-    """Contract version → the clean files that were made under it; empty if there are none."""
-    query = (
-        f"SELECT decode(value), file_name FROM parquet_kv_metadata({literal(pattern)}) "
-        "WHERE decode(key) = 'contract_version' ORDER BY file_name"
-    )
+def _folder_of(lake: Lake) -> Path:
+    return Path(unquote(urlsplit(lake.url).path))
+
+
+def _contract_versions(folder: Path) -> Mapping[str, list[str]]:
+    """Contract version → the clean files that were made under it, of one dataset; empty if there are none.
+
+    A file is read once in a process: after each of 606 months all footers would be read again.
+    """
+    found = {str(path): _identity(path) for path in sorted(folder.glob("*/trips.parquet"))}
+    unread = [path for path, identity in found.items() if _seen_versions.get(path, ((), ""))[0] != identity]
+    if unread:
+        files = ", ".join(literal(escape_glob(path)) for path in unread)
+        kept = f"SELECT file_name, decode(key), decode(value) FROM parquet_kv_metadata([{files}])"
+        with in_memory() as con:
+            rows = con.execute(kept).fetchall()
+        stored = {path: value for path, key, value in rows if key == "contract_version"}
+        _seen_versions.update({path: (found[path], stored.get(path, "")) for path in unread})
     versions: dict[str, list[str]] = defaultdict(list)
-    with _connect(":memory:") as con:
-        try:
-            rows = con.execute(query).fetchall()
-        except duckdb.IOException as error:
-            if "No files found" not in str(error):
-                raise
-            rows = []
-    for version, path in rows:
-        versions[version].append(path)
+    for path in found:
+        if version := _seen_versions[path][1]:
+            versions[version].append(path)
     return versions
 
 
@@ -166,15 +212,13 @@ def _stored_script(path: Path) -> str | None:
 
 
 def _replace(path: Path, folder: Path, script: str) -> None:
+    from taxi_platform.marts.view_sql import create_zones
+
     temporary = folder / f"{path.name}.{uuid.uuid4().hex[:8]}"
     try:
         with _connect(str(temporary)) as con:
+            create_zones(con)
             con.execute(script)
-            columns = ", ".join(f"{column.name} {column.duckdb_type}" for column in ZONE_COLUMNS)
-            con.execute(f"CREATE TABLE taxi_zones ({columns})")
-            # No bound parameters: the first one makes DuckDB import pandas, half a second.
-            rows = (f"({number}, {', '.join(map(literal, names))})" for number, *names in taxi_zones())
-            con.execute(f"INSERT INTO taxi_zones VALUES {', '.join(rows)}")
             con.execute(f"CREATE TABLE made_from AS SELECT {literal(script)} AS script")
         temporary.replace(path)
     finally:

@@ -45,7 +45,7 @@ class Lake(ABC):
 
     def missing(self, key: str) -> LakeError:
         """The error for an object that should exist and does not."""
-        asset = "raw_file" if key.startswith("raw/") else "clean_trips"
+        asset = {"raw": "raw_file", "marts": "marts"}.get(key.partition("/")[0], "clean_trips")
         return LakeError(f"{self.uri(key)} is missing.", f"Materialize the month's {asset} again.")
 
     @abstractmethod

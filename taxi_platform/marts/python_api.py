@@ -1,4 +1,4 @@
-"""Months of the lake as data frames: `from taxi_platform import load_trips, load_rejected, months`.
+"""Months of the lake as data frames: `from taxi_platform import load_trips, load_rejected, load_mart, months`.
 
 The lake is the one that TAXI_LAKE_URL names, by default the folder `lake` in TAXI_HOME. Only published months are read,
 and only the columns and rows that are asked for. Nothing here imports Dagster, and no load is blocked.
@@ -6,38 +6,21 @@ and only the columns and rows that are asked for. Nothing here imports Dagster, 
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
 from datetime import date
 from difflib import get_close_matches
-from pathlib import Path
-from typing import Any, Literal
-
-import duckdb
-import psutil
+from typing import Any
 
 from taxi_platform.lake import open_lake
 from taxi_platform.lake.base import Lake
 from taxi_platform.lake.months import LakeMonth
+from taxi_platform.marts.frames import Form, load_frame
+from taxi_platform.marts.view_files import view_files
+from taxi_platform.marts.views import VIEWS, View
 from taxi_platform.settings import load_settings
-from taxi_platform.trips.casting import escape_glob, literal, null_columns
-from taxi_platform.trips.contract import REJECTED_COLUMNS, Column, contract_of
-from taxi_platform.trips.errors import IntegrityError, LakeError, UserError
+from taxi_platform.trips.contract import REJECTED_COLUMNS, contract_of
+from taxi_platform.trips.errors import LakeError, UserError
 from taxi_platform.trips.months import Dataset, DatasetMonth, Month
-
-Form = Literal["pandas", "arrow", "polars", "duckdb"]
-FORMS = ("pandas", "arrow", "polars", "duckdb")
-
-SHARE_OF_MEMORY = 0.5
-"""Of the memory that is available: a frame is rarely used without a copy of it."""
-FIXED_BYTES = {"I": 8, "F": 8, "D": 8, "M": 16, "DATE": 4}
-"""What a value takes in Arrow, by the letter of its type; texts are measured."""
-OFFSET_BYTES = 4
-LONG_TEXT_BYTES = 32
-"""More than the texts of trips have on average: flags have 1 character, base numbers 6."""
-ATTEMPTS = 3
-"""DuckDB opens a file twice, and fails if its month was replaced in between."""
 
 
 def months(dataset: str) -> list[str]:
@@ -88,7 +71,7 @@ def load_trips(
     parsed = Dataset.parse(dataset)
     lake = open_lake(load_settings().lake_url)
     keys = [LakeMonth(lake, dataset_month).clean_key for dataset_month in _range(lake, parsed, first, last)]
-    return _load(lake, keys, contract_of(parsed).table_columns, columns, where, as_, max_bytes)
+    return load_frame(lake, keys, contract_of(parsed).table_columns, columns, where, as_, max_bytes)
 
 
 def load_rejected(
@@ -116,7 +99,67 @@ def load_rejected(
         if footer is None:
             raise LakeError(f"{dataset_month} was removed from the lake meanwhile.", "Load it again.")
         keys.append(month.rejected_key(footer.file_version))
-    return _load(lake, keys, REJECTED_COLUMNS, columns, where, as_, max_bytes)
+    return load_frame(lake, keys, REJECTED_COLUMNS, columns, where, as_, max_bytes)
+
+
+def load_mart(
+    name: str,
+    first: str | None = None,
+    last: str | None = None,
+    *,
+    dataset: str | None = None,
+    columns: Sequence[str] | None = None,
+    where: str | None = None,
+    as_: Form = "pandas",
+    max_bytes: int | None = None,
+) -> Any:
+    """Ready answers: one of the views over the marts, of a month, a range of months, or all months of the lake.
+
+    >>> load_mart("daily_zones", "2021-01", dataset="yellow", where="pickup_borough = 'Queens'")
+    >>> load_mart("market_share", columns=["month", "company_name", "share"])
+
+    Takes, returns and raises what `load_trips` does, but for these:
+
+    Args:
+        name: `trips_by_day`, `daily_zones`, `hours`, `zone_pairs`, `payments`, `quality` or `market_share`.
+        first: The first month; by default all that are in the lake.
+        dataset: One dataset; by default all that have months in the lake.
+
+    Returns:
+        One row for each combination of what stands before the number of trips, sorted. Money is decimal dollars,
+        `miles` are decimal too, `seconds` are whole. Trips that are stamped outside of their file's month have their
+        own dates and belong to that month (`in_month` is false). A sum is null where no trip has a value.
+
+    Raises:
+        UserError: Also for an unknown name, for a range of which a dataset lacks a month, and for a month whose marts
+            are missing or older than its trips.
+    """
+    view = _known_view(name)
+    if first is None and last is not None:
+        raise UserError("last is set, but not first.", "Name the first month of the range too.")
+    lake = open_lake(load_settings().lake_url)
+    datasets = [Dataset.parse(dataset)] if dataset else [each for each in Dataset if _months_of(lake, each)]
+    if dataset and not view.marts_of(datasets[0]):
+        raise UserError(f"{dataset} has no {name}.", "Choose another dataset, or leave it out.")
+    wanted = []
+    for each in datasets:
+        if first is None:
+            wanted += [DatasetMonth(each, month) for month in _months_of(lake, each)]
+        elif dataset or Month.parse(last or first) >= each.first_month:
+            start = first if dataset else str(max(Month.parse(first), each.first_month))
+            wanted += _range(lake, each, start, last or first)
+    if first and not wanted:
+        raise UserError(f"Not in the lake {lake.url}: {first} of any dataset.", "Load it first, with taxi ingest.")
+    files = view_files(lake, view, datasets, wanted)
+    return load_frame(lake, files.keys, view.columns, columns, where, as_, max_bytes, files.rows)
+
+
+def _known_view(name: str) -> View:
+    if name not in VIEWS:
+        close = get_close_matches(str(name), VIEWS, 1)
+        suggestion = f"Did you mean {close[0]}?" if close else f"Choose from {', '.join(VIEWS)}."
+        raise UserError(f"{name!r} is not a mart.", suggestion)
+    return VIEWS[name]
 
 
 def _months_of(lake: Lake, dataset: Dataset) -> list[Month]:
@@ -140,160 +183,3 @@ def _range(lake: Lake, dataset: Dataset, first: str, last: str | None) -> list[D
             f"Load the months first, for example with taxi ingest {dataset} {missing[0]}.",
         )
     return [DatasetMonth(dataset, month) for month in wanted]
-
-
-def _load(
-    lake: Lake,
-    keys: Sequence[str],
-    known: Sequence[Column],
-    names: Sequence[str] | None,
-    where: str | None,
-    form: Form,
-    max_bytes: int | None,
-) -> Any:
-    if form not in FORMS:
-        raise UserError(f"{form!r} is not a form of data.", f"as_ takes one of {', '.join(FORMS)}.")
-    import pyarrow as pa
-
-    columns = _chosen(known, names)
-    for attempt in range(1, ATTEMPTS + 1):
-        try:
-            with _local_files(lake, keys) as (files, temporary):
-                if form == "duckdb" and not temporary:
-                    return _rows(files, known, columns, where)
-                _check_size(files, known, columns, where, max_bytes)
-                table = _read(files, columns) if where is None else _rows(files, known, columns, where).to_arrow_table()
-                return _in_form(table, form)
-        except (duckdb.IOException, duckdb.InvalidInputException, pa.ArrowException) as error:
-            if attempt == ATTEMPTS:
-                problem = str(error).splitlines()[0]
-                raise IntegrityError(
-                    f"A file of {lake.url} cannot be read: {problem}", "Run taxi ingest for the months."
-                ) from error
-        except duckdb.Error as error:  # such as a text that is compared with a number
-            raise _not_an_expression(error) from error
-    raise AssertionError("the last attempt returns or raises")
-
-
-def _chosen(known: Sequence[Column], names: Sequence[str] | None) -> list[Column]:
-    """The columns by these names, in their order; raises `UserError` for unknown and repeated ones."""
-    if names is None:
-        return list(known)
-    if isinstance(names, str) or not names:
-        raise UserError("columns is not a list of names.", "Write it as columns=['pickup_datetime', 'fare_amount'].")
-    by_name = {column.name: column for column in known}
-    for position, name in enumerate(names):
-        if name not in by_name:
-            close = get_close_matches(str(name), by_name, 1)
-            suggestion = f"Did you mean {close[0]}?" if close else f"Choose from {', '.join(by_name)}."
-            raise UserError(f"{name!r} is not a column.", suggestion)
-        if name in names[:position]:
-            raise UserError(f"The column {name} is named twice.", "Name each column once.")
-    return [by_name[name] for name in names]
-
-
-@contextmanager
-def _local_files(lake: Lake, keys: Sequence[str]) -> Iterator[tuple[list[Path], bool]]:
-    """The objects as files to read, and whether these vanish afterwards."""
-    with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="taxi-")))
-        files = []
-        for number, key in enumerate(keys):
-            own = folder / str(number)  # all files of clean trips have the same name
-            own.mkdir()
-            files.append(stack.enter_context(lake.local_copy(key, own)))
-        yield files, any(folder in file.parents for file in files)
-
-
-def _rows(
-    files: Sequence[Path], known: Sequence[Column], columns: Sequence[Column], where: str | None
-) -> duckdb.DuckDBPyRelation:
-    """The columns of the rows that satisfy `where`; columns that a file's older contract lacks are null.
-
-    Raises `UserError` if `where` is not one expression.
-    """
-    con = duckdb.connect(config={"autoinstall_known_extensions": False})
-    con.execute("SET enable_progress_bar = false; SET TimeZone = 'UTC'")
-    paths = ", ".join(literal(escape_glob(str(file))) for file in files)
-    relation = con.sql(
-        f"SELECT {null_columns(known)} WHERE false UNION ALL BY NAME "
-        f"SELECT * FROM read_parquet([{paths}], union_by_name = true, hive_partitioning = false)"
-    )
-    try:
-        filtered = relation if where is None else relation.filter(where)
-    except duckdb.Error as error:
-        raise _not_an_expression(error) from error
-    return filtered.select(*(column.name for column in columns))
-
-
-def _not_an_expression(error: duckdb.Error) -> UserError:
-    return UserError(
-        f"where cannot be evaluated: {str(error).splitlines()[0]}",
-        'Write an expression over the columns, as in SQL after WHERE: where="fare_amount > 50".',
-    )
-
-
-def _check_size(
-    files: Sequence[Path],
-    known: Sequence[Column],
-    columns: Sequence[Column],
-    where: str | None,
-    max_bytes: int | None,
-) -> None:
-    """Raise `UserError` if the result would take more memory than it may.
-
-    The footers tell how many rows there are before the filter: where even these fit, nothing is read.
-    """
-    import pyarrow.parquet as pq
-
-    limit = int(psutil.virtual_memory().available * SHARE_OF_MEMORY) if max_bytes is None else max_bytes
-    texts = [column.name for column in columns if column.column_type.letter not in FIXED_BYTES]
-    fixed = sum(FIXED_BYTES.get(column.column_type.letter, OFFSET_BYTES) for column in columns)
-    rows = sum(pq.read_metadata(file).num_rows for file in files)
-    if rows * (fixed + len(texts) * LONG_TEXT_BYTES) <= limit:
-        return
-    measures = ["count(*)", *(f"coalesce(sum(strlen({name})), 0)" for name in texts)]
-    rows, *lengths = _rows(files, known, columns, where).aggregate(", ".join(measures)).fetchone() or (0,)
-    size = int(rows * fixed + sum(lengths))
-    if size > limit:
-        raise UserError(
-            f"{rows:,} rows of {len(columns)} columns would take {size / 1e6:,.1f} MB of memory; "
-            f"the limit is {limit / 1e6:,.1f} MB.",
-            "Ask for fewer months or columns, filter with where, use as_='duckdb', or raise max_bytes.",
-        )
-
-
-def _read(files: Sequence[Path], columns: Sequence[Column]) -> Any:
-    """Whole columns as an Arrow table: pyarrow reads them in half of DuckDB's time."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    names = [column.name for column in columns]
-    tables = []
-    for path in files:
-        with pq.ParquetFile(path) as file:
-            stored = set(file.schema_arrow.names)
-            table = file.read([name for name in names if name in stored])
-        missing = [column for column in columns if column.name not in stored]
-        if missing:
-            schema = duckdb.sql(f"SELECT {null_columns(missing)}").to_arrow_table().schema
-            for field in schema:
-                table = table.append_column(field, pa.nulls(table.num_rows, field.type))
-        tables.append(table.select(names).replace_schema_metadata(None))
-    return pa.concat_tables(tables)
-
-
-def _in_form(table: Any, form: Form) -> Any:
-    if form == "arrow":
-        return table
-    if form == "duckdb":
-        return duckdb.connect().from_arrow(table)
-    if form == "polars":
-        try:
-            import polars  # type: ignore[import-not-found, unused-ignore]
-        except ImportError as error:
-            raise UserError("The package polars is not installed.", "Install it, or use another as_.") from error
-        return polars.from_arrow(table)
-    import pandas
-
-    return table.to_pandas(types_mapper=pandas.ArrowDtype)

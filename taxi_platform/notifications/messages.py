@@ -11,16 +11,20 @@ import dagster as dg
 from taxi_platform.assets.names import (
     AUDIT_JOB,
     FRESHNESS_CHECK,
+    MARTS_JOB,
     PARTITION_TAG,
     RANGE_END_TAG,
     RANGE_START_TAG,
     SET_ASIDE_CHECK,
 )
 from taxi_platform.assets.partitions import datasets_of
+from taxi_platform.marts.tables import MARTS
 from taxi_platform.notifications.channels import Message
 from taxi_platform.runs.history import INTERRUPTIONS
 from taxi_platform.trips.text import markdown
 
+OTHER_JOBS = {AUDIT_JOB: "The audit", MARTS_JOB: "The job of the marts' views"}
+"""The jobs without months of which failures are reported → what a message calls them."""
 CHECK_FAILED = "DagsterAssetCheckFailedError"
 SEE_RUN = "Open the run and read its log. Then run the month again: it completes only what is missing."
 SECRETS = [
@@ -33,8 +37,8 @@ ROW_LABELS = {"rows_read": "read", "rows_clean": "clean", "rows_rejected": "reje
 
 def subject_of(run: dg.DagsterRun) -> str | None:
     """The run's datasets and months, as `green 2020-04` or `green 2020-01 to 2020-03`; None for other runs."""
-    if run.job_name == AUDIT_JOB:
-        return "The audit"
+    if run.job_name in OTHER_JOBS:
+        return OTHER_JOBS[run.job_name]
     datasets = datasets_of(run)
     if not datasets:
         return None
@@ -79,12 +83,14 @@ def compose(
 
 
 def _counts(events: Sequence[dg.DagsterEvent]) -> tuple[list[str], bool]:
-    """One line of row counts per dataset, and whether a table was loaded."""
+    """One line of row counts per dataset, and whether a table of trips was loaded: marts follow from it."""
     metadata: dict[str, dict[str, Any]] = {}
     loaded = False
     for event in events:
         if event.is_step_materialization:
             materialization = event.step_materialization_data.materialization
+            if materialization.asset_key.path[-1] in MARTS:
+                continue
             values = {name: entry.value for name, entry in materialization.metadata.items()}
             metadata.setdefault(materialization.asset_key.path[0], {}).update(values)
             loaded |= "rows" in values and not values.get("unchanged")

@@ -6,6 +6,8 @@ signature or behaves differently, and when another module imports from `dagster.
 
 from __future__ import annotations
 
+import importlib
+import multiprocessing
 import signal
 import sys
 import threading
@@ -45,11 +47,17 @@ __all__ = [
     "NOT_FINISHED_STATUSES",
     "WorkspaceFileTarget",
     "WorkspaceProcessContext",
+    "compute_logs_module",
     "execute_run",
+    "fork_runs",
     "get_current_datetime",
     "get_current_timestamp",
+    "import_what_runs_use",
     "is_valid_cron_string",
     "remote_job_origin",
+    "sql_module",
+    "sqlite_event_log_class",
+    "sqlite_modules",
 ]
 
 NOISY_LOGGERS = ("dagster", "dagster._core.execution.plan.active")
@@ -62,6 +70,31 @@ STEP_ENDS = {
     dg.DagsterEventType.STEP_SKIPPED,
     dg.DagsterEventType.STEP_UP_FOR_RETRY,
 }
+
+
+def sqlite_modules() -> list[Any]:
+    """The modules in which Dagster makes an engine, by their `create_engine`, for each query of its SQLite files.
+
+    Imported when they are called for: they bring Alembic, and only processes that open an instance need them.
+    """
+    names: tuple[str, ...] = ("event_log.sqlite.sqlite_event_log", "runs.sqlite.sqlite_run_storage")
+    names += ("schedules.sqlite.sqlite_schedule_storage",)
+    return [importlib.import_module(f"dagster._core.storage.{name}") for name in names]
+
+
+def sqlite_event_log_class() -> Any:
+    """Dagster's event log in SQLite files, one a run; `_initdb` makes a run's file."""
+    return sqlite_modules()[0].SqliteEventLogStorage
+
+
+def sql_module() -> Any:
+    """The module in which Dagster reads, by `ScriptDirectory`, all its migrations to learn which is the latest."""
+    return importlib.import_module("dagster._core.storage.sql")
+
+
+def compute_logs_module() -> Any:
+    """The module in which Dagster, by `tail_to_stream`, shows on the terminal what it stores of a step's output."""
+    return importlib.import_module("dagster._core.execution.compute_logs")
 
 
 def remote_job_origin(job_name: str) -> RemoteJobOrigin:
@@ -111,3 +144,34 @@ def _interruptible_waits(events: Iterator[dg.DagsterEvent]) -> Iterator[dg.Dagst
 def _handle_interruptions(handler: Any) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, handler)
+
+
+def fork_runs(warm_module: str) -> None:
+    """If this process is a code server, have it fork the runs from a process that has imported `warm_module`.
+
+    Dagster's code server starts a new Python for each run, which imports Dagster and builds the definitions: 2 s of
+    processor time. `multiprocessing`'s fork server does that once. It starts with the first run, again if it was
+    killed, and ends with the code server and its runs; a reload of the code location starts a new code server, and so
+    a new one of these. Only on Linux: elsewhere system libraries may not survive a fork.
+    """
+    server = sys.modules.get("dagster._grpc.server")
+    if server is None or sys.platform != "linux":
+        return
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([warm_module])
+    # Each server sets this attribute for itself before it loads our code; a property of the class comes before it.
+    server.DagsterApiServer._mp_ctx = property(lambda server: context, lambda server, value: None)
+
+
+def import_what_runs_use() -> None:
+    """Import the modules of Dagster that every run imports, those that open its instance included."""
+    import dagster._core.execution.asset_backfill
+    import dagster._core.execution.telemetry
+    import dagster._core.executor.in_process
+    import dagster._core.instance.factory
+    import dagster._core.scheduler
+    import dagster._core.secrets.env_file
+    import dagster._core.storage.local_compute_log_manager
+    import dagster._core.storage.sqlite_storage
+    import dagster._daemon
+    import dagster._grpc.impl  # noqa: F401

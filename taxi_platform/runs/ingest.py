@@ -10,6 +10,7 @@ from typing import Any
 
 import dagster as dg
 
+from taxi_platform.assets.marts import mart_keys
 from taxi_platform.assets.names import (
     FRESHNESS_CHECK,
     HURRIED_TAG,
@@ -18,10 +19,12 @@ from taxi_platform.assets.names import (
     SET_ASIDE_CHECK,
     cleaning_op,
     job_name,
+    marts_op,
     raw_file_op,
     trips_op,
 )
 from taxi_platform.assets.resources import process_tags
+from taxi_platform.marts.tables import MARTS
 from taxi_platform.runs.dagster_internals import execute_run, remote_job_origin
 from taxi_platform.runs.history import INTERRUPTED, problem_of
 from taxi_platform.runs.result import IngestStatus, MonthResult
@@ -42,6 +45,8 @@ class IngestOptions:
     """Use the lake's raw file without asking the source; `force` then applies to cleaning and loading only."""
     patient: bool = False
     """Try a step again after a transient error, with waits of about 30, 90 and 270 s."""
+    only_marts: frozenset[DatasetMonth] = frozenset()
+    """The months of which nothing but the marts is due."""
 
 
 def run_config(dataset_month: DatasetMonth, options: IngestOptions) -> dict[str, Any]:
@@ -52,7 +57,7 @@ def run_config(dataset_month: DatasetMonth, options: IngestOptions) -> dict[str,
         fetch = {"force": not options.use_lake_copy, "kept": options.use_lake_copy}
         ops[raw_file_op(dataset)] = {"config": fetch}
     if options.force:
-        ops[trips_op(dataset)] = {"config": {"force": True}}
+        ops[trips_op(dataset)] = ops[marts_op(dataset)] = {"config": {"force": True}}
     reject = list(contract_of(dataset).own_rules(options.reject))
     if options.force or reject:
         ops[cleaning_op(dataset)] = {"config": {"force": options.force, "reject": reject}}
@@ -73,6 +78,9 @@ def ingest_month(
     options = options or IngestOptions()
     started = time.monotonic()
     job = definitions.resolve_job_def(job_name(dataset_month.dataset))
+    selection = frozenset(mart_keys(dataset_month.dataset)) if dataset_month in options.only_marts else None
+    if selection:
+        job = job.get_subset(asset_selection=selection)
     run_id = str(uuid.uuid4())
     # The command itself says what failed, and its user repeats it: the daemon runs nothing again that it did not start.
     tags = {**job.tags, PARTITION_TAG: str(dataset_month.month), MAX_RETRIES_TAG: "0"}
@@ -84,6 +92,7 @@ def ingest_month(
         run_id=run_id,
         run_config=run_config(dataset_month, options),
         tags=tags,
+        asset_selection=selection,
         remote_job_origin=remote_job_origin(job.name),
     )
     record = _RunRecord()
@@ -142,14 +151,16 @@ class _RunRecord:
             return IngestStatus.INTERRUPTED
         if not self.succeeded:
             return IngestStatus.FAILED
-        if "raw_file" not in self.metadata:
+        if not self.metadata:
             return IngestStatus.NOT_PUBLISHED
         was_set_aside = any(check.startswith(SET_ASIDE_CHECK) for check in self.failed_checks)
         judged = {
             name: entries for name, entries in self.metadata.items() if not (was_set_aside and name == "raw_file")
         }
-        unchanged = all(entries.get("unchanged") for entries in judged.values())
-        return IngestStatus.UNCHANGED if unchanged else IngestStatus.LOADED
+        changed = {name for name, entries in judged.items() if not entries.get("unchanged")}
+        if changed - MARTS.keys():
+            return IngestStatus.LOADED
+        return IngestStatus.MARTS_BUILT if changed else IngestStatus.UNCHANGED
 
     def _problem(self, status: IngestStatus) -> str:
         if status == IngestStatus.NOT_PUBLISHED:

@@ -13,7 +13,9 @@ import dagster as dg
 from sqlalchemy.exc import DBAPIError
 
 from taxi_platform.assets.names import PROCESS_RUN_TAG, PROCESS_TAG
+from taxi_platform.runs.connections import held_connections
 from taxi_platform.runs.home import without_url_characters, write_dagster_yaml
+from taxi_platform.runs.mirroring import mirrored_by_threads
 from taxi_platform.runs.sqlite import damaged_file, wait_for_locked_files
 from taxi_platform.settings import Settings
 from taxi_platform.trips.errors import LakeError, TaxiError, UserError
@@ -39,9 +41,8 @@ def open_instance(settings: Settings) -> Iterator[dg.DagsterInstance]:
     os.environ["DAGSTER_HOME"] = str(without_url_characters(home))
     os.environ["TAXI_HOME"] = str(settings.home)
     os.environ["DAGSTER_DISABLE_TELEMETRY"] = "1"  # also where somebody's own dagster.yaml does not say so
-    wait_for_locked_files()
     try:
-        with dg.DagsterInstance.get() as instance:
+        with instance_of_process() as instance:
             report_dead_runs(instance)
             yield instance
     except dg.DagsterInvalidConfigError as error:
@@ -51,6 +52,14 @@ def open_instance(settings: Settings) -> Iterator[dg.DagsterInstance]:
         ) from error
     except (DBAPIError, sqlite3.DatabaseError) as error:
         raise _database_error(home, error) from error
+
+
+@contextmanager
+def instance_of_process() -> Iterator[dg.DagsterInstance]:
+    """The instance at DAGSTER_HOME, opened for executing many runs in this process."""
+    wait_for_locked_files()
+    with held_connections(), mirrored_by_threads(), dg.DagsterInstance.get() as instance:
+        yield instance
 
 
 def _database_error(home: Path, error: DBAPIError | sqlite3.DatabaseError) -> TaxiError:

@@ -9,14 +9,15 @@ import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack
+from multiprocessing.util import Finalize
 
 import dagster as dg
 
 from taxi_platform.runs.dagster_internals import NOISY_LOGGERS
 from taxi_platform.runs.ingest import IngestOptions, ingest_month
-from taxi_platform.runs.instance import open_instance
+from taxi_platform.runs.instance import instance_of_process, open_instance
 from taxi_platform.runs.result import IngestStatus, MonthResult
-from taxi_platform.runs.sqlite import wait_for_locked_files
 from taxi_platform.settings import Settings
 from taxi_platform.trips.errors import TaxiError
 from taxi_platform.trips.locks import log_to_stderr
@@ -91,18 +92,21 @@ def _in_processes(
 
 _interrupted = False
 _definitions = dg.Definitions()
+_instance: dg.DagsterInstance
 
 
 def _start_worker(definitions: Callable[[], dg.Definitions]) -> None:
     """Prepare a worker. It has its own session, so that only the parent passes interruptions on."""
-    global _definitions
+    global _definitions, _instance
     os.setsid()
     end_with_parent(signal.SIGKILL)  # Dagster takes a milder signal for the end of one run, not of the process
     signal.signal(signal.SIGINT, _remember_interruption)
     _silence_loggers()
     log_to_stderr()
-    wait_for_locked_files()
     _definitions = definitions()
+    opened = ExitStack()
+    _instance = opened.enter_context(instance_of_process())
+    Finalize(None, opened.close, exitpriority=1)
 
 
 def _remember_interruption(number: int, frame: object) -> None:
@@ -121,13 +125,12 @@ def _ingest_in_worker(dataset_month: DatasetMonth, options: IngestOptions) -> Mo
     global _interrupted
     if _interrupted:
         return None
-    with dg.DagsterInstance.get() as instance:
-        signal.signal(signal.SIGINT, _interrupt_once)
-        try:
-            result = ingest_month(instance, _definitions, dataset_month, options)
-            _interrupted |= result.status == IngestStatus.INTERRUPTED  # during a step Dagster handles the signal
-            return result
-        except KeyboardInterrupt:
-            return None  # before the run began or after it ended
-        finally:
-            signal.signal(signal.SIGINT, _remember_interruption)
+    signal.signal(signal.SIGINT, _interrupt_once)
+    try:
+        result = ingest_month(_instance, _definitions, dataset_month, options)
+        _interrupted |= result.status == IngestStatus.INTERRUPTED  # during a step Dagster handles the signal
+        return result
+    except KeyboardInterrupt:
+        return None  # before the run began or after it ended
+    finally:
+        signal.signal(signal.SIGINT, _remember_interruption)

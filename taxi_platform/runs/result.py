@@ -15,6 +15,8 @@ class IngestStatus(StrEnum):
 
     LOADED = "loaded"
     UNCHANGED = "unchanged"
+    MARTS_BUILT = "marts built"
+    """Everything before the marts was unchanged."""
     NOT_PUBLISHED = "not published"
     FAILED = "failed"
     INTERRUPTED = "interrupted"

@@ -49,7 +49,8 @@ SEARCHED_RUNS = 2000
 
 @dataclass(frozen=True)
 class MonthStatus:
-    """One month: `bytes` is all that the lake holds of it, `problem` the first line of its last run's failure.
+    """One month: `bytes` is all that the lake holds of it but its marts, which are small, and `problem` the first line
+    of its last run's failure.
 
     `rows` and `rows_rejected` belong to `file_version`, the clean file's; all three are None where there is none.
     """

@@ -66,6 +66,15 @@ COLUMN_TYPES = {
             scale=2,
         ),
         ColumnType(
+            letter="TOTAL",  # a sum of M or of hundredths: 10^16 hold the 24 million trips of the largest month
+            duckdb="DECIMAL(18,2)",
+            arrow="decimal128(18, 2)",
+            bigquery_api="NUMERIC",
+            bigquery_sql="NUMERIC",  # without limits, as the results of queries have none
+            postgres="numeric(18,2)",
+            display="decimal(18,2)",
+        ),
+        ColumnType(
             letter="S",
             duckdb="VARCHAR",
             arrow="string",
@@ -82,6 +91,15 @@ COLUMN_TYPES = {
             bigquery_sql="DATE",
             postgres="date",
             display="date",
+        ),
+        ColumnType(
+            letter="BOOL",  # of views only
+            duckdb="BOOLEAN",
+            arrow="bool",
+            bigquery_api="BOOLEAN",
+            bigquery_sql="BOOL",
+            postgres="boolean",
+            display="bool",
         ),
     )
 }

@@ -27,7 +27,7 @@ PICKUP = "pickup_datetime"
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a published table. `type` is a letter of `COLUMN_TYPES`: D, I, F, M, S or DATE."""
+    """A column of a published table. `type` is a letter of `COLUMN_TYPES`: D, I, F, M, TOTAL, S or DATE."""
 
     name: str
     type: str

@@ -41,6 +41,11 @@ FAULT_POINTS = {
     "bigquery_submitted": "a load job is submitted, not finished",
     "bigquery_rejected_loaded": "the rejected rows are loaded, the trips are still the previous ones",
     "bigquery_loaded": "both tables are loaded",
+    # The month's marts, in this order; in the warehouse also the fault points above.
+    "mart_replaced": "the warehouse has made one mart, compared; only BigQuery's readers see it",
+    "marts_replaced": "the warehouse has all marts of the month, the lake none yet",
+    "mart_published": "one mart is in the lake, beside its previous version",
+    "mart_swept": "one mart of the previous version is removed",
     # The run.
     "event_recorded": "Dagster has recorded that an asset was materialized",
 }

@@ -15,13 +15,21 @@ from pathlib import Path
 from typing import Any, Literal
 
 from taxi_platform.trips.contract import Column
-from taxi_platform.trips.errors import Conflict, IntegrityError, WarehouseError, WarehouseLocked
+from taxi_platform.trips.errors import IntegrityError, WarehouseError, WarehouseLocked
+from taxi_platform.trips.faults import fault_point
 from taxi_platform.trips.months import DatasetMonth
 from taxi_platform.trips.plan import Change
-from taxi_platform.warehouse.fingerprint import Fingerprint, check_file_types, parquet_fingerprint
+from taxi_platform.warehouse.fingerprint import (
+    Fingerprint,
+    check_file_types,
+    check_version,
+    compare,
+    file_fingerprint,
+    load_again,
+)
 from taxi_platform.warehouse.row_hash import RowHash
 from taxi_platform.warehouse.session import MissingTable, Session, is_month, month_relation
-from taxi_platform.warehouse.tables import Table, TableFile, rejected_table, trips_table, zones_table
+from taxi_platform.warehouse.tables import MartFile, Table, TableFile, rejected_table, trips_table, zones_table
 
 __all__ = [
     "CleanFiles",
@@ -117,7 +125,9 @@ class Warehouse(ABC):
         except MissingTable:
             pass  # no database yet: everything is missing
         for table in tables:
-            yield Change(f"table {table.name} in {self.url}", bool(missing[table]), partial(self._create, table))
+            yield Change(
+                f"table {table.name} in {self.url}", bool(missing[table]), partial(self.create_tables, [table])
+            )
 
     def replace_month(self, files: CleanFiles) -> LoadResult:
         """Replace the month in both tables at once: readers see the old month or the new one.
@@ -126,7 +136,7 @@ class Warehouse(ABC):
         version of the month arrived meanwhile; the old month then stays, except in BigQuery.
         """
         table_files = _table_files(files)
-        expected = [self._file_fingerprint(file) for file in table_files]
+        expected = [file_fingerprint(self.row_hash, file) for file in table_files]
         for file in table_files:
             check_file_types(file.table.name, file.table.columns, file.path)
         links = self.links(trips_table(files.dataset_month.dataset).name)
@@ -136,7 +146,7 @@ class Warehouse(ABC):
             with session.transaction(files.dataset_month):
                 for file, fingerprint in zip(table_files, expected, strict=True):
                     with session.stage(file) as staged:
-                        self._compare(session, file, staged.relation, fingerprint)
+                        compare(self.row_hash, session, file, staged.relation, fingerprint)
                 links |= staged.links
         return _result(expected, links)
 
@@ -146,14 +156,50 @@ class Warehouse(ABC):
         Raises `IntegrityError` if they differ, and `Conflict` if a table holds another version of the month.
         """
         table_files = _table_files(files)
-        expected = [self._file_fingerprint(file) for file in table_files]
+        expected = [file_fingerprint(self.row_hash, file) for file in table_files]
         with self.session("read") as session:
             for file, fingerprint in zip(table_files, expected, strict=True):
-                if missing := self._missing_columns(session, file.table):
-                    problem = f"{file.table.name} has lost {', '.join(column.name for column in missing)}."
-                    raise IntegrityError(problem, _load_again(files.dataset_month))
-                self._compare(session, file, month_relation(session, file.table, files.dataset_month), fingerprint)
+                self._verify(session, file, fingerprint)
         return _result(expected, self.links(trips_table(files.dataset_month.dataset).name))
+
+    def replace_marts(self, marts: Sequence[MartFile]) -> list[int]:
+        """Replace the same month in these tables by what their queries make of its trips; returns the rows of each.
+
+        Compares each with its file, which has the same rows from elsewhere. Raises `IntegrityError` if they differ, and
+        `Conflict` if the trips are of another version than the files; the old month then stays, except in BigQuery.
+        """
+        expected = [file_fingerprint(self.row_hash, file) for file in marts]
+        with self.session("load") as session:
+            for file in marts:
+                self._ensure(session, file.table)
+            with session.transaction(marts[0].dataset_month):
+                for file, fingerprint in zip(marts, expected, strict=True):
+                    session.insert_month(file)
+                    try:
+                        relation = month_relation(session, file.table, file.dataset_month)
+                        compare(self.row_hash, session, file, relation, fingerprint)
+                    except IntegrityError:
+                        check_version(session, file, trips_table(file.dataset_month.dataset))
+                        raise
+                    fault_point("mart_replaced")
+        return [fingerprint.rows for fingerprint in expected]
+
+    def verify_marts(self, marts: Sequence[TableFile]) -> list[int]:
+        """Compare the month in these tables with their files, by every value; returns the rows of each.
+
+        Raises `IntegrityError` if they differ, `Conflict` if a table holds another version, or `MissingTable`.
+        """
+        expected = [file_fingerprint(self.row_hash, file) for file in marts]
+        with self.session("read") as session:
+            for file, fingerprint in zip(marts, expected, strict=True):
+                self._verify(session, file, fingerprint)
+        return [fingerprint.rows for fingerprint in expected]
+
+    def create_tables(self, tables: Sequence[Table]) -> None:
+        """Create these tables where they are missing, or add the columns that they lack."""
+        with self.session("create") as session:
+            for table in tables:
+                self._ensure(session, table)
 
     def replace_reference(self, table: Table, rows: Sequence[tuple[Any, ...]]) -> None:
         """Replace a small table without months by these rows, atomically."""
@@ -170,27 +216,29 @@ class Warehouse(ABC):
             return 0
         return int(rows)
 
-    def loaded_months(self, table: str) -> dict[str, StoredRows]:
-        """Month (2021-01) → what the table holds of it; empty if there is no such table."""
-        return self._stored_rows(table, "file_month IS NOT NULL")
+    def loaded_months(self, table: str, among: Sequence[DatasetMonth] = ()) -> dict[str, StoredRows]:
+        """Month (2021-01) → what the table holds of it, of all months or of these; empty if there is no such table."""
+        condition = " OR ".join(map(is_month, among)) or "file_month IS NOT NULL"
+        return self._months(table, condition)
 
     def loaded_month(self, table: str, dataset_month: DatasetMonth) -> StoredRows | None:
         """What the table holds of one month; None for no rows."""
-        return self._stored_rows(table, is_month(dataset_month)).get(str(dataset_month.month))
+        return self._months(table, is_month(dataset_month)).get(str(dataset_month.month))
 
     def is_loaded(self, dataset_month: DatasetMonth, file_version: str, rows: int, rejected_rows: int) -> bool:
         """Whether both tables hold this version of the month and no other, judged by the number of rows."""
 
-        def holds(table: Table, expected: int) -> bool:
-            stored = self.loaded_month(table.name, dataset_month)
-            return stored == (StoredRows(expected, (file_version,)) if expected else None)
-
         dataset = dataset_month.dataset
-        return holds(trips_table(dataset), rows) and holds(rejected_table(dataset), rejected_rows)
-
-    def _create(self, table: Table) -> None:
-        with self.session("create") as session:
-            self._ensure(session, table)
+        expected = {trips_table(dataset): rows, rejected_table(dataset): rejected_rows}
+        try:
+            with self.session("read") as session:
+                return all(
+                    self._stored_rows(session, table.name, is_month(dataset_month))
+                    == ({str(dataset_month.month): StoredRows(count, (file_version,))} if count else {})
+                    for table, count in expected.items()
+                )
+        except MissingTable:
+            return not any(expected.values())
 
     def _ensure(self, session: Session, table: Table) -> None:
         if self._missing_columns(session, table):
@@ -206,43 +254,24 @@ class Warehouse(ABC):
                 raise WarehouseError(problem, DROP_TABLE)
         return [column for column in table.columns if column.name not in existing]
 
-    def _file_fingerprint(self, file: TableFile) -> Fingerprint:
-        return parquet_fingerprint(self.row_hash.file, [file.table.columns], file.path)
+    def _verify(self, session: Session, file: TableFile, expected: Fingerprint) -> None:
+        if missing := self._missing_columns(session, file.table):
+            problem = f"{file.table.name} has lost {', '.join(column.name for column in missing)}."
+            raise IntegrityError(problem, load_again(file.dataset_month))
+        compare(self.row_hash, session, file, month_relation(session, file.table, file.dataset_month), expected)
 
-    def _compare(self, session: Session, file: TableFile, relation: str, expected: Fingerprint) -> None:
-        def fingerprint(*groups: Sequence[Column]) -> Fingerprint:
-            (row,) = session.execute(self.row_hash.table.select(groups, relation))
-            return Fingerprint.of(row)
+    def _months(self, table: str, condition: str) -> dict[str, StoredRows]:
+        try:
+            with self.session("read") as session:
+                return self._stored_rows(session, table, condition)
+        except MissingTable:
+            return {}
 
-        columns = file.table.columns
-        if fingerprint(columns) == expected:
-            return
-        # Asked after the rows were read, so that a load in between shows. No load leaves two versions of a month.
-        versions = session.execute(f"SELECT DISTINCT file_version FROM {relation}")
-        if len(versions) == 1 and versions != [(file.file_version,)]:
-            raise Conflict(
-                f"{file.table.name} holds version {versions[0][0]} of {file.dataset_month}, "
-                f"the lake {file.file_version}.",
-                f"The run that cleaned the month should load it; otherwise run taxi ingest {file.dataset_month}.",
-            )
-        one_by_one = [[column] for column in columns]
-        in_file = parquet_fingerprint(self.row_hash.file, one_by_one, file.path)
-        raise IntegrityError(
-            f"{file.table.name} differs from its file of {file.dataset_month} "
-            f"({fingerprint(*one_by_one).differences(in_file, columns)}).",
-            _load_again(file.dataset_month),
-        )
-
-    def _stored_rows(self, table: str, condition: str) -> dict[str, StoredRows]:
+    def _stored_rows(self, session: Session, table: str, condition: str) -> dict[str, StoredRows]:
         # Grouped by version as well, because PostgreSQL would sort every row for array_agg(DISTINCT …).
         query = "SELECT file_month, file_version, count(*) FROM {} WHERE {} GROUP BY 1, 2 ORDER BY 1, 2"
         months: dict[str, StoredRows] = {}
-        try:
-            with self.session("read") as session:
-                groups = session.execute(query.format(session.name(table), condition))
-        except MissingTable:
-            return months
-        for first_day, version, rows in groups:
+        for first_day, version, rows in session.execute(query.format(session.name(table), condition)):
             month = f"{first_day:%Y-%m}"
             stored = months.get(month, StoredRows(0, ()))
             months[month] = StoredRows(stored.rows + rows, (*stored.file_versions, version))
@@ -261,10 +290,6 @@ def _table_files(files: CleanFiles) -> tuple[TableFile, TableFile]:
         TableFile(rejected_table(dataset), files.rejected, files.rejected_uri, *month),
         TableFile(trips_table(dataset), files.trips, files.trips_uri, *month),
     )
-
-
-def _load_again(dataset_month: DatasetMonth) -> str:
-    return f"Run taxi ingest {dataset_month} to load it again. If it happens again, please report it."
 
 
 def _result(expected: Sequence[Fingerprint], links: dict[str, str]) -> LoadResult:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -24,11 +25,16 @@ from taxi_platform.warehouse.bigquery_errors import translated_errors
 from taxi_platform.warehouse.bigquery_schema import LABELS, described, sql_type
 from taxi_platform.warehouse.row_hash import IN_BIGQUERY
 from taxi_platform.warehouse.session import MissingTable, Session, StagedRows, month_relation
-from taxi_platform.warehouse.tables import Table, TableFile
+from taxi_platform.warehouse.tables import MartFile, Table, TableFile
+
+VIEW_VERSION = "version"
+"""The label that a view's version is in."""
 
 
 class BigQuerySession(Session):
     """One use of the dataset. Load jobs have no common transaction: a table is compared after it was replaced."""
+
+    dialect = "bigquery"
 
     def __init__(self, warehouse: BigQueryWarehouse) -> None:
         self.warehouse = warehouse
@@ -59,6 +65,22 @@ class BigQuerySession(Session):
             remedy = f"Check project and dataset in {self.warehouse.variable}, or load a month."
             raise MissingTable(f"Cannot read {self.warehouse.url}: {error.message}.", remedy) from error
 
+    def relations(self) -> dict[str, str | None]:
+        try:
+            items = list(self.client.list_tables(self.dataset, **jobs.CALL))
+        except api.NotFound:
+            return {}
+        return {item.table_id: item.labels.get(VIEW_VERSION) if item.table_type == "VIEW" else None for item in items}
+
+    def replace_view(self, view: Table, select: str, version: str) -> None:
+        columns = ", ".join(f"`{c.name}` OPTIONS (description = {_text(c.description)})" for c in view.columns)
+        versioned = LABELS | {VIEW_VERSION: version}
+        labels = ", ".join(f"({_text(key)}, {_text(value)})" for key, value in versioned.items())
+        self.execute(
+            f"CREATE OR REPLACE VIEW {self.name(view.name)} ({columns}) "
+            f"OPTIONS (description = {_text(view.description)}, labels = [{labels}]) AS {select}"
+        )
+
     def create_or_widen(self, table: Table) -> None:
         wanted = described(table, self.dataset)
         try:
@@ -85,6 +107,10 @@ class BigQuerySession(Session):
         yield StagedRows(month_relation(self, file.table, file.dataset_month), links)
         if file.is_rejected:
             fault_point("bigquery_rejected_loaded")
+
+    def insert_month(self, file: MartFile) -> None:
+        """See the base; but the job publishes the rows at once."""
+        self.jobs.query_month(self._existing(file.table), file, self.query_of(file))
 
     def replace_rows(self, table: Table, rows: Sequence[tuple[Any, ...]]) -> None:
         names = [column.name for column in table.columns]
@@ -197,3 +223,8 @@ def connect(
         else:
             client = bq.Client(project=project, location=location, credentials=credentials)
     return BigQueryWarehouse(client, project, dataset, location, variable)
+
+
+def _text(value: str) -> str:
+    """A string literal; JSON writes what BigQuery reads."""
+    return json.dumps(value)

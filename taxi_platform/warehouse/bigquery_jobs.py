@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import secrets
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeAlias
 
 from google.api_core import exceptions as api
 from google.cloud import bigquery as bq
@@ -15,7 +16,10 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait
 from taxi_platform.trips.errors import WarehouseBusy, WarehouseError
 from taxi_platform.trips.faults import fault_point
 from taxi_platform.warehouse.bigquery_schema import LABELS
-from taxi_platform.warehouse.tables import TableFile
+from taxi_platform.warehouse.tables import MartFile, TableFile
+
+Job: TypeAlias = Any
+"""A `LoadJob` or a `QueryJob` of Google's client, which has no type for what they share."""
 
 TRANSIENT = re.compile(r"(job)?(backendError|internalError|rateLimitExceeded)", re.IGNORECASE)
 """Reasons of a failed job that another job may not meet. Not quotaExceeded: every failed load counts toward it."""
@@ -56,7 +60,7 @@ class BigQueryJobs:
         )
         return [row.values() for row in rows]
 
-    def load_month(self, table: bq.Table, file: TableFile) -> bq.LoadJob:
+    def load_month(self, table: bq.Table, file: TableFile) -> Job:
         """Replace one month's partition of the table; a job with a transient failure is followed by another one."""
         config = bq.LoadJobConfig(
             source_format=bq.SourceFormat.PARQUET,
@@ -66,6 +70,28 @@ class BigQueryJobs:
             write_disposition=bq.WriteDisposition.WRITE_TRUNCATE,
             labels={**LABELS, "dataset": str(file.dataset_month.dataset)},
         )
+        return self._replace_month(
+            table, file, lambda partition, job_id: self._start(file.uri, file.path, partition, job_id, config)
+        )
+
+    def query_month(self, table: bq.Table, file: MartFile, statement: str) -> Job:
+        """Replace one month's partition of the table by the rows of a query, in the same way."""
+
+        def start(partition: bq.TableReference, job_id: str) -> Job:
+            config = bq.QueryJobConfig(
+                destination=partition,
+                create_disposition=bq.CreateDisposition.CREATE_NEVER,
+                write_disposition=bq.WriteDisposition.WRITE_TRUNCATE,
+                maximum_bytes_billed=QUERY_BYTES,
+                labels={**LABELS, "dataset": str(file.dataset_month.dataset)},
+            )
+            options: dict[str, Any] = {"job_id": job_id, "location": self.location, "job_config": config}
+            return self._of_this_run(job_id, lambda: self.client.query(statement, job_retry=None, **CALL, **options))
+
+        return self._replace_month(table, file, start)
+
+    def _replace_month(self, table: bq.Table, file: TableFile, start: Callable[[bq.TableReference, str], Job]) -> Job:
+        """Run the job that `start` begins, for a partition and by a job's id, until it has no transient failure."""
         month = file.dataset_month.month
         dataset = bq.DatasetReference(table.project, table.dataset_id)
         partition = dataset.table(f"{table.table_id}${month.first_day:%Y%m}")
@@ -77,8 +103,7 @@ class BigQueryJobs:
         ):
             with attempt:
                 number = attempt.retry_state.attempt_number
-                job_id = f"taxi-{table.table_id}-{month}-{file.file_version}-{self._run}-{number}"
-                job = self._start(file.uri, file.path, partition, job_id, config)
+                job = start(partition, f"taxi-{table.table_id}-{month}-{file.file_version}-{self._run}-{number}")
                 fault_point("bigquery_submitted")
                 self.finish(job)
         return job
@@ -94,18 +119,18 @@ class BigQueryJobs:
             )
         )
 
-    def finish(self, job: bq.LoadJob) -> None:
-        """Wait for a load job; raises `WarehouseBusy` for a transient failure, else `WarehouseError`."""
+    def finish(self, job: Job) -> None:
+        """Wait for a job that writes; raises `WarehouseBusy` for a transient failure, else `WarehouseError`."""
         try:
-            job.result(CALL["retry"], JOB_SECONDS)
+            job.result(retry=CALL["retry"], timeout=JOB_SECONDS)
         except TimeoutError as error:
-            problem = f"A load is still running after an hour: {self.link(job)}."
+            problem = f"A job is still running after an hour: {self.link(job)}."
             raise WarehouseError(problem, "Cancel it there.") from error
         except api.GoogleAPICallError as error:
             if not job.error_result:
                 raise
             reason, message = job.error_result.get("reason", ""), job.error_result.get("message", "")
-            problem = f"The load job {job.job_id} failed: {reason}: {message}"
+            problem = f"The job {job.job_id} failed: {reason}: {message}"
             if TRANSIENT.fullmatch(reason):
                 raise WarehouseBusy(problem, "Try again later.") from error
             remedies = {
@@ -115,20 +140,24 @@ class BigQueryJobs:
             }
             raise WarehouseError(problem, remedies.get(reason, f"See {self.link(job)}.")) from error
 
-    def link(self, job: bq.LoadJob) -> str:
+    def link(self, job: Job) -> str:
         """The job's page in Google's console."""
         query = f"j=bq:{job.location or self.location}:{job.job_id}&page=queryresults"
         return f"https://console.cloud.google.com/bigquery?project={job.project}&{query}"
 
-    def _start(
-        self, uri: str, path: Path, partition: bq.TableReference, job_id: str, config: bq.LoadJobConfig
-    ) -> bq.LoadJob:
+    def _start(self, uri: str, path: Path, partition: bq.TableReference, job_id: str, config: bq.LoadJobConfig) -> Job:
         """Start a load from the bucket, or from this machine if the lake is a folder."""
         options: dict[str, Any] = {"job_id": job_id, "location": self.location, "job_config": config}
+        if uri.startswith("gs://"):
+            return self._of_this_run(job_id, lambda: self.client.load_table_from_uri(uri, partition, **CALL, **options))
+        with path.open("rb") as file:
+            size = path.stat().st_size
+            return self._of_this_run(
+                job_id, lambda: self.client.load_table_from_file(file, partition, size=size, **options)
+            )
+
+    def _of_this_run(self, job_id: str, start: Callable[[], Job]) -> Job:
         try:
-            if uri.startswith("gs://"):
-                return self.client.load_table_from_uri(uri, partition, **CALL, **options)
-            with path.open("rb") as file:
-                return self.client.load_table_from_file(file, partition, size=path.stat().st_size, **options)
+            return start()
         except api.Conflict:  # the job exists, and its id is unique to this run: only the first answer was lost
-            return cast(bq.LoadJob, self.client.get_job(job_id, location=self.location, **CALL))
+            return self.client.get_job(job_id, location=self.location, **CALL)

@@ -23,6 +23,7 @@ def described(table: Table, dataset: bq.DatasetReference) -> bq.Table:
     description.description, description.labels = table.description, LABELS
     if table.by_month:
         description.time_partitioning = bq.TimePartitioning(type_=bq.TimePartitioningType.MONTH, field="file_month")
+    if table.by_month and not table.small:
         names = {column.name for column in table.columns}
         by_reason = "reason" in names
         description.clustering_fields = ["reason"] if by_reason else ["pickup_datetime", "pickup_location_id"]

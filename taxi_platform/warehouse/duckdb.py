@@ -10,7 +10,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from taxi_platform.trips.locks import lock_file, wait_logger
 from taxi_platform.trips.months import DatasetMonth
 from taxi_platform.warehouse.base import OTHER_RUN_WAIT_SECONDS, Action, Warehouse, busy_with_other_run
 from taxi_platform.warehouse.row_hash import IN_DUCKDB
-from taxi_platform.warehouse.session import MissingTable, Session, StagedRows, month_relation
+from taxi_platform.warehouse.session import MissingTable, Session, StagedRows, month_relation, view_version
 from taxi_platform.warehouse.tables import Table, TableFile
 
 OTHER_PROGRAM_WAIT_SECONDS = 20.0
@@ -44,6 +44,8 @@ class DuckDBSession(Session):
     No parameters are bound where months are concerned: the first one makes DuckDB import pandas, half a second.
     """
 
+    dialect = "duckdb"
+
     def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
         self.connection = connection
 
@@ -54,14 +56,27 @@ class DuckDBSession(Session):
         return column.column_type.duckdb
 
     def columns(self, table: Table) -> dict[str, str]:
-        name = literal(table.name)
-        return dict(self.execute(f"SELECT column_name, data_type FROM duckdb_columns() WHERE table_name = {name}"))
+        with suppress(MissingTable):
+            # `duckdb_columns()` would look at every table, also DuckDB's own: three times as long.
+            return dict(self.execute(f"SELECT name, type FROM pragma_table_info({literal(identifier(table.name))})"))
+        return {}
 
     def execute(self, statement: str) -> list[tuple[Any, ...]]:
         try:
             return self.connection.execute(statement).fetchall()
         except duckdb.CatalogException as error:
             raise MissingTable(str(error).splitlines()[0], "Load a month, or run taxi bootstrap.") from error
+
+    def relations(self) -> dict[str, str | None]:
+        relations = self.execute(
+            "SELECT table_name, NULL FROM duckdb_tables() "
+            "UNION ALL SELECT view_name, comment FROM duckdb_views() WHERE NOT internal"
+        )
+        return {name: view_version(comment) for name, comment in relations}
+
+    def replace_view(self, view: Table, select: str, version: str) -> None:
+        with self._committed():
+            super().replace_view(view, select, version)
 
     def create_or_widen(self, table: Table) -> None:
         with self._committed():

@@ -1,4 +1,7 @@
-"""The content of a month as one value: its rows, and the sum of their hashes, of a table or of its Parquet file."""
+"""The content of a month as one value: its rows, and the sum of their hashes, of a table or of its Parquet file.
+
+By it a month in a table is compared with the file that it should be equal to.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +15,12 @@ import duckdb
 
 from taxi_platform.trips.casting import literal
 from taxi_platform.trips.contract import Column
-from taxi_platform.trips.errors import IntegrityError
-from taxi_platform.warehouse.row_hash import Dialect
+from taxi_platform.trips.errors import Conflict, IntegrityError
+from taxi_platform.trips.in_memory import in_memory
+from taxi_platform.trips.months import DatasetMonth
+from taxi_platform.warehouse.row_hash import Dialect, RowHash
+from taxi_platform.warehouse.session import Session, month_relation
+from taxi_platform.warehouse.tables import Table, TableFile
 
 CLEAN_AGAIN = "Materialize the clean trips again with force."
 
@@ -47,7 +54,7 @@ def parquet_fingerprint(dialect: Dialect, groups: Sequence[Sequence[Column]], pa
     """The fingerprint of a Parquet file on this machine; raises `IntegrityError` if it cannot be read."""
     select = dialect.select(groups, f"read_parquet({literal(str(path))})")
     try:
-        with duckdb.connect() as con:
+        with in_memory() as con:
             return Fingerprint.of(con.execute(select).fetchone() or ())
     except duckdb.Error as error:
         problem = f"{path.name} cannot be read: {str(error).splitlines()[0]}"
@@ -64,3 +71,51 @@ def check_file_types(table: str, columns: Sequence[Column], path: Path) -> None:
         if actual != expected:
             problem = f"{table}.{column.name} is {actual} in {path.name}, not {expected}."
             raise IntegrityError(problem, CLEAN_AGAIN)
+
+
+def file_fingerprint(row_hash: RowHash, file: TableFile) -> Fingerprint:
+    """The fingerprint of the file's columns together; raises `IntegrityError` if it cannot be read."""
+    return parquet_fingerprint(row_hash.file, [file.table.columns], file.path)
+
+
+def compare(row_hash: RowHash, session: Session, file: TableFile, relation: str, expected: Fingerprint) -> None:
+    """Raise `IntegrityError` if `relation` has other rows than the file, whose fingerprint is `expected`.
+
+    Raises `Conflict` if it has rows of another version.
+    """
+
+    def fingerprint(*groups: Sequence[Column]) -> Fingerprint:
+        (row,) = session.execute(row_hash.table.select(groups, relation))
+        return Fingerprint.of(row)
+
+    columns = file.table.columns
+    if fingerprint(columns) == expected:
+        return
+    # Asked after the rows were read, so that a load in between shows. No load leaves two versions of a month.
+    _check_versions(session.execute(f"SELECT DISTINCT file_version FROM {relation}"), file, file.table)
+    one_by_one = [[column] for column in columns]
+    in_file = parquet_fingerprint(row_hash.file, one_by_one, file.path)
+    raise IntegrityError(
+        f"{file.table.name} differs from its file of {file.dataset_month} "
+        f"({fingerprint(*one_by_one).differences(in_file, columns)}).",
+        load_again(file.dataset_month),
+    )
+
+
+def check_version(session: Session, file: TableFile, table: Table) -> None:
+    """Raise `Conflict` if the table holds another version of the file's month."""
+    relation = month_relation(session, table, file.dataset_month)
+    _check_versions(session.execute(f"SELECT DISTINCT file_version FROM {relation}"), file, table)
+
+
+def load_again(dataset_month: DatasetMonth) -> str:
+    """What to do about a month that differs from its file."""
+    return f"Run taxi ingest {dataset_month} to load it again. If it happens again, please report it."
+
+
+def _check_versions(versions: Sequence[tuple[Any, ...]], file: TableFile, table: Table) -> None:
+    if len(versions) == 1 and versions != [(file.file_version,)]:
+        raise Conflict(
+            f"{table.name} holds version {versions[0][0]} of {file.dataset_month}, the lake {file.file_version}.",
+            f"The run that cleaned the month should load it; otherwise run taxi ingest {file.dataset_month}.",
+        )

@@ -31,7 +31,7 @@ from taxi_platform.warehouse.base import (
 from taxi_platform.warehouse.postgres_connection import PostgresSchema
 from taxi_platform.warehouse.postgres_copy import binary_copy
 from taxi_platform.warehouse.row_hash import IN_POSTGRES
-from taxi_platform.warehouse.session import MissingTable, Session, StagedRows
+from taxi_platform.warehouse.session import MissingTable, Session, StagedRows, view_version
 from taxi_platform.warehouse.tables import Table, TableFile
 
 READER_WAIT_SECONDS = 300.0
@@ -43,6 +43,8 @@ LOCK_TIMEOUT = "500ms"
 
 class PostgresSession(Session):
     """An open connection to one schema; statements commit by themselves unless inside a transaction."""
+
+    dialect = "postgres"
 
     def __init__(self, connection: psycopg.Connection, schema: PostgresSchema, wait_seconds: float) -> None:
         self.connection = connection
@@ -63,7 +65,7 @@ class PostgresSession(Session):
             f"WHERE attrelid = to_regclass({literal(self.name(table.name))}) AND attnum > 0 AND NOT attisdropped "
             "ORDER BY attnum"
         )
-        if rows and table.by_month and rows[0][2] != "LIST (file_month)":
+        if rows and _is_partitioned(table) and rows[0][2] != "LIST (file_month)":
             problem = f"{table.name} in {self.schema.url} is not partitioned by LIST (file_month)."
             raise WarehouseError(problem, DROP_TABLE)
         return {name: type_name for name, type_name, _ in rows}
@@ -76,8 +78,34 @@ class PostgresSession(Session):
             raise MissingTable(problem, "Load a month, or run taxi bootstrap.") from error
         return cursor.fetchall() if cursor.description else []
 
+    def relations(self) -> dict[str, str | None]:
+        relations = self.execute(
+            "SELECT relname, CASE relkind WHEN 'v' THEN obj_description(oid, 'pg_class') END FROM pg_class "
+            f"WHERE relnamespace = to_regnamespace({literal(identifier(self.schema.name))}) "
+            "AND relkind IN ('r', 'p', 'v', 'm', 'f')"
+        )
+        return {name: view_version(comment) for name, comment in relations}
+
+    def replace_view(self, view: Table, select: str, version: str) -> None:
+        """See the base. A view with other columns than before is dropped first, with the grants on it."""
+
+        def replace() -> None:
+            self._lock("")
+            try:
+                with self.connection.transaction():
+                    super(PostgresSession, self).replace_view(view, select, version)
+            except errors.InvalidTableDefinition:
+                self.execute(f"DROP VIEW {self.name(view.name)}")
+                super(PostgresSession, self).replace_view(view, select, version)
+
+        try:
+            self._without_readers(replace)
+        except errors.DependentObjectsStillExist as error:
+            problem = f"{view.name} in {self.schema.url} gets other columns, but your own views depend on it."
+            raise WarehouseError(problem, "Drop those views, run again, and make them anew.") from error
+
     def partitioning(self, table: Table) -> str:
-        return "PARTITION BY LIST (file_month)" if table.by_month else ""
+        return "PARTITION BY LIST (file_month)" if _is_partitioned(table) else ""
 
     def create_or_widen(self, table: Table) -> None:
         def create() -> None:
@@ -89,6 +117,8 @@ class PostgresSession(Session):
             super(PostgresSession, self).create_or_widen(table)
             if is_new:
                 self._index_pickup(table, self.name(table.name))
+            if is_new and table.small:
+                self.execute(f"CREATE INDEX ON {self.name(table.name)} (file_month)")
 
         self._without_readers(create)
 
@@ -201,6 +231,10 @@ class PostgresSession(Session):
                 f"Other sessions have been using the tables of {self.schema.url} for {self.wait_seconds:g} seconds.",
                 "End their transactions (pg_stat_activity lists them, often 'idle in transaction') and run again.",
             ) from error
+
+
+def _is_partitioned(table: Table) -> bool:
+    return table.by_month and not table.small
 
 
 class PostgresWarehouse(Warehouse):

@@ -25,6 +25,8 @@ class Dialect:
     separator: str
     row: str
     total: str
+    name: str = "{0}"
+    """A column's name as its SQL takes it: `rows` is a reserved word of BigQuery's."""
 
     def select(self, groups: Sequence[Sequence[Column]], relation: str) -> str:
         """The SELECT over `relation` (what follows FROM): the rows, and a sum for each group of columns."""
@@ -33,7 +35,9 @@ class Dialect:
         return f"SELECT count(*), {sums} FROM (SELECT {hashes} FROM {relation}) AS hashed"
 
     def _hash(self, columns: Sequence[Column]) -> str:
-        return self.row.format(self.separator.join(self.field[c.type].format(c.name) for c in columns))
+        names = [self.name.format(column.name) for column in columns]
+        fields = (self.field[column.type].format(name) for column, name in zip(columns, names, strict=True))
+        return self.row.format(self.separator.join(fields))
 
 
 @dataclass(frozen=True)
@@ -51,7 +55,7 @@ DIGITS = 15
 
 NATIVE = Dialect(
     # Hashed twice, because the first hash combines the columns by XOR, which a swap between two rows may survive.
-    dict.fromkeys(("I", "M", "D", "F", "S", "DATE"), "{0}"),
+    dict.fromkeys(("I", "M", "TOTAL", "D", "F", "S", "DATE"), "{0}"),
     ", ",
     "hash(hash({0}))",
     "sum({0})",
@@ -60,6 +64,7 @@ POSTGRES = Dialect(
     {
         "I": "{0}",
         "M": "{0}",
+        "TOTAL": "{0}",
         "D": "{0}",
         "F": f"encode(float8send({ZERO}), 'hex')",
         "S": TEXT,
@@ -73,6 +78,7 @@ BIGQUERY = Dialect(
     {
         "I": "CAST({0} AS STRING)",
         "M": "FORMAT('%.2f', {0})",
+        "TOTAL": "FORMAT('%.2f', {0})",
         "D": "CAST(DATETIME_DIFF({0}, DATETIME '1970-01-01', MICROSECOND) AS STRING)",
         "F": f"FORMAT('%.16e', {ZERO})",
         "S": "CONCAT(CAST(CHAR_LENGTH({0}) AS STRING), ':', {0})",
@@ -81,6 +87,7 @@ BIGQUERY = Dialect(
     ", ",
     "TO_HEX(MD5(ARRAY_TO_STRING([{0}], ',', '')))",
     f"SUM(CAST(CAST(CONCAT('0x', SUBSTR({{0}}, 1, {DIGITS})) AS INT64) AS NUMERIC))",
+    "`{0}`",
 )
 
 
@@ -90,6 +97,7 @@ def _file(times: str, floats: str) -> Dialect:
         {
             "I": "{0}",
             "M": "{0}",
+            "TOTAL": "{0}",
             "D": times,
             "F": floats,
             "S": TEXT,

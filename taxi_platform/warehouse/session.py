@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -12,7 +13,7 @@ from taxi_platform.trips.casting import literal
 from taxi_platform.trips.contract import Column
 from taxi_platform.trips.errors import WarehouseError
 from taxi_platform.trips.months import DatasetMonth
-from taxi_platform.warehouse.tables import Table, TableFile
+from taxi_platform.warehouse.tables import MartFile, Table, TableFile, trips_table
 
 
 class MissingTable(WarehouseError):
@@ -29,6 +30,9 @@ class StagedRows:
 
 class Session(ABC):
     """An open connection to a warehouse. Its methods, and opening it, are all that a backend has to implement."""
+
+    dialect: str
+    """The engine's SQL, by its name in sqlglot."""
 
     @abstractmethod
     def name(self, table: str) -> str:
@@ -64,6 +68,28 @@ class Session(ABC):
     def replace_rows(self, table: Table, rows: Sequence[tuple[Any, ...]]) -> None:
         """Replace all rows of a small table without months, atomically."""
 
+    @abstractmethod
+    def relations(self) -> dict[str, str | None]:
+        """Every table and view → the version that `replace_view` gave it; None for all that it did not make."""
+
+    def replace_view(self, view: Table, select: str, version: str) -> None:
+        """Make a view, or replace the one that this method made before. Columns have `view`'s names and meanings."""
+        name = self.name(view.name)
+        self.execute(f"CREATE OR REPLACE VIEW {name} AS {select}")
+        self.execute(f"COMMENT ON VIEW {name} IS {literal(f'{view.description} (version {version})')}")
+        for column in view.columns:
+            self.execute(f"COMMENT ON COLUMN {name}.{column.name} IS {literal(column.description)}")
+
+    def insert_month(self, file: MartFile) -> None:
+        """Replace the month's rows of a mart by those of its query, inside a transaction."""
+        columns = ", ".join(column.name for column in file.table.columns)
+        self.execute(f"DELETE FROM {month_relation(self, file.table, file.dataset_month)}")
+        self.execute(f"INSERT INTO {self.name(file.table.name)} ({columns}) {self.query_of(file)}")
+
+    def query_of(self, file: MartFile) -> str:
+        """The mart's query over this warehouse's trips."""
+        return file.select(self.dialect, self.name(trips_table(file.dataset_month.dataset).name))
+
     def partitioning(self, table: Table) -> str:
         """The clause of CREATE TABLE after the columns."""
         return ""
@@ -80,6 +106,12 @@ class Session(ABC):
                 self.execute(f"ALTER TABLE {name} ADD COLUMN {column.name} {self.type_of(column)}")
             if column.name not in existing:
                 self.execute(f"COMMENT ON COLUMN {name}.{column.name} IS {literal(column.description)}")
+
+
+def view_version(comment: str | None) -> str | None:
+    """The version in a view's comment."""
+    match = re.search(r" \(version (\w+)\)$", comment or "")
+    return match[1] if match else None
 
 
 def is_month(dataset_month: DatasetMonth) -> str:

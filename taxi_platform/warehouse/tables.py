@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,8 @@ class Table:
     name: str
     columns: tuple[Column, ...]
     description: str
+    small: bool = False
+    """Whether its months are too small for a table of their own, which a partition is in PostgreSQL."""
 
     @property
     def by_month(self) -> bool:
@@ -38,6 +41,17 @@ class TableFile:
     def is_rejected(self) -> bool:
         """Whether it holds rejected trips."""
         return self.table == rejected_table(self.dataset_month.dataset)
+
+
+@dataclass(frozen=True)
+class MartFile(TableFile):
+    """One month of a mart: the query by which a warehouse makes it, and the Parquet file with which it is compared.
+
+    `select` takes the engine's name in sqlglot (`Session.dialect`) and the name of the trips' table in that engine's
+    SQL. The query returns the columns of `table`, in their order and types.
+    """
+
+    select: Callable[[str, str], str]
 
 
 def trips_table(dataset: Dataset) -> Table:

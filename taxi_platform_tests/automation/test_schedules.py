@@ -56,18 +56,27 @@ class Daemon:
 
     def tick(self, now=NOW, name="green_schedule"):
         """The months that a tick of the schedule requests, and its message where it requests none."""
+        requests, message = self.schedule_tick(now, name)
+        return [Month.parse(request.partition_key) for request in requests], message
+
+    def schedule_tick(self, now=NOW, name="green_schedule"):
+        """The run requests of a tick of the schedule, and its message."""
         repository, resources = self.definitions.get_repository_def(), self.definitions.resources
         built = dg.build_schedule_context(self.instance, now, resources=resources, repository_def=repository)
         with freeze_time(now), built as context:
             result = repository.get_schedule_def(name).evaluate_tick(context)
-        return [Month.parse(request.partition_key) for request in result.run_requests], result.skip_message
+        return result.run_requests, result.skip_message
 
     def sensor(self, cursor=None):
+        requests, message = self.sensor_tick(cursor)
+        return [Month.parse(request.partition_key) for request in requests], message
+
+    def sensor_tick(self, cursor=None):
         repository, resources = self.definitions.get_repository_def(), self.definitions.resources
         built = dg.build_sensor_context(self.instance, cursor=cursor, definitions=self.definitions, resources=resources)
         with freeze_time(NOW), built as context:
             result = repository.get_sensor_def("green_publication").evaluate_tick(context)
-        return [Month.parse(request.partition_key) for request in result.run_requests], result.skip_message
+        return result.run_requests, result.skip_message
 
     def runs(self, status, months, **tags):
         for month in months:
@@ -218,7 +227,9 @@ def test_a_table_that_a_load_holds_lets_ticks_judge_by_the_lake(daemon):
         dataset_month = DatasetMonth.parse("green", str(month))
         steps.fetch(SampleSource(50), lake, dataset_month, settings.home)
         steps.clean(lake, dataset_month, settings.home, Engine(threads=1))
-    steps.load(lake, warehouse, DatasetMonth.parse("green", str(NEWEST.plus(-1))), settings.home)
+    loaded = DatasetMonth.parse("green", str(NEWEST.plus(-1)))
+    steps.load(lake, warehouse, loaded, settings.home)
+    steps.build_marts(lake, warehouse, loaded, settings.home)
     with held(settings.home / "warehouse.duckdb.lock"):
         months, message = daemon.tick()
     assert months == []
@@ -226,6 +237,24 @@ def test_a_table_that_a_load_holds_lets_ticks_judge_by_the_lake(daemon):
     assert "Months that are clean in the lake count as loaded this time." in message
     months, _ = daemon.tick()
     assert months == [NEWEST.plus(-2)]
+
+
+@pytest.mark.fault(110)
+def test_schedule_and_sensor_ask_for_the_marts_alone_where_nothing_else_is_due(daemon):
+    settings, month = load_settings(), DatasetMonth.parse("green", str(NEWEST))
+    lake, warehouse = open_lake(settings.lake_url), open_warehouse(settings.warehouse_url)
+    steps.fetch(SampleSource(50), lake, month, settings.home)
+    steps.clean(lake, month, settings.home, Engine(threads=1))
+    steps.load(lake, warehouse, month, settings.home)
+    daemon.publish(NEWEST.plus(-1))
+    names = ("daily_zones", "hours", "zone_pairs", "payments", "quality")
+    for requests, _ in (daemon.schedule_tick(), daemon.sensor_tick()):
+        of_marts, of_month = requests
+        assert {key.to_user_string() for key in of_marts.asset_selection} == {f"green/{name}" for name in names}
+        assert (of_marts.partition_key, of_marts.tags["taxi/reason"]) == ("2026-09", "marts due")
+        assert (of_month.partition_key, of_month.asset_selection) == ("2026-08", None)
+    steps.build_marts(lake, warehouse, month, settings.home)
+    assert daemon.tick()[0] == [NEWEST.plus(-1)]
 
 
 def test_a_source_that_is_down_is_said_and_the_lake_is_judged_without_it(daemon):

@@ -46,6 +46,8 @@ class Home:
         steps.clean(self.lake, dataset_month, home, Engine(threads=1))
         for warehouse in self.warehouses if load else ():
             steps.load(self.lake, warehouse, dataset_month, home)
+        if load:
+            steps.build_marts(self.lake, self.warehouses[0], dataset_month, home)
 
     def audit(self) -> list[Audited]:
         return list(audit(self.lake, self.warehouses, [Dataset.GREEN], self.settings.home))
@@ -138,6 +140,18 @@ DAMAGE = {
         lambda home: home.alter("serving", f"DELETE FROM green_rejected_trips {OF_APRIL}"),
         r"green_rejected_trips differs .*\(0 rows, not 1\)\. \(duckdb://.*serving\.duckdb\) Run taxi ingest green",
     ),
+    "a value in a mart": (
+        lambda home: home.alter("warehouse", f"UPDATE green_hours SET trips = trips + 1 {OF_APRIL}"),
+        r"green_hours differs .*\(in trips\)\. Run taxi ingest green 2020-04",
+    ),
+    "a mart that was dropped": (
+        lambda home: home.alter("warehouse", "DROP TABLE green_zone_pairs"),
+        r"green_zone_pairs .* Run taxi ingest green 2020-04",
+    ),
+    "a mart's file": (
+        lambda home: home.path("marts/green/payments/month=2020-04/*.parquet").unlink(),
+        r"does not have all marts of green 2020-04 in this version\. Run taxi ingest green 2020-04",
+    ),
     "a month that the lake has lost": (
         lambda home: [
             shutil.rmtree(home.path(folder)) for folder in ("raw/green/2020-04", "clean/green/month=2020-04")
@@ -171,8 +185,8 @@ def test_a_table_that_cannot_be_read_is_named_and_the_lake_is_audited(home: Home
 def test_a_month_that_a_load_replaces_meanwhile_is_looked_at_again(home: Home, monkeypatch):
     look, looks = audit_module._Look.at_everything, []
 
-    def load_after_the_first_look(self, warehouses):
-        looks.append(look(self, warehouses))
+    def load_after_the_first_look(self, warehouses, with_marts):
+        looks.append(look(self, warehouses, with_marts))
         for warehouse in warehouses:
             steps.load(self.lake, warehouse, self.dataset_month, self.home)
         return looks[-1]

@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import duckdb
 import pytest
 from filelock import FileLock
 
 from taxi_platform.ingestion import steps, survey_state
+from taxi_platform.ingestion import survey as survey_module
 from taxi_platform.ingestion.comparing import COMPARE_EVERY
 from taxi_platform.ingestion.survey import REQUESTS_AT_ONCE, Stage, Survey, ask_missing, ask_never
 from taxi_platform.ingestion.survey_state import SurveyState
@@ -55,6 +57,7 @@ class Place:
         fetched = steps.fetch(source, self.lake, dataset_month, self.home)
         steps.clean(self.lake, dataset_month, self.home, Engine(threads=1))
         steps.load(self.lake, self.warehouse, dataset_month, self.home)
+        steps.build_marts(self.lake, self.warehouse, dataset_month, self.home)
         return fetched
 
 
@@ -296,3 +299,59 @@ def test_a_file_with_etag_or_date_is_never_fetched_to_compare(house, weak, heade
     assert (state.stage, state.reason) == (Stage.LOADED, None)
     (state,) = house.survey(source).look([GREEN.month], ask_never)
     assert state.stage == Stage.LOADED
+
+
+# Marts
+
+
+class Counting:
+    """A lake or a warehouse that counts the calls of some of its methods."""
+
+    def __init__(self, real, *methods):
+        self.real, self.methods, self.calls = real, methods, []
+
+    def __getattr__(self, name):
+        if name in self.methods:
+            self.calls.append(name)
+        return getattr(self.real, name)
+
+
+@pytest.mark.fault(110)
+@pytest.mark.parametrize("lost", ["in the lake", "in the warehouse", "of another version"])
+def test_a_loaded_month_without_current_marts_needs_only_them(house, monkeypatch, lost):
+    house.ingest(SampleSource(50))
+    (state,) = house.survey(None).look([GREEN.month])
+    assert (state.stage, state.reason, state.needs_only_marts) == (Stage.LOADED, None, False)
+    if lost == "in the lake":
+        (quality,) = house.home.glob("lake/marts/green/quality/*/*.parquet")
+        quality.unlink()
+    elif lost == "in the warehouse":
+        with duckdb.connect(str(house.home / "warehouse.duckdb")) as con:
+            con.execute("DROP TABLE green_quality")
+    else:
+        monkeypatch.setattr(survey_module, "mart_version", lambda dataset: "12345678")
+    (state,) = house.survey(None).look([GREEN.month])
+    assert (state.stage, state.reason, state.needs_only_marts) == (Stage.MARTS_DUE, "marts due", True)
+
+
+def test_what_comes_before_the_marts_is_due_first(house, weak):
+    source, page, bodies, _ = weak
+    house.ingest(source)
+    for mart in house.home.glob("lake/marts/green/*/*/*.parquet"):
+        mart.unlink()
+    fetched_long_ago(house)
+    (state,) = house.survey(source).look([GREEN.month])
+    assert (state.stage, state.needs_only_marts) == (Stage.MARTS_DUE, False)  # the bytes are to be compared too
+    page.body, page.etag = bodies[1], '"2"'
+    (state,) = house.survey(source).look([GREEN.month])
+    assert (state.stage, state.needs_only_marts) == (Stage.REPUBLISHED, False)
+
+
+def test_the_marts_of_all_months_cost_one_listing_and_one_query(house):
+    months = [GREEN.month, GREEN.month.plus(1), GREEN.month.plus(2)]
+    for month in months:
+        house.ingest(SampleSource(50), DatasetMonth(Dataset.GREEN, month))
+    lake, warehouse = Counting(house.lake, "list"), Counting(house.warehouse, "loaded_months")
+    states = list(Survey(None, lake, warehouse, Dataset.GREEN).look(months))
+    assert [state.stage for state in states] == [Stage.LOADED] * 3
+    assert (lake.calls, warehouse.calls) == (["list"], ["loaded_months"])

@@ -122,9 +122,10 @@ def test_months_of_an_older_contract_show_null_for_what_they_do_not_have(lake, h
     assert ask(home, "SELECT count(cbd_congestion_fee) FROM green_trips WHERE file_month = DATE '2020-04-01'") == [(0,)]
 
 
-def test_a_file_that_somebody_holds_open_for_writing_is_replaced_all_the_same(lake, home):
+def test_a_file_that_somebody_holds_open_for_writing_is_replaced_all_the_same(lake, home, monkeypatch):
     bring(lake, home)
     refresh_views(lake, home)
+    monkeypatch.setattr("taxi_platform.ingestion.views._seen_scripts", {})  # as in another process
     code = "import duckdb, sys; con = duckdb.connect(sys.argv[1]); print('open', flush=True); sys.stdin.read()"
     with subprocess.Popen(
         [sys.executable, "-c", code, str(views_path(home))], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True

@@ -55,6 +55,12 @@ def survivors() -> dict[tuple[str, str], Installation]:
 
 
 @pytest.fixture(scope="session")
+def survivors_with_marts() -> dict[tuple[str, str], Installation]:
+    """The same, of installations whose month has its marts too."""
+    return {}
+
+
+@pytest.fixture(scope="session")
 def undisturbed(workers: WorkerServer, tmp_path_factory) -> Undisturbed:
     """What one undisturbed run of a sample with so many rows publishes, on the embedded default."""
     versions: dict[int, Version] = {}

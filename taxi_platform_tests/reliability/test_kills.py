@@ -57,6 +57,14 @@ OF_A_COMMAND = [
     ("gcs", "postgres", ["uploaded:3", "postgres_copying:2", "postgres_built", *POSTGRES[-2:]]),
     ("gcs", "bigquery", ["bigquery_submitted:2", "bigquery_rejected_loaded", "bigquery_loaded"]),
 ]
+OF_MARTS = [
+    *(("local", "duckdb", p) for p in ("mart_replaced:1", "mart_replaced:5", "duckdb_committed:2", "marts_replaced")),
+    *(("local", "duckdb", p) for p in ("mart_published:1", "mart_published:5", "mart_swept:1")),
+    *(("gcs", "postgres", p) for p in ("mart_replaced:3", "postgres_swapped:2", "postgres_committed:2")),
+    *(("gcs", "postgres", p) for p in ("mart_published:4", "mart_swept:4")),
+    *(("gcs", "bigquery", p) for p in ("bigquery_submitted:4", "mart_replaced:2", "bigquery_loaded:2")),
+]
+"""After the trips of a month that replaces another version."""
 RANDOM_KILLS = 30
 """For each of four pairs of lake and warehouse: 200 together with those at the fault points."""
 
@@ -148,6 +156,39 @@ def test_kills_at_any_moment_are_never_visible_to_readers(
             assert set(history) <= {version.raw for version in possible}
 
 
+@pytest.mark.fault(33, 100)
+@pytest.mark.parametrize(("lake", "warehouse", "fault"), OF_MARTS)
+def test_a_run_killed_between_trips_and_marts_is_repaired_by_the_next(
+    open_installation: OpenInstallation,
+    workers: WorkerServer,
+    undisturbed: Undisturbed,
+    survivors_with_marts,
+    lake,
+    warehouse,
+    fault,
+):
+    installation = survivors_with_marts.pop((lake, warehouse), None)
+    if installation is None:
+        installation = open_installation(lake, warehouse)
+        (outcome,) = workers.run(installation.order(OLD, marts=True))
+        assert outcome.status == DONE, outcome.output
+    (old,) = set(installation.marts())
+    rows = OLD if old == (undisturbed(NEW).file_version,) else NEW
+    new = (undisturbed(rows).file_version,)
+    (outcome,) = workers.run(installation.order(rows, marts=True, fault=fault))
+    assert outcome.killed, outcome.output
+    seen = set(installation.marts())
+    assert seen <= {old, new}
+    assert len(seen) == 1 or warehouse == "bigquery"  # which has no transaction over several tables
+    for steps in ("done", "unchanged"):
+        (outcome,) = workers.run(installation.order(rows, marts=True))
+        assert outcome.status == DONE, outcome.output
+        assert outcome.output.endswith(steps)
+        assert set(installation.marts()) == {new}
+        assert installation.litter() == []
+    survivors_with_marts[lake, warehouse] = installation
+
+
 SPILL = """
 import duckdb, sys
 con = duckdb.connect(sys.argv[1], config={"memory_limit": "60MB", "threads": 1})
@@ -196,6 +237,7 @@ def test_a_command_killed_repeatedly_is_repaired_by_the_next(
     done = subprocess.run([TAXI, *ingest], env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert installation.version() == undisturbed(NEW)
+    assert set(installation.marts()) == {(undisturbed(NEW).file_version,)}
     assert installation.litter() == []
 
 
@@ -228,5 +270,7 @@ def test_every_fault_point_is_in_the_package_and_runs_are_killed_at_it():
     used = re.findall(r'fault_point\("(\w+)"\)', "".join(path.read_text("utf-8") for path in package.rglob("*.py")))
     assert sorted(used) == sorted(FAULT_POINTS)
     killed = {fault.partition(":")[0] for *_, fault in OF_A_NEW_MONTH + OF_A_KNOWN_MONTH}
+    killed |= {fault.partition(":")[0] for *_, fault in OF_MARTS}
     assert killed == FAULT_POINTS.keys() - {"event_recorded"}  # that one is Dagster's
-    assert {fault.partition(":")[0] for *_, faults in OF_A_COMMAND for fault in faults} == FAULT_POINTS.keys()
+    of_command = {fault.partition(":")[0] for *_, faults in OF_A_COMMAND for fault in faults}
+    assert of_command == FAULT_POINTS.keys() - {"mart_replaced", "marts_replaced", "mart_published", "mart_swept"}

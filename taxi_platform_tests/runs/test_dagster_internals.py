@@ -55,6 +55,18 @@ def test_the_parameters_are_those_we_pass(function, parameters):
     assert list(inspect.signature(function).parameters)[: len(parameters)] == parameters
 
 
+def test_what_is_replaced_while_runs_are_executed_is_where_dagster_uses_it():
+    for module in internals.sqlite_modules():
+        assert module.create_engine is internals.sql_module().create_engine
+    assert list(inspect.signature(internals.sqlite_event_log_class()._initdb).parameters) == [
+        "self",
+        "engine",
+        "for_index_shard",
+    ]
+    assert callable(internals.sql_module().ScriptDirectory.from_config)
+    assert list(inspect.signature(internals.compute_logs_module().tail_to_stream).parameters) == ["path", "stream"]
+
+
 def test_a_workspace_file_is_the_only_argument_of_its_target():
     assert internals.WorkspaceFileTarget(["workspace.yaml"]).paths == ["workspace.yaml"]
 
@@ -103,3 +115,11 @@ def test_the_tags_are_dagsters_own():
     assert tags.ASSET_PARTITION_RANGE_END_TAG == names.RANGE_END_TAG
     assert tags.PRIORITY_TAG == names.PRIORITY_TAG
     assert names.HURRIED_TAG.startswith(tags.HIDDEN_TAG_PREFIX)
+
+
+def test_the_code_server_starts_runs_by_the_context_that_is_replaced():
+    from dagster._grpc.server import DagsterApiServer
+
+    assert "_mp_ctx" not in vars(DagsterApiServer)  # this process is no code server: nothing is replaced here
+    assert 'self._mp_ctx = multiprocessing.get_context("spawn")' in inspect.getsource(DagsterApiServer.__init__)
+    assert "self._mp_ctx.Process(" in inspect.getsource(DagsterApiServer.StartRun)

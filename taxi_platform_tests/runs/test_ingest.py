@@ -6,6 +6,7 @@ from dataclasses import replace
 from threading import Thread
 
 import dagster as dg
+import duckdb
 import pytest
 
 from taxi_platform.assets import failures as retrying
@@ -45,6 +46,31 @@ def test_a_run_has_job_location_partition_and_checks(instance):
 def _checks(instance, run):
     logs = instance.all_logs(run.run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION)
     return [log.dagster_event.asset_check_evaluation_data.asset_check_key for log in logs]
+
+
+@pytest.mark.fault(110)
+def test_a_mart_that_was_dropped_by_hand_fails_its_check_and_a_run_of_the_marts_alone_repairs_it(instance):
+    definitions, settings = build_definitions(load_settings()), load_settings()
+    ingest_month(instance, definitions, GREEN)
+    database = str(settings.home / "warehouse.duckdb")
+    with duckdb.connect(database) as con:
+        before = con.execute("FROM green_hours ORDER BY ALL").fetchall()
+        con.execute("DROP TABLE green_hours")
+    check = dg.AssetCheckKey(dg.AssetKey(["green", "quality"]), "marts_match_trips")
+    job = definitions.resolve_job_def("green_ingest").get_subset(asset_check_selection={check})
+    ended = job.execute_in_process(partition_key="2020-04", instance=instance)
+    [evaluation] = ended.get_asset_check_evaluations()
+    assert (evaluation.passed, evaluation.partition) == (False, "2020-04")
+    assert "green_hours" in evaluation.description
+    only_marts = IngestOptions(only_marts=frozenset([GREEN]))
+    steps_done = []
+    result = ingest_month(instance, definitions, GREEN, only_marts, steps_done.append)
+    assert (result.status, result.problem) == (IngestStatus.MARTS_BUILT, "")
+    assert steps_done == ["green_marts", "green__quality_marts_match_trips"]
+    with duckdb.connect(database, read_only=True) as con:
+        assert con.execute("FROM green_hours ORDER BY ALL").fetchall() == before != []
+    assert ingest_month(instance, definitions, GREEN, only_marts).status == IngestStatus.UNCHANGED
+    assert ingest_month(instance, definitions, GREEN).status == IngestStatus.UNCHANGED
 
 
 def test_status_sensors_fire_for_it(instance):

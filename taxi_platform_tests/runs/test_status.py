@@ -51,6 +51,8 @@ def bring(month, *what):
         steps.clean(lake, dataset_month, home, Engine())
     if "load" in what:
         steps.load(lake, warehouse, dataset_month, home)
+    if "marts" in what:
+        steps.build_marts(lake, warehouse, dataset_month, home)
 
 
 def stages(found):
@@ -58,10 +60,11 @@ def stages(found):
 
 
 def test_every_stage_is_distinguished(web, monkeypatch):
-    bring("2020-01", "fetch", "clean", "load")
+    bring("2020-01", "fetch", "clean", "load", "marts")
     bring("2020-02", "fetch", "clean")
     bring("2020-03", "fetch")
-    bring("2020-06", "fetch", "clean", "load")
+    bring("2020-04", "fetch", "clean", "load")
+    bring("2020-06", "fetch", "clean", "load", "marts")
     web.pages["/green_2020-06.csv.gz"].etag = '"again"'
     failures = {
         DatasetMonth.parse("green", "2020-03"): "The disk is full.",
@@ -72,6 +75,7 @@ def test_every_stage_is_distinguished(web, monkeypatch):
         "2020-01": Stage.LOADED,
         "2020-02": Stage.NOT_LOADED,
         "2020-03": Stage.FAILED,
+        "2020-04": Stage.MARTS_DUE,
         "2020-06": Stage.REPUBLISHED,
         "2020-07": Stage.PUBLISHED,
         "2020-08": Stage.NOT_PUBLISHED,
@@ -84,7 +88,8 @@ def test_every_stage_is_distinguished(web, monkeypatch):
     kept = LakeMonth(open_lake(load_settings().lake_url), DatasetMonth.parse("green", "2020-01"))
     files = [path for path in (load_settings().home / "lake").rglob("*2020-01*/**/*") if path.is_file()]
     manifest = kept.lake.stat(kept.manifest_key).size
-    assert loaded.bytes == sum(path.stat().st_size for path in set(files) if ".lock" not in path.name) - manifest
+    counted = [path for path in set(files) if ".lock" not in path.name and "marts" not in path.parts]
+    assert loaded.bytes == sum(path.stat().st_size for path in counted) - manifest
     monkeypatch.setenv("TAXI_REJECT", "zero_passengers")
     assert stages(status(load_settings(), NEWEST, {}))["2020-01"] == Stage.OUTDATED
     assert [(years, len(of_year)) for years, of_year in by_year(found.months)] == [("2013–2019", 0), ("2020", 8)]
@@ -114,7 +119,7 @@ def test_a_raw_file_that_was_published_twice_is_counted_once(web):
 
 
 def test_a_month_newer_than_any_publication_is_shown_once_the_lake_has_it(web):
-    bring("2020-07", "fetch", "clean", "load")
+    bring("2020-07", "fetch", "clean", "load", "marts")
     assert stages(status(load_settings(), Month(2020, 4), {}))["2020-07"] == Stage.LOADED
 
 
@@ -144,7 +149,7 @@ def test_the_source_is_asked_about_three_months_unless_all_are_wanted(web):
 
 
 def test_a_source_that_is_down_is_reported_once_and_hides_nothing_that_is_known(web, monkeypatch):
-    bring("2020-07", "fetch", "clean", "load")
+    bring("2020-07", "fetch", "clean", "load", "marts")
     monkeypatch.setenv("TAXI_SOURCE_URL", "http://127.0.0.1:9/{dataset}_{month}.csv.gz")
     found = status(load_settings(), NEWEST, {})
     assert stages(found) == {"2020-07": Stage.LOADED}
@@ -199,7 +204,7 @@ def test_a_month_that_failed_is_shown_with_the_reason_and_the_command(web, tmp_p
 
 @pytest.mark.fault(51)
 def test_a_table_that_a_load_holds_is_not_waited_for(web):
-    bring("2020-01", "fetch", "clean", "load")
+    bring("2020-01", "fetch", "clean", "load", "marts")
     bring("2020-02", "fetch", "clean")
     bring("2020-03", "fetch")
     with held(load_settings().home / "warehouse.duckdb.lock"):

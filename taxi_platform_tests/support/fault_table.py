@@ -141,6 +141,22 @@ FAULTS: dict[int, tuple[str, str]] = {
         "Terminal, UI and messages show them as text; no address in them is called.",
     ),
     89: ("a terminal in ASCII or Latin-1", "What it lacks is printed in ASCII."),
+    96: (
+        "the process that runs are forked from killed",
+        "Its runs end with it, are reported and run again once, forked from a new one; their backfill ends complete.",
+    ),
+    110: (
+        "marts that were never built, are of an older version, or were dropped by hand",
+        "The survey or the check notices; only the marts of the month are built, never a full reload.",
+    ),
+    115: ("somebody's own table or view with the name of one of our views", "It stays, is named, and fails no ingest."),
+    116: ("a warehouse user who must not create views", "The month is loaded; the log says what to grant."),
+    120: (
+        "names and texts of a file that attack the overview",
+        "The page shows them as text; it has no script, and its policy lets a browser run and load nothing.",
+    ),
+    121: ("a home that cannot be written, when the overview is drawn", "The page goes to a temporary folder, named."),
+    122: ("marts of another version, or none, when the overview is drawn", "They are not counted; the page says so."),
 }
 """Number → the fault, and what happens then."""
 

@@ -12,7 +12,10 @@ from typing import Any
 from taxi_platform.ingestion import steps
 from taxi_platform.lake import open_lake
 from taxi_platform.lake.base import Lake
+from taxi_platform.lake.mart_month import MartMonth
 from taxi_platform.lake.months import LakeMonth
+from taxi_platform.marts.tables import mart_names, mart_tables, mart_version
+from taxi_platform.marts.views import VIEWS
 from taxi_platform.trips.months import Dataset, DatasetMonth
 from taxi_platform.warehouse import open_warehouse
 from taxi_platform.warehouse.base import StoredRows, Warehouse, rejected_table, trips_table, zones_table
@@ -20,7 +23,8 @@ from taxi_platform_tests.support.worker_process import Order
 
 MONTH = "2020-04"
 TABLES = (trips_table(Dataset.GREEN), rejected_table(Dataset.GREEN))
-TABLE_NAMES = [table.name for table in (*TABLES, zones_table())]
+MARTS = [table.name for dataset in Dataset for table in mart_tables(dataset)]
+TABLE_NAMES = [*(table.name for table in (*TABLES, zones_table())), *MARTS]
 PUBLISHED = ("clean/", "rejected/", "reports/", "checksums/")
 
 
@@ -34,6 +38,12 @@ class Version:
     objects: dict[str, str]
     raw: str
     tables: tuple[StoredRows | None, ...]
+
+    @property
+    def file_version(self) -> str:
+        """The version that the tables' rows carry."""
+        (version,) = {version for stored in self.tables if stored for version in stored.file_versions}
+        return version
 
 
 @dataclass(frozen=True)
@@ -89,6 +99,12 @@ class Installation:
         dataset_month = DatasetMonth.parse("green", month)
         return tuple(self.warehouse.loaded_month(table.name, dataset_month) for table in TABLES)
 
+    def marts(self, month: str = MONTH) -> list[tuple[str, ...] | None]:
+        """The file versions that each mart's table holds of the month."""
+        dataset_month = DatasetMonth.parse("green", month)
+        stored = [self.warehouse.loaded_month(table.name, dataset_month) for table in mart_tables(Dataset.GREEN)]
+        return [rows.file_versions if rows else None for rows in stored]
+
     def clean(self) -> dict[str, str]:
         """The clean file, and those that its footer names, by their hashes; empty where there is no clean file."""
         dataset_month = DatasetMonth.parse("green", MONTH)
@@ -115,6 +131,10 @@ class Installation:
             footer, _ = steps.published(self.lake, dataset_month)
             known |= in_lake.side_keys_of(footer.file_version)
             known |= set(self.raw_files(month))
+            marts = MartMonth(
+                self.lake, dataset_month, mart_names(Dataset.GREEN), footer.file_version, mart_version(Dataset.GREEN)
+            )
+            known |= {marts.key(name) for name in marts.names}
         left = [key for key in objects if not known & {key, key.rpartition("/")[2]}]
         return left + self._left_at_work() + self._left_in_warehouse()
 
@@ -126,7 +146,7 @@ class Installation:
             return _unknown_tables(self.warehouse_url)
         if self.warehouse_url.startswith("bigquery"):
             names = {table.table_id for table in self.warehouse.client.list_tables(self.warehouse.dataset)}
-            return sorted(names.difference(TABLE_NAMES))
+            return sorted(names.difference(TABLE_NAMES, VIEWS))
         path = self.warehouse.path
         # The log holds committed rows: the next writer merges it, and readers read it.
         own = {path.name + ending for ending in ("", ".lock", ".wal")}

@@ -40,8 +40,9 @@ DONE, REFUSED, BROKEN = 0, 1, 2
 class Order:
     """Ingest a month of green trips from samples with these `rows`, one after the other; each is a version of the file.
 
-    `endless` repeats them until the process is killed. `checks` runs the asset checks after a load. `command`, if
-    given, are arguments for `taxi`, which runs instead. `ends_by` is the signal that the fault point sends.
+    `endless` repeats them until the process is killed. `checks` runs the asset checks after a load, `marts` builds the
+    month's marts. `command`, if given, are arguments for `taxi`, which runs instead. `ends_by` is the signal that the
+    fault point sends.
     """
 
     home: str
@@ -51,6 +52,7 @@ class Order:
     month: str = "2020-04"
     endless: bool = False
     checks: bool = True
+    marts: bool = False
     command: tuple[str, ...] = ()
     ends_by: str = "SIGKILL"
     environment: dict[str, str] = field(default_factory=dict)
@@ -108,7 +110,14 @@ def ingest(order: Order, rows: int) -> str:
         open_lake(order.lake),
         open_warehouse(order.warehouse),
     )
-    return ingest_by(source, lake, warehouse, order.month, Path(order.home), order.checks)
+    done = ingest_by(source, lake, warehouse, order.month, Path(order.home), order.checks)
+    if order.marts:
+        from taxi_platform.ingestion.marts import build_marts
+        from taxi_platform.trips.months import DatasetMonth
+
+        built = build_marts(lake, warehouse, DatasetMonth.parse("green", order.month), Path(order.home))
+        done += " unchanged" if built.unchanged else " done"
+    return done
 
 
 def ingest_by(source: Source, lake: Lake, warehouse: Warehouse, month: str, home: Path, checks: bool = True) -> str:

@@ -147,7 +147,7 @@ def test_a_month_that_differs_from_its_file_after_loading_is_rolled_back(backend
         fingerprint = parquet_fingerprint(dialect, groups, path)
         return dataclasses.replace(fingerprint, rows=fingerprint.rows + 1) if path == new.rejected else fingerprint
 
-    monkeypatch.setattr("taxi_platform.warehouse.base.parquet_fingerprint", other_fingerprint)
+    monkeypatch.setattr("taxi_platform.warehouse.fingerprint.parquet_fingerprint", other_fingerprint)
     with pytest.raises(IntegrityError, match=r"green_rejected_trips differs from its file .*\(1 rows, not 2"):
         backend.warehouse.replace_month(new)
     assert is_loaded(backend, old)

@@ -111,12 +111,29 @@ def rewritten(files: CleanFiles, rows: list[Row], path: Path) -> CleanFiles:
     return dataclasses.replace(files, trips=path, trips_uri=path.as_uri())
 
 
+def ask_once(monkeypatch: pytest.MonkeyPatch, backend: Backend) -> None:
+    """Remember what each query answers: the BigQuery emulator takes a second for one, and the table stays the same."""
+    with backend.warehouse.session("read") as session:
+        kind, execute, answers = type(session), type(session).execute, {}
+
+    def remembered(self, statement: str) -> list[tuple[Any, ...]]:
+        if not statement.startswith("SELECT"):
+            return execute(self, statement)
+        if statement not in answers:
+            answers[statement] = execute(self, statement)
+        return answers[statement]
+
+    monkeypatch.setattr(kind, "execute", remembered)
+
+
 @pytest.mark.fault(69)
-def test_every_alteration_of_one_value_is_seen(backend: Backend, unusual: CleanFiles, tmp_path: Path):
+def test_every_alteration_of_one_value_is_seen(backend: Backend, unusual: CleanFiles, tmp_path: Path, monkeypatch):
     backend.warehouse.replace_month(unusual)
+    ask_once(monkeypatch, backend)
     backend.warehouse.verify_month(unusual)
+    stored = pq.read_table(unusual.trips).to_pylist()
     for name, (alter, difference) in ALTERATIONS.items():
-        rows = pq.read_table(unusual.trips).to_pylist()
+        rows = [dict(row) for row in stored]
         alter(rows)
         with pytest.raises(IntegrityError) as caught:
             backend.warehouse.verify_month(rewritten(unusual, rows, tmp_path / "altered.parquet"))

@@ -84,6 +84,8 @@ class FaultProxy:
 
     url: str
     plan: Plan
+    delay: float = 0
+    """Seconds before each request is passed on, of all requests that are under way at the same time."""
     log: list[tuple[Asked, str | None]] = field(default_factory=list)
 
     @property
@@ -121,6 +123,7 @@ def fault_proxy(upstream: str, plan: Plan = lambda asked: None) -> Iterator[Faul
         def pass_on(self):
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             asked = Asked(self.command, self.path, self.headers, body)
+            time.sleep(proxy.delay)
             with one_at_a_time:
                 fault, place = proxy.plan(asked), len(proxy.log)
                 proxy.log.append((asked, fault))

@@ -1,0 +1,139 @@
+"""Time work in processes of its own, and compare ways of doing the same work that alternate.
+
+A function runs in a child that has imported everything before its clock starts: the platform imports once for all its
+months. The child's whole life is timed too, which is the cold figure.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from taxi_platform.trips.casting import literal
+
+ROOT = Path(__file__).parents[1]
+KEPT_VARIABLES = ("PATH", "HOME", "LANG", "TMPDIR", "VIRTUAL_ENV")
+
+
+@dataclass(frozen=True)
+class Timing:
+    """What some work took: seconds that passed, seconds of processor time in all threads and children, peak memory."""
+
+    wall: float
+    processor: float
+    peak_mb: float
+    """Of the largest process, in millions of bytes."""
+    process: float
+    """Seconds that passed from the start of the process to its end."""
+    output: Any = None
+    """What the function returned, or the command printed."""
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """Two ways compared pair by pair: the median of the ratios and their range, of the seconds that passed."""
+
+    median: float
+    low: float
+    high: float
+    processor: float
+    """The median of the ratios of processor time, which other work on the machine disturbs less."""
+
+
+def timed(function: Callable[..., Any], *arguments: Any, **environment: str) -> Timing:
+    """Run a function of a module of `benchmarks` in a child; arguments and result travel as JSON.
+
+    `wall` and `processor` are those of the function alone.
+    """
+    name = function.__module__.removeprefix("benchmarks.")
+    code = f"from benchmarks.measure import _child; _child({name!r}, {function.__qualname__!r})"
+    whole = timed_command([sys.executable, "-c", code, json.dumps(arguments, default=str)], **environment)
+    wall, processor, output = json.loads(whole.output.splitlines()[-1])
+    return Timing(wall, processor, whole.peak_mb, whole.process, output)
+
+
+def _child(module: str, name: str) -> None:
+    function = getattr(importlib.import_module(f"benchmarks.{module}"), name)
+    for used in ("duckdb", "numpy", "pandas", "pyarrow.parquet", "pyarrow.compute"):
+        importlib.import_module(used)
+    arguments = json.loads(sys.argv[1])
+    started, before = time.perf_counter(), _processor_seconds()
+    output = function(*arguments)
+    print(json.dumps([time.perf_counter() - started, _processor_seconds() - before, output]))
+
+
+def _processor_seconds() -> float:
+    usage = [resource.getrusage(whose) for whose in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(each.ru_utime + each.ru_stime for each in usage)
+
+
+def timed_command(command: Sequence[str], **environment: str) -> Timing:
+    """Run a command as a user would, with only these settings; ends the benchmark if it fails."""
+    own = {name: value for name, value in os.environ.items() if name in KEPT_VARIABLES}
+    with tempfile.TemporaryFile("w+") as errors:
+        started = time.perf_counter()
+        child = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=errors, text=True, cwd=ROOT, env={**own, **environment}
+        )
+        output = child.stdout.read() if child.stdout else ""
+        _, status, usage = os.wait4(child.pid, 0)
+        wall = time.perf_counter() - started
+        child.returncode = os.waitstatus_to_exitcode(status)
+        if status:
+            errors.seek(0)
+            sys.exit(f"{' '.join(command)[:400]} failed:\n{output[-2000:]}\n{errors.read()[-4000:]}")
+    return Timing(wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024 / 1e6, wall, output)
+
+
+def alternate(ways: Mapping[str, Callable[[], Timing]], rounds: int) -> dict[str, list[Timing]]:
+    """Run the ways one after the other, and again, so many rounds; every other round in the reverse order."""
+    timings: dict[str, list[Timing]] = {name: [] for name in ways}
+    for number in range(rounds):
+        for name in list(ways)[:: -1 if number % 2 else 1]:
+            timings[name].append(ways[name]())
+    return timings
+
+
+def ratio(ours: Sequence[Timing], theirs: Sequence[Timing]) -> Ratio:
+    """Ours to theirs, pair by pair: 2 means that ours takes twice as long."""
+    walls = [one.wall / other.wall for one, other in zip(ours, theirs, strict=True)]
+    processors = [one.processor / max(other.processor, 1e-3) for one, other in zip(ours, theirs, strict=True)]
+    return Ratio(median(walls), min(walls), max(walls), median(processors))
+
+
+def seconds(timings: Sequence[Timing]) -> float:
+    """The median of the seconds that passed."""
+    return median(timing.wall for timing in timings)
+
+
+def peak(timings: Sequence[Timing]) -> float:
+    """The highest peak memory, in MB."""
+    return max(timing.peak_mb for timing in timings)
+
+
+def row_hash(path: Path | str, columns: Sequence[str]) -> tuple[int, int]:
+    """Rows of a Parquet file, and a sum over hashes of these columns that is equal for equal rows in any order."""
+    import duckdb
+
+    row = duckdb.execute(
+        f"SELECT count(*), sum(hash(hash({', '.join(columns)}))) FROM read_parquet({literal(str(path))})"
+    ).fetchone()
+    assert row
+    return int(row[0]), int(row[1] or 0)
+
+
+def check_equal(what: str, ours: object, theirs: object) -> None:
+    """End the benchmark unless both ways came to the same: a fast way to a wrong result is not measured."""
+    if ours != theirs:
+        sys.exit(f"{what}: the outputs differ, so nothing is measured: {ours!r} and {theirs!r}.")
