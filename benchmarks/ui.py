@@ -36,7 +36,7 @@ PAGES = {
     "graph of all assets": "/asset-groups",
 }
 QUIET_SECONDS = 1.5
-"""A page is loaded when it has asked nothing for so long: it polls, so it is never done."""
+"""A page is loaded when it has asked nothing new for so long: it polls, so it never stops asking."""
 LOAD_LIMIT = 60.0
 
 Body = str
@@ -106,15 +106,17 @@ def measure(servers: Mapping[str, Platform], loads: int, repeats: int) -> None:
 
 
 def load(page: Any, url: str) -> tuple[float, dict[str, Body]]:
-    """Open a page; returns the seconds until its last answer, and its GraphQL queries by operation."""
+    """Open a page; returns the seconds until its last query was answered, and each operation's first query."""
     queries: dict[str, Body] = {}
-    pending, latest = set(), [time.monotonic()]
+    asked, pending, latest = set(), set(), [time.monotonic()]
 
     def began(request: Any) -> None:
         if (request.method == "POST" and request.url.endswith("graphql")) or "/graphql?" in request.url:
-            pending.add(request)
             operation = request.url.partition("?op=")[2] or str((request.post_data_json or {}).get("operationName"))
-            queries[operation] = request.post_data
+            queries.setdefault(operation, request.post_data)
+            if request.post_data not in asked:
+                asked.add(request.post_data)
+                pending.add(request)
 
     def ended(request: Any) -> None:
         if request in pending:
@@ -126,7 +128,9 @@ def load(page: Any, url: str) -> tuple[float, dict[str, Body]]:
     page.on("requestfailed", ended)
     started = time.monotonic()
     page.goto(url)
-    while time.monotonic() - started < LOAD_LIMIT and (pending or time.monotonic() - latest[0] < QUIET_SECONDS):
+    while time.monotonic() - started < LOAD_LIMIT and (
+        not asked or pending or time.monotonic() - latest[0] < QUIET_SECONDS
+    ):
         page.wait_for_timeout(50)
     for event, listener in (("request", began), ("requestfinished", ended), ("requestfailed", ended)):
         page.remove_listener(event, listener)

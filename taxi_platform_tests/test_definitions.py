@@ -109,6 +109,27 @@ def test_a_mart_reports_its_rows_columns_and_what_they_come_from(definitions):
     assert versions == {f"{trips['file_version'].value}-{daily_zones['mart_version'].value}"}
 
 
+def test_the_views_report_their_rows_also_where_datasets_are_left_out(monkeypatch):
+    monkeypatch.setenv("TAXI_SOURCE_URL", "sample://?rows=300")
+    monkeypatch.setenv("TAXI_DATASETS", "fhv")
+    definitions = build_definitions(load_settings())
+    graph = definitions.resolve_asset_graph()
+    assert {key.to_user_string() for key in graph.get(dg.AssetKey(["marts", "market_share"])).parent_keys} == {
+        "fhv/hours"
+    }
+    fhv, _ = materialize(definitions, "fhv_ingest", "2020-04")
+    hours = {event.asset_key.path[-1]: event for event in fhv.get_asset_materialization_events()}["hours"]
+    result = definitions.resolve_job_def("marts").execute_in_process(instance=dg.DagsterInstance.ephemeral())
+    views = {e.asset_key.path[-1]: e.materialization.metadata for e in result.get_asset_materialization_events()}
+    rows = {name: views[name]["dagster/row_count"].value for name in VIEWS}
+    assert rows["hours"] == hours.materialization.metadata["rows"].value > 100
+    assert (rows["market_share"], rows["payments"]) == (1, 0)
+    columns = {column.name: column for column in views["hours"]["dagster/column_schema"].value.columns}
+    assert columns["trips"].description.endswith("From hours.trips.")
+    (dep,) = views["hours"]["dagster/column_lineage"].value.deps_by_column["trips"]
+    assert (dep.asset_key.to_user_string(), dep.column_name) == ("fhv/hours", "trips")
+
+
 def test_the_views_show_their_charts_and_the_overview_is_a_page(definitions):
     _, instance = materialize(definitions, "green_ingest", "2020-04")
     result = definitions.resolve_job_def("marts").execute_in_process(instance=instance)

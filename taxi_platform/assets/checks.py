@@ -201,7 +201,9 @@ def table_matches_clean_trips(dataset: Dataset, asset: str, resource: str) -> dg
         lake: LakeResource = context.resources.lake
         warehouse: WarehouseResource = getattr(context.resources, resource)
         try:
-            result = steps.check_table(lake.open(), warehouse.open(), dataset_month(context, dataset), lake.work_home)
+            result = steps.check_table(
+                lake.open(), warehouse.open(), dataset_month(context, dataset), lake.work_home, context.run.run_id
+            )
         except Conflict as error:  # another run has cleaned the month, and will load and check it
             return _not_checked(error, dg.AssetCheckSeverity.WARN)
         except TaxiError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
@@ -22,6 +23,8 @@ from taxi_platform.warehouse.base import Warehouse, trips_table
 
 Metadata = dict[str, Any]
 PREVIEW_ROWS = 8
+WHOLE_BYTES = 256 * 1024
+"""A file up to this size is read for its preview in one request; of a larger one, footer and first rows are."""
 MAX_CELL = 200
 """Characters of a cell: like all metadata it is stored in the event log, and a rejected line may be of any length."""
 
@@ -67,7 +70,7 @@ def clean_metadata(cleaned: Cleaned, seconds: float) -> Metadata:
         "contract_version": footer.contract_version,
         "raw_sha256": footer.raw_sha256,
         "trips_per_day": dg.MetadataValue.md(_chart(report)),
-        "preview": _preview(lake, cleaned.clean_key, columns),
+        "preview": _preview(lake, cleaned.clean_key, columns, footer.size),
         **{f"suspicious/{rule}": rows for rule, rows in report.suspicious.items()},
         "unknown_columns": listed_names(report.unknown_columns) or "none",
         "missing_columns": listed_names(report.missing_columns) or "none",
@@ -159,11 +162,16 @@ def _reasons(rows_by_reason: Mapping[str, int]) -> dg.MetadataValue:
     return dg.MetadataValue.table(records, schema)
 
 
-def _preview(lake: Lake, key: str, columns: Sequence[Column]) -> dg.MetadataValue:
-    """The first rows of a Parquet file in the lake, without the columns that are empty in all of them."""
+def _preview(lake: Lake, key: str, columns: Sequence[Column], size: int = 0) -> dg.MetadataValue:
+    """The first rows of a Parquet file in the lake, without the columns that are empty in all of them.
+
+    A file of up to `WHOLE_BYTES` is read as a whole; `size` is the file's in bytes, if it is known.
+    """
     import pyarrow.parquet as pq
 
-    with lake.open(key) as file:
+    whole = lake.read_end(key, WHOLE_BYTES) if size <= WHOLE_BYTES else None
+    is_whole = whole is not None and len(whole[0]) == whole[1].size
+    with io.BytesIO(whole[0]) if whole and is_whole else lake.open(key) as file:
         batch = next(pq.ParquetFile(file).iter_batches(batch_size=PREVIEW_ROWS), None)
     rows = batch.to_pylist() if batch is not None else []
     shown = [column for column in columns if any(row[column.name] is not None for row in rows)]

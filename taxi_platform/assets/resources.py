@@ -6,6 +6,7 @@ An asset opens them itself, inside its step, so that a wrong URL or missing cred
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -65,11 +66,9 @@ class LakeResource(dg.ConfigurableResource):
     def open(self) -> Lake:
         if not self.url.startswith("gs://"):
             return open_lake(self.url)
-        from dagster_gcp import GCSResource  # takes two seconds and 200 MB: imported only if it is used
-
         from taxi_platform.lake.gcs import connect
 
-        return connect(self.url, GCSResource().get_client())
+        return connect(self.url, _storage_client(os.environ.get("STORAGE_EMULATOR_HOST")))
 
     @property
     def work_home(self) -> Path:
@@ -97,6 +96,14 @@ class WarehouseResource(dg.ConfigurableResource):
 def process_tags(run_id: str) -> dict[str, str]:
     """The tags that tell whether the run's process, this one, still lives."""
     return {PROCESS_TAG: process_name(os.getpid()), PROCESS_RUN_TAG: run_id}
+
+
+@cache
+def _storage_client(emulator: str | None) -> Any:
+    """One for the process: each signs in and opens connections of its own."""
+    from dagster_gcp import GCSResource  # takes two seconds and 200 MB: imported only if it is used
+
+    return GCSResource().get_client()
 
 
 def _bigquery_client(project: str, location: str) -> Any:

@@ -56,6 +56,7 @@ def _table_asset(dataset: Dataset, name: str, resource: str, url: str, descripti
                 lake.work_home,
                 force=config.force,
                 say=context.log.info,
+                run=context.run.run_id,
             )
         return dg.MaterializeResult(
             metadata=table_metadata(loaded, dataset, time.monotonic() - started),

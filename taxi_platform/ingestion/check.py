@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from taxi_platform.ingestion.common import month_files, open_clean_month, retry_on_conflict
+from taxi_platform.ingestion.compared import take_comparison
 from taxi_platform.ingestion.work_folder import work_folder
 from taxi_platform.lake.base import Lake
 from taxi_platform.lake.manifest import SetAside
@@ -39,12 +40,19 @@ def version_set_aside(lake: Lake, dataset_month: DatasetMonth) -> SetAside | Non
 
 
 @retry_on_conflict
-def check_table(lake: Lake, warehouse: Warehouse, dataset_month: DatasetMonth, home: Path) -> LoadResult:
+def check_table(lake: Lake, warehouse: Warehouse, dataset_month: DatasetMonth, home: Path, run: str = "") -> LoadResult:
     """Compare both tables with the month's files, every value of every row; raises `IntegrityError` if they differ.
 
     Raises `Conflict` if a table holds another version than the clean file: the month was cleaned again and that version
-    is not loaded yet, or another run replaced it meanwhile.
+    is not loaded yet, or another run replaced it meanwhile. What `run` has compared a moment ago, because the month was
+    loaded already, is not compared again if clean file, version and rows are still the same.
     """
+    if compared := take_comparison(run, warehouse.url, dataset_month):
+        footer, result = compared
+        stored = lake.stat(LakeMonth(lake, dataset_month).clean_key)
+        is_same = stored is not None and stored.version == footer.object_version
+        if is_same and warehouse.is_loaded(dataset_month, footer.file_version, result.rows, result.rejected_rows):
+            return result
     with (
         open_clean_month(lake, dataset_month) as (month, footer, _),
         month_files(month, footer.file_version, home) as files,

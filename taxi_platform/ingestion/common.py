@@ -58,7 +58,8 @@ def open_clean_month(lake: Lake, dataset_month: DatasetMonth) -> Iterator[tuple[
             yield month, footer, report
         except (LakeError, WarehouseError, IntegrityError) as error:
             problem = error
-        after = month.footer()
+        stored = lake.stat(month.clean_key)
+        after = footer if stored and stored.version == footer.object_version else month.footer()
         # The same version may be cleaned again by force, or because it was damaged.
         if after is None or after.file_version != footer.file_version or (problem and after != footer):
             raise cleaned_by_another_run(dataset_month)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from taxi_platform.ingestion.common import Say, month_files, no_message, open_clean_month, retry_on_conflict
+from taxi_platform.ingestion.compared import note_comparison
 from taxi_platform.lake.base import Lake
 from taxi_platform.trips.errors import IntegrityError, WarehouseError
 from taxi_platform.trips.known import taxi_zones
@@ -32,12 +33,13 @@ def load(
     home: Path,
     force: bool = False,
     say: Say = no_message,
+    run: str = "",
 ) -> Loaded:
     """Bring the warehouse's month up to date with the lake's clean file and rejected rows.
 
     A month that is already loaded is compared by every value, and loaded again if it differs. Loads the taxi zones too,
     where the warehouse does not have them and lets us. Raises `LakeError` if the month is not clean, or what the
-    warehouse raises.
+    warehouse raises. `run` names the run, whose check then need not compare an unchanged month again.
     """
     trips = trips_table(dataset_month.dataset)
     with open_clean_month(lake, dataset_month) as (month, footer, report):
@@ -53,6 +55,7 @@ def load(
             result = result or warehouse.replace_month(files)
     _load_missing_zones(warehouse, say)
     if unchanged:
+        note_comparison(run, warehouse.url, dataset_month, footer, result)
         say(f"{dataset_month}: {trips.name} already holds version {version}.")
     else:
         say(f"{dataset_month}: {result.rows:,} rows in {trips.name}, {result.rejected_rows:,} in the rejected table.")

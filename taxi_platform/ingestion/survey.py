@@ -35,7 +35,7 @@ ONE_BY_ONE = 6
 """Up to this many months are looked up in the warehouse one by one; for more, one query over the table is cheaper."""
 
 MONTHS_AT_ONCE = 8
-"""Months looked at together. A month costs 13 requests to a bucket; Google's client keeps ten connections."""
+"""Months looked at together. A month costs up to 10 requests to a bucket; Google's client keeps ten connections."""
 
 REQUESTS_AT_ONCE = 4
 """Questions to the source that this process has under way at any time: the TLC's CDN limits the rate per address, and

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +39,22 @@ class Lake(ABC):
     """
 
     url: str
+    _listed: Mapping[str, StoredObject] | None = None
+
+    def listed(self, prefixes: Sequence[str]) -> Lake:
+        """The same lake for a look at many months: `stat` answers from one listing of these prefixes, made now.
+
+        What is found damaged this way may have been replaced since: look at it again without.
+        """
+        lake = copy.copy(self)
+        lake._listed = {stored.key: stored for prefix in prefixes for stored in self.objects(prefix)}
+        return lake
+
+    def unlisted(self) -> Lake:
+        """The same lake, asked anew each time."""
+        lake = copy.copy(self)
+        lake._listed = None
+        return lake
 
     def uri(self, key: str) -> str:
         """The object's URL, for people and for other programs."""
@@ -55,6 +72,10 @@ class Lake(ABC):
     @abstractmethod
     def read(self, key: str) -> tuple[bytes, StoredObject] | None:
         """A small object's bytes, with the version that was read; None if there is none."""
+
+    @abstractmethod
+    def read_end(self, key: str, size: int) -> tuple[bytes, StoredObject] | None:
+        """The last `size` bytes of an object, or all if it has fewer, with its version; None if there is none."""
 
     @abstractmethod
     def holds(self, key: str, expected: FileSum) -> bool:
@@ -78,6 +99,10 @@ class Lake(ABC):
     @abstractmethod
     def delete(self, key: str, if_version: str = ANY_VERSION) -> None:
         """Delete the object, if it exists and has that version."""
+
+    @abstractmethod
+    def objects(self, prefix: str) -> Iterator[StoredObject]:
+        """The objects under a prefix ending in `/`, as `stat` gives them, in any order."""
 
     @abstractmethod
     def list(self, prefix: str) -> list[str]:

@@ -21,6 +21,9 @@ from taxi_platform.trips.months import DatasetMonth
 from taxi_platform.trips.report import Report
 from taxi_platform.trips.stored_json import NUMBER, check_format, load
 
+FOOTER_BYTES = 64 * 1024
+"""How much of a clean file is read for its footer. If that is longer, as of twenty million rows, it is read again."""
+
 
 @dataclass(frozen=True)
 class CleanFooter:
@@ -65,6 +68,8 @@ class CleanMonth:
         self.rejected_prefix = f"rejected/{dataset}/month={month}/"
         self.reports_prefix = f"reports/{dataset}/month={month}/"
         self.checksums_prefix = f"checksums/{dataset}/month={month}/"
+        self._checksums: dict[str, Checksums] = {}
+        """File version → its checksums, once they were read here."""
 
     def rejected_key(self, file_version: str) -> str:
         return f"{self.rejected_prefix}{file_version}.parquet"
@@ -88,16 +93,22 @@ class CleanMonth:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        stored = self.lake.stat(self.clean_key)
-        if stored is None:
+        if (end := self._read_footer(self.clean_key)) is None:
             return None, NEW
+        content, stored = end
         try:
-            with self.lake.open(self.clean_key) as file:
-                metadata = pq.read_metadata(file)
-            footer = CleanFooter.of(metadata, stored, self)
+            footer = CleanFooter.of(pq.read_metadata(pa.BufferReader(content)), stored, self)
         except (pa.ArrowException, OSError, ValueError, KeyError, DamagedFile):
             return None, stored.version
         return footer, stored.version
+
+    def _read_footer(self, key: str) -> tuple[bytes, StoredObject] | None:
+        """The end of a Parquet file with all of its footer; None if there is no file."""
+        end = self.lake.read_end(key, FOOTER_BYTES)
+        if end is None:
+            return None
+        length = int.from_bytes(end[0][-8:-4], "little") + 8  # before the last four bytes, its mark
+        return self.lake.read_end(key, length) if len(end[0]) < length <= end[1].size else end
 
     def footer(self) -> CleanFooter | None:
         """The clean file's footer; None if the month has no clean file that we wrote."""
@@ -128,6 +139,8 @@ class CleanMonth:
     def checksums(self, file_version: str) -> Checksums | None:
         """The checksums of a version; None if it was published without them. Raises `DamagedFile`, `NewerFormat`."""
         key = self.checksums_key(file_version)
+        if known := self._checksums.get(file_version):
+            return known
         if (stored := self.lake.read(key)) is None:
             return None
         content = load(stored[0], self.lake.uri(key), "list of checksums", self.clean_again)
@@ -137,6 +150,7 @@ class CleanMonth:
             raise self.damaged(key, f"is not a list of checksums: {error}") from error
         if checksums.file_version != file_version:
             raise self.damaged(key, "has the checksums of another version")
+        self._checksums[file_version] = checksums
         return checksums
 
     def damaged(self, key: str, problem: str) -> DamagedFile:
@@ -150,6 +164,7 @@ class CleanMonth:
         `DamagedFile`. Of a month without checksums only the rows are compared.
         """
         version = footer.file_version
+        self._checksums.clear()
         checksums = self.checksums(version)
         report = self._report(version, checksums)
         if report is None:
@@ -161,12 +176,14 @@ class CleanMonth:
                 raise self.damaged(self.rejected_key(version), "does not have the rows that were rejected")
             return report
         for key, expected in ((self.clean_key, checksums.clean), (self.rejected_key(version), checksums.rejected)):
+            if whole and self.lake.holds(key, expected):
+                continue
             stored = self.lake.stat(key)
             if stored is None:
                 raise self.damaged(key, "is missing")
             if stored.size != expected.size:
                 raise self.damaged(key, f"has {stored.size:,} bytes instead of {expected.size:,}")
-            if whole and not self.lake.holds(key, expected):
+            if whole:
                 raise self.damaged(key, "was altered since it was written")
         return report
 
@@ -176,11 +193,10 @@ class CleanMonth:
         import pyarrow.parquet as pq
 
         key = self.rejected_key(file_version)
-        if self.lake.stat(key) is None:
+        if (end := self._read_footer(key)) is None:
             raise self.damaged(key, "is missing")
         try:
-            with self.lake.open(key) as file:
-                return int(pq.read_metadata(file).num_rows)
+            return int(pq.read_metadata(pa.BufferReader(end[0])).num_rows)
         except (pa.ArrowException, OSError) as error:
             raise self.damaged(key, f"cannot be read ({type(error).__name__})") from error
 
@@ -211,7 +227,7 @@ class CleanMonth:
 
         The files are read whole once, as nothing tells what was stored.
         """
-        if self.lake.stat(self.checksums_key(file_version)):
+        if self.checksums(file_version):
             return
         stored = self.lake.read(self.report_key(file_version))
         report = FileSum.of(io.BytesIO(stored[0] if stored else b""))

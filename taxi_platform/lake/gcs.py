@@ -50,15 +50,32 @@ class GCSLake(Lake):
         self._options: dict[str, Any] = {"timeout": TIMEOUT_SECONDS, "retry": retry}
 
     def stat(self, key: str) -> StoredObject | None:
+        if self._listed is not None:
+            return self._listed.get(key)
         blob = self._get_blob(key)
         return _stored_object(key, blob) if blob else None
 
     def read(self, key: str) -> tuple[bytes, StoredObject] | None:
-        if (blob := self._get_blob(key)) is None:
-            return None
-        stored = _stored_object(key, blob)  # before the download, which changes the blob's attributes
+        blob = self.bucket.blob(self.prefix + key)
         with translated_errors("read", self.uri(key)):
-            return blob.download_as_bytes(**self._read_options(blob)), stored
+            try:
+                content = blob.download_as_bytes(raw_download=True, **self._options)
+            except api.NotFound:
+                return None
+        return content, StoredObject(key, len(content), str(blob.generation))
+
+    def read_end(self, key: str, size: int) -> tuple[bytes, StoredObject] | None:
+        if (stored := self.stat(key)) is None:
+            return None
+        start = {"start": stored.size - size} if stored.size > size else {}
+        options = {"if_generation_match": int(stored.version), "raw_download": True, **self._options}
+        try:
+            with translated_errors("read", self.uri(key)):
+                return self.bucket.blob(self.prefix + key).download_as_bytes(**start, **options), stored
+        except Conflict:
+            if self._listed is None:
+                raise
+            return self.unlisted().read_end(key, size)
 
     def holds(self, key: str, expected: FileSum) -> bool:
         blob = self._get_blob(key)
@@ -83,6 +100,11 @@ class GCSLake(Lake):
         with translated_errors("delete", self.uri(key)), suppress(api.NotFound, api.PreconditionFailed):
             self.bucket.delete_blob(self.prefix + key, **condition, **self._options)
 
+    def objects(self, prefix: str) -> Iterator[StoredObject]:
+        with translated_errors("list", self.uri(prefix)):
+            for blob in self.client.list_blobs(self.bucket, prefix=self.prefix + prefix, **self._options):
+                yield _stored_object(blob.name.removeprefix(self.prefix), blob)
+
     def list(self, prefix: str) -> list[str]:
         with translated_errors("list", self.uri(prefix)):
             blobs = self.client.list_blobs(self.bucket, prefix=self.prefix + prefix, **self._options)
@@ -96,16 +118,18 @@ class GCSLake(Lake):
 
     @contextmanager
     def local_copy(self, key: str, folder: Path) -> Iterator[Path]:
-        blob = self._require_blob(key)
-        expected, path = (blob.size, blob.crc32c), folder / key.replace("/", "~")
+        blob, path = self.bucket.blob(self.prefix + key), folder / key.replace("/", "~")
         try:
             with translated_errors("read", self.uri(key)):
-                blob.download_to_filename(str(path), checksum=None, **self._read_options(blob))
+                try:
+                    blob.download_to_filename(str(path), checksum=None, raw_download=True, **self._options)
+                except api.NotFound:
+                    raise self.missing(key) from None
                 with path.open("rb") as file:
-                    arrived = _size_and_checksum(file)
-            if arrived != expected:
+                    size, arrived = _size_and_checksum(file)
+            if arrived != blob.crc32c:  # which came with the bytes
                 raise IntegrityError(
-                    f"{self.uri(key)} arrived as {arrived} instead of {expected} (bytes and CRC32C).",
+                    f"{self.uri(key)} arrived as {size:,} bytes with CRC32C {arrived} instead of {blob.crc32c}.",
                     "Materialize again. If it fails again, materialize the asset that writes this object first.",
                 )
             yield path
@@ -147,18 +171,17 @@ class GCSLake(Lake):
         return {"if_generation_match": blob.generation, "raw_download": True, **self._options}
 
     def _store(self, key: str, file: BinaryIO, if_version: str) -> StoredObject:
-        """Upload if the version still holds, then look at what is stored: only that shows whose bytes won.
+        """Upload if the version still holds; if that is refused, look at what is stored: it shows whose bytes won.
 
         The precondition makes the client's own retries safe. If a response was lost, the retry is refused because
-        of the object that the first try stored, although the upload succeeded.
+        of the object that the first try stored, although the upload succeeded. An object that may have any version is
+        mostly new, so that is tried before it is asked for its version; if there is one, it is written anew even if it
+        has these bytes: each write makes another version.
         """
         sent = _size_and_checksum(file)
-        for _ in range(OVERWRITE_ATTEMPTS if if_version == ANY_VERSION else 1):
-            if if_version == ANY_VERSION:
-                current = self.stat(key)
-                expected = current.version if current else NEW
-            else:
-                expected = if_version
+        expected = NEW if if_version == ANY_VERSION else if_version
+        for attempt in range(OVERWRITE_ATTEMPTS if if_version == ANY_VERSION else 1):
+            is_guess = if_version == ANY_VERSION and attempt == 0
             blob = self.bucket.blob(self.prefix + key, chunk_size=CHUNK_BYTES)
             blob.crc32c = sent[1]  # the server refuses bytes with another checksum
             file.seek(0)
@@ -167,13 +190,17 @@ class GCSLake(Lake):
                     condition = {"if_generation_match": int(expected or 0)}
                     blob.upload_from_file(file, size=sent[0], checksum=None, **condition, **self._options)
                     fault_point("uploaded")
+                    if (blob.size, blob.crc32c) == sent and blob.generation:  # as the answer says
+                        return _stored_object(key, blob)
                 except api.PreconditionFailed:
                     pass
                 except api.NotFound:  # no bucket, or a retry of a chunked upload that was complete
                     if not self._stored_if_same(key, sent):
                         raise
-            if stored := self._stored_if_same(key, sent):
+            if not is_guess and (stored := self._stored_if_same(key, sent)):
                 return stored
+            current = self.stat(key) if if_version == ANY_VERSION else None
+            expected = current.version if current else NEW
         raise Conflict(f"{self.uri(key)} was replaced by another run.", "Run the month again.")
 
 

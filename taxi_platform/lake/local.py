@@ -37,7 +37,7 @@ class LocalLake(Lake):
         if "\0" in key:
             raise self._leads_out(key)
         path = (self.root / key).resolve()
-        if not path.is_relative_to(self.root.resolve()):
+        if self.root not in path.parents and not path.is_relative_to(self.root.resolve()):
             raise self._leads_out(key)
         return path
 
@@ -45,6 +45,8 @@ class LocalLake(Lake):
         return LakeError(f"The key {key!r} leads out of the lake.", "Keys consist of dataset, month and file name.")
 
     def stat(self, key: str) -> StoredObject | None:
+        if self._listed is not None:
+            return self._listed.get(key)
         with self._translated_errors("read", key):
             try:
                 status = self._path(key).stat()
@@ -52,7 +54,7 @@ class LocalLake(Lake):
                 return None
             if stat.S_ISDIR(status.st_mode):
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-            return StoredObject(key, status.st_size, f"{status.st_mtime_ns}-{status.st_ino}-{status.st_size}")
+            return _stored_object(key, status)
 
     def holds(self, key: str, expected: FileSum) -> bool:
         with self._translated_errors("read", key):
@@ -68,6 +70,16 @@ class LocalLake(Lake):
             if (stored := self.stat(key)) is None:
                 return None
             return self._path(key).read_bytes(), stored
+
+    def read_end(self, key: str, size: int) -> tuple[bytes, StoredObject] | None:
+        with self._translated_errors("read", key):
+            try:
+                with self._path(key).open("rb") as file:
+                    stored = _stored_object(key, os.fstat(file.fileno()))
+                    file.seek(max(0, stored.size - size))
+                    return file.read(), stored
+            except FileNotFoundError:
+                return None
 
     def open(self, key: str) -> BinaryIO:
         with self._translated_errors("read", key):
@@ -95,6 +107,13 @@ class LocalLake(Lake):
             stored = self.stat(key)
             if stored and if_version in (ANY_VERSION, stored.version):
                 self._path(key).unlink(missing_ok=True)
+
+    def objects(self, prefix: str) -> Iterator[StoredObject]:
+        with self._translated_errors("list", prefix):
+            root = self.root.resolve()
+            for path in _files(self._path(prefix)):
+                with suppress(FileNotFoundError):  # deleted since it was listed
+                    yield _stored_object(path.relative_to(root).as_posix(), path.stat())
 
     def list(self, prefix: str) -> list[str]:
         with self._translated_errors("list", prefix):
@@ -210,6 +229,10 @@ class LocalLake(Lake):
             if "loop" not in str(error):
                 raise
             raise LakeError(f"Cannot {action} {self.uri(key)}: {error}.", "Remove the link.") from error
+
+
+def _stored_object(key: str, status: os.stat_result) -> StoredObject:
+    return StoredObject(key, status.st_size, f"{status.st_mtime_ns}-{status.st_ino}-{status.st_size}")
 
 
 def _files(folder: Path) -> Iterator[Path]:

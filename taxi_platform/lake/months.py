@@ -215,6 +215,7 @@ class LakeMonth(CleanMonth):
         fault_point("cleaned")
         report = clean.report
         version = report.file_version
+        self._checksums.clear()
         checksums = Checksums.of_output(clean)  # first, as the lake may move the files
         self.lake.upload(self.rejected_key(version), clean.rejected)
         fault_point("rejected_published")

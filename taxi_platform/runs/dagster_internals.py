@@ -47,6 +47,7 @@ __all__ = [
     "NOT_FINISHED_STATUSES",
     "WorkspaceFileTarget",
     "WorkspaceProcessContext",
+    "check_state_module",
     "compute_logs_module",
     "execute_run",
     "fork_runs",
@@ -95,6 +96,11 @@ def sql_module() -> Any:
 def compute_logs_module() -> Any:
     """The module in which Dagster, by `tail_to_stream`, shows on the terminal what it stores of a step's output."""
     return importlib.import_module("dagster._core.execution.compute_logs")
+
+
+def check_state_module() -> Any:
+    """The module in which Dagster computes, by `_process_partition_records`, in which months a check passed."""
+    return importlib.import_module("dagster._core.storage.asset_check_state")
 
 
 def remote_job_origin(job_name: str) -> RemoteJobOrigin:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from itertools import groupby
 from typing import Any
@@ -14,7 +15,8 @@ from taxi_platform.ingestion.comparing import COMPARE_EVERY
 from taxi_platform.ingestion.judging import accept_command
 from taxi_platform.ingestion.survey import MONTHS_AT_ONCE, MonthState, Stage, Survey, ask_always, ask_never
 from taxi_platform.lake import open_lake
-from taxi_platform.lake.months import LakeMonth
+from taxi_platform.lake.base import Lake
+from taxi_platform.lake.months import CleanFooter, LakeMonth
 from taxi_platform.settings import Settings
 from taxi_platform.sources import open_source
 from taxi_platform.trips.errors import (
@@ -26,7 +28,7 @@ from taxi_platform.trips.errors import (
     SourceUnavailable,
     WarehouseLocked,
 )
-from taxi_platform.trips.months import DatasetMonth, Month
+from taxi_platform.trips.months import Dataset, DatasetMonth, Month
 from taxi_platform.warehouse import open_warehouse
 from taxi_platform.warehouse.base import StoredRows, rejected_table
 
@@ -40,6 +42,9 @@ __all__ = [
     "failed_months",
     "status",
 ]
+
+LISTED = ("raw", "clean", "rejected", "reports", "checksums")
+"""The folders of a lake with what is looked at of every month."""
 
 ASKED_MONTHS = 3
 """The source is asked about this many of the newest months; what it published of the others is in the manifests."""
@@ -95,8 +100,10 @@ def status(settings: Settings, newest: Month, failures: Mapping[DatasetMonth, st
     lake, warehouse = open_lake(settings.lake_url), open_warehouse(settings.warehouse_url).for_polling()
     overview = Status()
     for dataset in settings.datasets:
-        survey = Survey(None if overview.source_problem else source, lake, warehouse, dataset, settings.reject)
-        states = _states(survey, newest, ask_all)
+        listed, asked = _listed(lake, dataset), None if overview.source_problem else source
+        survey = Survey(asked, listed, warehouse, dataset, settings.reject)
+        again = Survey(None, lake, warehouse, dataset, settings.reject)
+        states = _without_false_damage(_states(survey, newest, ask_all), again)
         overview.source_problem = overview.source_problem or survey.source_problem
         rejected: dict[str, StoredRows] = {}
         if any(state.loaded for state in states):
@@ -105,11 +112,34 @@ def status(settings: Settings, newest: Month, failures: Mapping[DatasetMonth, st
             except WarehouseLocked as error:
                 survey.warehouse_problem = error
         overview.warehouse_problem = overview.warehouse_problem or survey.warehouse_problem
-        describe = _Describer(survey, rejected, failures)
+        describe = _Describer(survey, lake, rejected, failures)
         with ThreadPoolExecutor(MONTHS_AT_ONCE) as pool:
             overview.months += pool.map(describe.month, states)
         overview.weak += [state.dataset_month for state in states if state.raw and state.raw.publication.is_weak]
     return overview
+
+
+def _listed(lake: Lake, dataset: Dataset) -> Lake:
+    """The lake, with the dataset's objects listed rather than asked for one by one; as it is where that fails."""
+    try:
+        return lake.listed([f"{kind}/{dataset}/" for kind in LISTED])
+    except LakeBusy:
+        raise
+    except LakeError:  # a folder that cannot be read belongs to one month, which says so
+        return lake
+
+
+def _without_false_damage(states: Sequence[MonthState], survey: Survey) -> list[MonthState]:
+    """The states; those of damaged months are seen again by `survey`: a run may have replaced what was listed."""
+    damaged = [state for state in states if state.damage or isinstance(state.problem, LakeError)]
+    now = survey.look([state.dataset_month.month for state in damaged], ask_never)
+    seen_again = {
+        state.dataset_month: replace(
+            new, published=state.published, source_answered=state.source_answered, compare=state.compare
+        )
+        for state, new in zip(damaged, now, strict=True)
+    }
+    return [seen_again.get(state.dataset_month, state) for state in states]
 
 
 def _states(survey: Survey, newest: Month, ask_all: bool) -> list[MonthState]:
@@ -128,6 +158,8 @@ class _Describer:
     """Turns the states of a dataset's months into the status of each, with sizes and counts for people."""
 
     survey: Survey
+    lake: Lake
+    """The survey's, not listed."""
     rejected: Mapping[str, StoredRows]
     failures: Mapping[DatasetMonth, str]
 
@@ -135,7 +167,9 @@ class _Describer:
         entry = state.set_aside
         set_aside = f"{entry.why} If it is right: {accept_command(entry, state.dataset_month)}" if entry else None
         try:
-            return replace(self._month(state), set_aside=set_aside)
+            with suppress(LakeError, Conflict):
+                return replace(self._month(state, self.survey.lake, state.clean), set_aside=set_aside)
+            return replace(self._month_now(state), set_aside=set_aside)
         except LakeBusy:
             raise
         except LakeError as error:
@@ -145,13 +179,16 @@ class _Describer:
 
     # Three times, because a run may replace a file between being listed and being read.
     @tenacity.retry(retry=tenacity.retry_if_exception_type(Conflict), stop=tenacity.stop_after_attempt(3), reraise=True)
-    def _month(self, state: MonthState) -> MonthStatus:
+    def _month_now(self, state: MonthState) -> MonthStatus:
+        footer = LakeMonth(self.lake, state.dataset_month).footer() if state.clean else None
+        return self._month(state, self.lake, footer)
+
+    def _month(self, state: MonthState, lake: Lake, clean: CleanFooter | None) -> MonthStatus:
         dataset, month = state.dataset_month.dataset.value, str(state.dataset_month.month)
-        lake_month, lake = LakeMonth(self.survey.lake, state.dataset_month), self.survey.lake
+        lake_month = LakeMonth(lake, state.dataset_month)
         stage, problem = self._stage(state)
         # A restored file is listed twice and stored once.
         size = sum({version.key: version.size for version in state.versions}.values())
-        clean = lake_month.footer() if state.clean else None
         if clean is None:
             return MonthStatus(dataset, month, stage, bytes=size, raw_versions=len(state.versions), problem=problem)
         version = clean.file_version

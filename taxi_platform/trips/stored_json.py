@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import MISSING, fields, is_dataclass
+from functools import cache
 from types import UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -61,7 +62,7 @@ def record(kind: type[Record], content: object) -> Record:
     """The dataclass with these fields; raises `ValueError` for one that is missing or has another type."""
     if not isinstance(content, dict):
         raise ValueError(f"{_short(content)} is no {kind.__name__}")
-    hints = get_type_hints(kind)
+    hints = _hints(kind)  # type: ignore[arg-type]
     values = {}
     for field in fields(kind):  # type: ignore[arg-type]
         if field.name in content:
@@ -69,6 +70,12 @@ def record(kind: type[Record], content: object) -> Record:
         elif field.default is MISSING and field.default_factory is MISSING:
             raise ValueError(f"{field.name} is missing")
     return kind(**values)
+
+
+@cache
+def _hints(kind: Any) -> dict[str, Any]:
+    """The types of a dataclass's fields; Python evaluates their annotations anew each time."""
+    return get_type_hints(kind)
 
 
 def _typed(value: Any, hint: Any, name: str) -> Any:

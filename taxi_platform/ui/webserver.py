@@ -30,7 +30,9 @@ def main(workspace: str, host: str, port: int) -> None:
 
     from taxi_platform.runs.dagster_internals import WorkspaceFileTarget, WorkspaceProcessContext
     from taxi_platform.runs.sqlite import wait_for_locked_files
+    from taxi_platform.ui.check_states import add_months_at_once
 
+    add_months_at_once()
     wait_for_locked_files()
     target = WorkspaceFileTarget([str(Path(workspace))])
     with (

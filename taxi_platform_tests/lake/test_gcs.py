@@ -79,7 +79,8 @@ def test_a_write_whose_answer_was_lost_is_recognised_as_its_own(bucket, size, if
     assert stored.size == size
     assert lake.read("key") == (b"x" * size, stored)
     assert len(wire.uploads) >= 2
-    assert wire.uploads[-1] != 200  # the retry was refused, and still the write had won
+    if if_version == NEW:
+        assert wire.uploads[-1] != 200  # the retry was refused, and still the write had won
 
 
 @pytest.mark.fault(36)
@@ -108,9 +109,10 @@ def test_an_overwrite_that_meets_another_one_is_tried_again_over_it(bucket):
             met.append(other.write("key", b"theirs"))
         return answer
 
+    other.write("key", b"earlier")
     lake, wire = lake_over(bucket, meddle)
     stored = lake.write("key", b"ours")
-    assert wire.uploads == [412, 200]
+    assert wire.uploads == [412, 412, 200]
     assert lake.read("key") == (b"ours", stored)
 
 
@@ -125,7 +127,7 @@ def test_a_copy_that_arrives_damaged_is_refused_by_name(bucket, tmp_path):
     lake, _ = lake_over(bucket, damage)
     lake.write("clean/trips.parquet", b"bytes")
     with (
-        pytest.raises(IntegrityError, match=r"some/prefix/clean/trips\.parquet arrived as \(5, "),
+        pytest.raises(IntegrityError, match=r"some/prefix/clean/trips\.parquet arrived as 5 bytes with CRC32C "),
         lake.local_copy("clean/trips.parquet", tmp_path),
     ):
         pass
@@ -133,8 +135,8 @@ def test_a_copy_that_arrives_damaged_is_refused_by_name(bucket, tmp_path):
 
 
 @pytest.mark.fault(37)
-@pytest.mark.parametrize("way", ["read", "open", "copy"])
-def test_an_object_replaced_while_it_is_read_is_a_conflict(bucket, tmp_path, way):
+@pytest.mark.parametrize("way", ["open", "end"])  # `read` and `local_copy` ask only once
+def test_an_object_replaced_while_it_is_read_is_a_conflict(bucket, way):
     other = lake_over(bucket, lambda method, url, answer: answer)[0]
     other.write("key", b"old" * 1000)
 
@@ -146,13 +148,10 @@ def test_an_object_replaced_while_it_is_read_is_a_conflict(bucket, tmp_path, way
     lake, _ = lake_over(bucket, replace)
     with pytest.raises(Conflict, match="key was replaced while it was read"):
         match way:
-            case "read":
-                lake.read("key")
             case "open":
                 lake.open("key").read()
-            case "copy":
-                with lake.local_copy("key", tmp_path):
-                    pass
+            case "end":
+                lake.read_end("key", 10)
 
 
 @pytest.mark.fault(36)

@@ -1,4 +1,4 @@
-"""gcp-storage-emulator that honours generation preconditions, which it ignores as shipped.
+"""gcp-storage-emulator that honours preconditions on generations and names them in downloads, unlike as shipped.
 
 Run as a module it is the server; imported it starts one. The server handles one request at a time, so a check and the
 write after it are not torn apart.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -51,8 +51,14 @@ def _holds(request: Any, storage: Any) -> bool:
 
 
 def _checked(handler: Callable[..., None]) -> Callable[..., None]:
+    from gcp_storage_emulator.exceptions import NotFound
+
     def answer(request: Any, response: Any, storage: Any) -> None:
         if _holds(request, storage):
+            if request.query.get("alt") == ["media"]:
+                with suppress(NotFound):
+                    generation = storage.get_file_obj(*_target(request, storage))["generation"]
+                    response["X-Goog-Generation"] = str(generation)
             handler(request, response, storage)
         else:
             message = "At least one of the pre-conditions you specified did not hold."
