@@ -239,7 +239,7 @@ def test_a_table_that_a_load_holds_lets_ticks_judge_by_the_lake(daemon):
     assert months == [NEWEST.plus(-2)]
 
 
-@pytest.mark.fault(110)
+@pytest.mark.fault(98)
 def test_schedule_and_sensor_ask_for_the_marts_alone_where_nothing_else_is_due(daemon):
     settings, month = load_settings(), DatasetMonth.parse("green", str(NEWEST))
     lake, warehouse = open_lake(settings.lake_url), open_warehouse(settings.warehouse_url)

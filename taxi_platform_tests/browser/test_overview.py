@@ -67,7 +67,7 @@ def test_paper_gets_the_light_colours_of_a_dark_screen_and_the_drawings_for_a_de
     page.context.close()
 
 
-@pytest.mark.fault(120)
+@pytest.mark.fault(102)
 def test_texts_of_files_inject_nothing_and_call_nobody(browser, tmp_path):
     data = overview_data(m2020_04=300)
     (month,) = data.months

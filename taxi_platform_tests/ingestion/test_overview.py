@@ -173,7 +173,7 @@ def test_months_with_files_of_no_zones_have_no_map_but_all_else(platform, tmp_pa
     assert notes(page) == []
 
 
-@pytest.mark.fault(122)
+@pytest.mark.fault(104)
 def test_marts_of_another_version_are_not_counted(platform, monkeypatch):
     platform.bring("green", "2020-04")
     platform.bring("green", "2020-05")
@@ -207,7 +207,7 @@ def test_a_damaged_mart_is_named_and_never_counted(platform):
         platform.overview("green")
 
 
-@pytest.mark.fault(121)
+@pytest.mark.fault(103)
 def test_a_home_that_cannot_be_written_gets_a_page_elsewhere(platform):
     platform.bring("green", "2020-04")
     overview_path(platform.home).mkdir()

@@ -316,7 +316,7 @@ class Counting:
         return getattr(self.real, name)
 
 
-@pytest.mark.fault(110)
+@pytest.mark.fault(98)
 @pytest.mark.parametrize("lost", ["in the lake", "in the warehouse", "of another version"])
 def test_a_loaded_month_without_current_marts_needs_only_them(house, monkeypatch, lost):
     house.ingest(SampleSource(50))

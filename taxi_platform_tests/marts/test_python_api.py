@@ -132,7 +132,7 @@ def test_every_mart_has_its_columns_also_where_no_month_is_loaded(monkeypatch, t
         assert len(mart) == 0
 
 
-@pytest.mark.fault(117)
+@pytest.mark.fault(101)
 @pytest.mark.parametrize("change", ["missing", "older"])
 def test_marts_that_are_missing_or_older_than_their_trips_are_refused(lake, change):
     january = DatasetMonth.parse("green", "2021-01")

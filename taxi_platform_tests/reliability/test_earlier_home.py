@@ -71,7 +71,7 @@ def test_a_month_whose_run_had_a_range_instead_of_a_partition_shows_why_it_faile
     assert "HTML" in month["problem"]
 
 
-@pytest.mark.fault(110)
+@pytest.mark.fault(98)
 def test_a_month_that_is_loaded_is_unchanged_but_for_its_marts(home):
     clean = home / "lake" / "clean" / "green" / "month=2020-06" / "trips.parquet"
     before = clean.read_bytes()

@@ -159,7 +159,7 @@ def test_kills_at_any_moment_are_never_visible_to_readers(
             assert set(history) <= {version.raw for version in possible}
 
 
-@pytest.mark.fault(33, 100)
+@pytest.mark.fault(33, 91)
 @pytest.mark.parametrize(("lake", "warehouse", "fault"), OF_MARTS)
 def test_a_run_killed_between_trips_and_marts_is_repaired_by_the_next(
     open_installation: OpenInstallation,

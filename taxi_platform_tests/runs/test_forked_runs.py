@@ -39,7 +39,7 @@ def working_run(home):
     return psutil.Process(wait_for(lambda: working_process(home)))
 
 
-@pytest.mark.fault(96)
+@pytest.mark.fault(90)
 def test_months_are_loaded_once_when_the_process_that_runs_are_forked_from_is_killed(platform, home):
     backfill = platform.launch_backfill("green", MONTHS)
     run = working_run(home)

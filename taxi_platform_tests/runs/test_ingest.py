@@ -48,7 +48,7 @@ def _checks(instance, run):
     return [log.dagster_event.asset_check_evaluation_data.asset_check_key for log in logs]
 
 
-@pytest.mark.fault(110)
+@pytest.mark.fault(98)
 def test_a_mart_that_was_dropped_by_hand_fails_its_check_and_a_run_of_the_marts_alone_repairs_it(instance):
     definitions, settings = build_definitions(load_settings()), load_settings()
     ingest_month(instance, definitions, GREEN)

@@ -141,23 +141,36 @@ FAULTS: dict[int, tuple[str, str]] = {
         "Terminal, UI and messages show them as text; no address in them is called.",
     ),
     89: ("a terminal in ASCII or Latin-1", "What it lacks is printed in ASCII."),
-    96: (
+    90: (
         "the process that runs are forked from killed",
         "Its runs end with it, are reported and run again once, forked from a new one; their backfill ends complete.",
     ),
-    110: (
+    91: (
+        "a kill between trips and marts, or within the marts",
+        "The next run makes what is missing; readers see old marts or new ones.",
+    ),
+    92: (
+        "marts over negative, huge, missing and odd values",
+        "The sums are equal on every engine, and equal to the file's.",
+    ),
+    93: ("a month before there were taxi zones", "Its marts have one row without a zone."),
+    94: ("a month without trips", "Its marts are empty; its quality says so."),
+    95: ("a mart that was changed or dropped by hand", "The comparison notices; the next run makes it again."),
+    96: ("trips of another version in the warehouse when marts are made", "The run says so; the marts stay."),
+    97: ("a mart that is missing, damaged or left over in the lake", "It is made again, or swept."),
+    98: (
         "marts that were never built, are of an older version, or were dropped by hand",
         "The survey or the check notices; only the marts of the month are built, never a full reload.",
     ),
-    115: ("somebody's own table or view with the name of one of our views", "It stays, is named, and fails no ingest."),
-    116: ("a warehouse user who must not create views", "The month is loaded; the log says what to grant."),
-    117: ("marts that are missing, or older than their trips", "They are named; no frame is made of what is left."),
-    120: (
+    99: ("somebody's own table or view with the name of one of our views", "It stays, is named, and fails no ingest."),
+    100: ("a warehouse user who must not create views", "The month is loaded; the log says what to grant."),
+    101: ("marts that are missing, or older than their trips", "They are named; no frame is made of what is left."),
+    102: (
         "names and texts of a file that attack the overview",
         "The page shows them as text; it has no script, and its policy lets a browser run and load nothing.",
     ),
-    121: ("a home that cannot be written, when the overview is drawn", "The page goes to a temporary folder, named."),
-    122: ("marts of another version, or none, when the overview is drawn", "They are not counted; the page says so."),
+    103: ("a home that cannot be written, when the overview is drawn", "The page goes to a temporary folder, named."),
+    104: ("marts of another version, or none, when the overview is drawn", "They are not counted; the page says so."),
 }
 """Number → the fault, and what happens then."""
 

@@ -169,7 +169,7 @@ def test_the_views_cover_the_datasets_of_the_platform_and_are_replaced_when_thes
     ]
 
 
-@pytest.mark.fault(115)
+@pytest.mark.fault(99)
 def test_somebodys_own_table_stays_and_the_other_views_are_made(backend):
     create_views(backend.warehouse, [])
     with backend.warehouse.session("create") as session:
@@ -196,7 +196,7 @@ def test_the_columns_have_the_declared_names_types_and_meanings(duckdb_backend):
         ]
 
 
-@pytest.mark.fault(116)
+@pytest.mark.fault(100)
 def test_a_user_of_postgresql_without_the_right_to_create_is_told_which_one(postgres_backend):
     create_views(postgres_backend.warehouse, [Dataset.GREEN])
     schema = postgres_backend.qualified("x").split(".")[0]

@@ -116,7 +116,7 @@ def test_rows_are_equal_in_lake_warehouse_and_pandas(house: House, backend: Back
     check_equal(house, backend, dataset_month, house.trips(dataset_month))
 
 
-@pytest.mark.fault(101)
+@pytest.mark.fault(92)
 def test_odd_values_add_up_to_the_same_everywhere(house: House, backend: Backend, tmp_path):
     dataset_month = DatasetMonth.parse("yellow", "2021-01")
     (tmp_path / "yellow_2021-01.csv").write_text(YELLOW + "\n".join(ODD_TRIPS) + "\n")
@@ -130,7 +130,7 @@ def test_odd_values_add_up_to_the_same_everywhere(house: House, backend: Backend
     assert by_zone[date(2021, 1, 15), 265][2:5] == (1533180090, None, 3 * 9999999999)
 
 
-@pytest.mark.fault(102)
+@pytest.mark.fault(93)
 def test_a_month_before_zones_has_one_row_without_a_zone_a_day_and_one_pair(house: House, backend: Backend):
     dataset_month = DatasetMonth.parse("yellow", "2009-01")
     house.load(dataset_month)
@@ -140,7 +140,7 @@ def test_a_month_before_zones_has_one_row_without_a_zone_a_day_and_one_pair(hous
     assert {row[1] for row in stored(backend, Dataset.YELLOW, "daily_zones")} == {None}
 
 
-@pytest.mark.fault(103)
+@pytest.mark.fault(94)
 def test_an_empty_month_has_empty_marts_and_its_quality(house: House, backend: Backend, tmp_path):
     (tmp_path / "green_2020-04.csv").write_text("lpep_pickup_datetime,PULocationID\n")
     house.load(APRIL, f"file://{tmp_path}/{{dataset}}_{{month}}.csv")
@@ -187,7 +187,7 @@ def test_a_newer_version_replaces_the_month_alone_and_leaves_nothing_of_the_old(
     assert comparable(hours) == expected_marts(house.trips(APRIL), "green")["hours"]
 
 
-@pytest.mark.fault(104)
+@pytest.mark.fault(95)
 def test_a_mart_changed_or_dropped_by_hand_is_made_again(house: House, backend: Backend):
     house.load(APRIL)
     house.build(APRIL)
@@ -206,7 +206,7 @@ def test_a_mart_changed_or_dropped_by_hand_is_made_again(house: House, backend: 
     assert house.build(APRIL).unchanged
 
 
-@pytest.mark.fault(105)
+@pytest.mark.fault(96)
 def test_trips_of_another_version_in_the_warehouse_are_a_conflict_and_change_nothing(
     house: House, backend: Backend, monkeypatch
 ):
@@ -254,7 +254,7 @@ def test_months_in_postgresql_have_no_partitions_of_their_own(postgres_backend: 
     assert postgres_backend.execute(query) == [("r", 1)]
 
 
-@pytest.mark.fault(106)
+@pytest.mark.fault(97)
 def test_a_mart_missing_damaged_or_left_over_in_the_lake_is_made_again(duckdb_backend: Backend, tmp_path):
     house = House(tmp_path, duckdb_backend.warehouse)
     house.load(APRIL)
