@@ -21,7 +21,7 @@ def test_a_fresh_home_passes_and_says_what_will_be_created(tmp_path):
     findings = {finding.name: finding for finding in examine(settings, NEWEST)}
     assert all(finding.ok for finding in findings.values())
     assert "will be created by taxi bootstrap or the first run" in findings["lake"].message
-    assert "0 of 27" in findings["warehouse"].message
+    assert "0 of 28" in findings["warehouse"].message
 
 
 def test_the_plan_is_empty_once_it_was_applied(tmp_path):
