@@ -16,6 +16,7 @@ DISTRIBUTIONS = {  # imported modules whose distribution has another name
     "google.cloud.bigquery": "google-cloud-bigquery",
     "google.cloud.storage": "google-cloud-storage",
     "google.cloud.exceptions": "google-cloud-core",
+    "vl_convert": "vl-convert-python",
     "yaml": "pyyaml",
 }
 LOCKS = sorted(path.name for path in ROOT.glob("requirements*.lock"))

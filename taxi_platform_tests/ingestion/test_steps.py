@@ -226,6 +226,7 @@ def test_the_lakes_own_file_is_used_without_asking_and_a_missing_one_is_reported
 def test_a_synthetic_month_replaces_a_published_one_only_by_force(place):
     place.publish(ROW.format(day=1))
     place.ingest()
+    steps.build_marts(place.lake, place.warehouse, GREEN, place.home)
     published, table = place.files(), place.table()
     place.source = open_source("sample://?rows=50")
     fetched, cleaned, loaded = place.ingest()

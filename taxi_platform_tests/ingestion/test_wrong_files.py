@@ -49,6 +49,7 @@ class Place:
         fetched = steps.fetch(self.source, self.lake, month, self.home, force, judge=True)
         cleaned = steps.clean(self.lake, month, self.home, Engine(threads=1), force=force, judge=True)
         steps.load(self.lake, self.warehouse, month, self.home, force)
+        steps.build_marts(self.lake, self.warehouse, month, self.home, force)
         steps.check_accounted_for(self.lake, month)
         return fetched, cleaned
 

@@ -102,6 +102,7 @@ def test_a_file_in_the_place_of_a_months_folder_stops_no_other_month(lake, root,
             steps.fetch(source, lake, dataset_month, tmp_path)
             steps.clean(lake, dataset_month, tmp_path, Engine(threads=1))
             steps.load(lake, warehouse, dataset_month, tmp_path)
+            steps.build_marts(lake, warehouse, dataset_month, tmp_path)
         except LakeError as error:
             assert dataset_month == bad
             assert "A file is in the place of a folder" in error.remedy

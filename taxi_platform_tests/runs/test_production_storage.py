@@ -13,10 +13,11 @@ import pytest
 from psycopg import sql
 
 from taxi_platform.definitions import build_definitions
+from taxi_platform.marts.tables import mart_names
 from taxi_platform.runs.ingest import ingest_month
 from taxi_platform.runs.instance import open_instance
 from taxi_platform.settings import load_settings
-from taxi_platform.trips.months import DatasetMonth
+from taxi_platform.trips.months import Dataset, DatasetMonth
 from taxi_platform_tests.support.system import crash, free_port
 
 PRODUCTION = Path(__file__).parents[2] / "deploy" / "dagster.yaml"
@@ -88,7 +89,8 @@ def test_a_run_and_its_materializations_are_in_postgresql_and_the_password_is_no
             [outcome.run_id],
         ).fetchall()
         assert materialized == [
-            (f'["green", "{name}"]', "2020-04") for name in ("clean_trips", "raw_file", "rejected_trips", "trips")
+            (f'["green", "{name}"]', "2020-04")
+            for name in sorted(("clean_trips", "raw_file", "rejected_trips", "trips", *mart_names(Dataset.GREEN)))
         ]
         assert rows_showing(con, outcome.run_id) > 10
         assert rows_showing(con, MARK) == 0
