@@ -62,7 +62,10 @@ class GCSLake(Lake):
                 content = blob.download_as_bytes(raw_download=True, **self._options)
             except api.NotFound:
                 return None
-        return content, StoredObject(key, len(content), str(blob.generation))
+        arrived = _size_and_checksum(io.BytesIO(content))
+        if (stored := self._downloaded(key, blob)).crc32c != arrived[1]:
+            raise Conflict(f"{self.uri(key)} was replaced while it was read.", "Run the month again.")
+        return content, StoredObject(key, len(content), str(stored.generation))
 
     def read_end(self, key: str, size: int) -> tuple[bytes, StoredObject] | None:
         if (stored := self.stat(key)) is None:
@@ -127,9 +130,9 @@ class GCSLake(Lake):
                     raise self.missing(key) from None
                 with path.open("rb") as file:
                     size, arrived = _size_and_checksum(file)
-            if arrived != blob.crc32c:  # which came with the bytes
+            if arrived != (expected := self._downloaded(key, blob).crc32c):
                 raise IntegrityError(
-                    f"{self.uri(key)} arrived as {size:,} bytes with CRC32C {arrived} instead of {blob.crc32c}.",
+                    f"{self.uri(key)} arrived as {size:,} bytes with CRC32C {arrived} instead of {expected}.",
                     "Materialize again. If it fails again, materialize the asset that writes this object first.",
                 )
             yield path
@@ -160,6 +163,13 @@ class GCSLake(Lake):
         if (blob := self._get_blob(key)) is None:
             raise self.missing(key)
         return blob
+
+    def _downloaded(self, key: str, blob: storage.Blob) -> storage.Blob:
+        """What was downloaded into `blob`, with its version and checksum, which mostly came with the bytes.
+
+        The answer that ends a download which was cut and resumed is about a range, and may not tell them.
+        """
+        return blob if blob.generation and blob.crc32c else self._require_blob(key)
 
     def _stored_if_same(self, key: str, sent: tuple[int, str]) -> StoredObject | None:
         """The object, if it has the size and checksum that were sent."""
