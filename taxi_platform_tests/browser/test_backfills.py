@@ -12,7 +12,7 @@ from taxi_platform.assets.names import FRESHNESS_CHECK
 from taxi_platform.trips.months import Month
 from taxi_platform_tests.support.system import DEADLINE, TAXI, wait_for
 from taxi_platform_tests.support.taxi_dev import taxi_dev
-from taxi_platform_tests.support.ui_actions import materialize_asset, materialize_group
+from taxi_platform_tests.support.ui_actions import WHOLE_GRAPH, materialize_asset, materialize_group
 
 pytestmark = pytest.mark.browser
 ENDED = {"COMPLETED_SUCCESS", "COMPLETED_FAILED", "CANCELED", "FAILED"}
@@ -83,6 +83,7 @@ def reexecute_from_failure(page, platform, backfill):
 
 
 def expect_in_graph(page, platform, text):
+    page.set_viewport_size(WHOLE_GRAPH)
     page.goto(f"{platform.url}/locations/taxi_platform/asset-groups/green/lineage")
     expect(page.get_by_text(text).first).to_be_visible(timeout=DEADLINE * 1000)
 

@@ -9,7 +9,7 @@ from playwright.sync_api import expect
 from taxi_platform.assets.names import FRESHNESS_CHECK
 from taxi_platform.trips.months import Month, newest_month
 from taxi_platform_tests.support.system import DEADLINE, wait_for
-from taxi_platform_tests.support.ui_actions import materialize_group
+from taxi_platform_tests.support.ui_actions import WHOLE_GRAPH, materialize_group
 
 pytestmark = pytest.mark.browser
 expect.set_options(timeout=DEADLINE * 1000)
@@ -98,6 +98,7 @@ def test_a_range_of_months_becomes_a_run_each_with_every_check_evaluated(page, p
         assert set(evaluated) == {*latest, "fhvhv/quality:marts_match_trips"}, run["tags"]
         assert [check for check, passed in evaluated.items() if not passed and check != freshness] == []
     assert {status for check, status in latest.items() if check != freshness} == {"SUCCEEDED"}
+    page.set_viewport_size(WHOLE_GRAPH)
     page.goto(f"{platform.url}/locations/taxi_platform/asset-groups/fhvhv/lineage")
     expect(page.get_by_text("rejected_trips", exact=True).first).to_be_visible()
     expect(page.get_by_text(re.compile(r"\b4 / 4 Passed")).first).to_be_visible()

@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 from typing import Any
 
+WHOLE_GRAPH: Any = {"width": 3200, "height": 2000}
+"""A window in which the graph of a group fits at a size at which Dagster's UI writes the checks on the assets."""
+
 
 def materialize_group(page: Any, url: str, dataset: str, partitions: str) -> None:
     """Launch the dataset's assets for a partition or a range such as `[2021-01...2021-03]`, from the group's graph."""
