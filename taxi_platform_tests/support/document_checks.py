@@ -36,7 +36,9 @@ HOSTS = frozenset(
         "caddyserver.com",
         "cloud.google.com",
         "dagster.io",
+        "keepachangelog.com",
         "oauth2-proxy.github.io",
+        "semver.org",
     }
 )
 """Hosts that pages link to. A new one is added here by somebody who has looked at it."""
