@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from taxi_platform.marts.python_api import months as months
     from taxi_platform.marts.zones import zone_shapes as zone_shapes
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _PYTHON_API = ("load_mart", "load_rejected", "load_trips", "months", "zone_shapes")
 
