@@ -7,7 +7,7 @@ if TYPE_CHECKING:
     from taxi_platform.marts.python_api import load_rejected as load_rejected
     from taxi_platform.marts.python_api import load_trips as load_trips
     from taxi_platform.marts.python_api import months as months
-    from taxi_platform.marts.zones import zone_shapes as zone_shapes
+    from taxi_platform.marts.python_api import zone_shapes as zone_shapes
 
 __version__ = "0.2.0"
 
