@@ -21,7 +21,7 @@ import yaml
 from taxi_platform.trips.errors import UserError
 
 FILE = "dagster.yaml"
-EARLIER = ("dagster_1.yaml",)
+EARLIER = ("dagster_1.yaml", "dagster_2.yaml")
 """What earlier versions wrote: replaced by today's text, unless somebody edited it."""
 
 REQUIRED = {

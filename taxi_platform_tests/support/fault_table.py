@@ -127,7 +127,7 @@ FAULTS: dict[int, tuple[str, str]] = {
         "The lake's own error names the file and the right setting; other months go on.",
     ),
     78: ("a power failure after folders were made", "They are synced up to the root, like the files in them."),
-    79: ("a run, code server, daemon or machine killed", "The run is run again once; its backfill ends complete."),
+    79: ("a run, code server, daemon or machine killed", "The run is run again; its backfill ends complete."),
     80: ("a `dagster.yaml` that is empty or cut", "It is written again; the damaged one is kept beside it."),
     81: ("Dagster's SQLite files locked for a minute, or damaged", "Waited for; named, with how to go on."),
     82: ("a process that is stuck with a month", "Only runs of that month wait; their logs name the process."),
@@ -143,7 +143,7 @@ FAULTS: dict[int, tuple[str, str]] = {
     89: ("a terminal in ASCII or Latin-1", "What it lacks is printed in ASCII."),
     90: (
         "the process that runs are forked from killed",
-        "Its runs end with it, are reported and run again once, forked from a new one; their backfill ends complete.",
+        "Its runs end with it, are reported and run again, forked from a new one; their backfill ends complete.",
     ),
     91: (
         "a kill between trips and marts, or within the marts",
