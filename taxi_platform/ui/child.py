@@ -43,12 +43,11 @@ class Child:
         self.is_ready = False
         self._was_ready = False
         self._started_at = self._start_at = 0.0
-        self._had_child = False
 
     def start(self) -> None:
         if self.socket:
             self.socket.unlink(missing_ok=True)  # left by a killed process, it would look ready
-        self._had_child = self.is_ready = False
+        self.is_ready = False
         self._started_at = time.monotonic()
         self._set_log_aside()
         with self.log.open("ab") as out:
@@ -90,7 +89,8 @@ class Child:
     def has_ended(self) -> bool:
         """Whether the process ended, or the one that works for it.
 
-        Dagster's code server only passes requests on to a child, which it does not start again.
+        Dagster's code server only passes requests on to a child, which it does not start again. It has that child
+        before it makes its socket, and goes on without one if the child dies while it starts.
         """
         if self.process is None or self.process.poll() is not None:
             return True
@@ -98,11 +98,9 @@ class Child:
             return False
         try:
             children = psutil.Process(self.process.pid).children()
-            alive = any(child.status() != psutil.STATUS_ZOMBIE for child in children)
+            return all(child.status() == psutil.STATUS_ZOMBIE for child in children)
         except psutil.NoSuchProcess:
             return False  # it ended while we looked
-        self._had_child |= alive
-        return self._had_child and not alive
 
     def restart(self) -> None:
         self.stop()

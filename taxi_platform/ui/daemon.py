@@ -15,6 +15,8 @@ END_SECONDS = 120
 """How long an earlier daemon may take to end whose supervisor was killed: two at once would both launch what is due."""
 
 if __name__ == "__main__":
+    # Otherwise Dagster ends a backfill for good if it looks at it while the code server starts again.
+    os.environ.setdefault("DAGSTER_BACKFILL_RETRY_DEFINITION_CHANGED_ERROR", "1")
     home = Path(os.environ["DAGSTER_HOME"])
     wait_for_locked_files()
     retry_when_code_server_answers()

@@ -34,7 +34,7 @@ class ServiceManager:
         address = "\0" + self._address[1:] if self._address.startswith("@") else self._address
         message = "\n".join(f"{name}={value}" for name, value in fields.items())
         with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
-            sender.settimeout(1)
+            sender.settimeout(5)
             sender.sendto(message.encode(), address)
 
     def status(self, text: str) -> None:
