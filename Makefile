@@ -1,6 +1,6 @@
 # Every target first sets up what it needs. `make` is only a wrapper: .venv/bin/taxi and .venv/bin/pytest work without it.
 .DEFAULT_GOAL := help
-.PHONY: help demo dev test test-bigquery test-browser test-slow soak lint bench bench-archive eras audit setup setup-dev clean
+.PHONY: help demo dev test test-bigquery test-browser test-slow soak lint bench bench-archive eras audit build setup setup-dev clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-14s %s\n", $$1, $$2}'
@@ -48,6 +48,9 @@ eras: setup-dev ## Clean a month of every era of the TLC's files and print the r
 
 audit: setup ## Look up known vulnerabilities of every locked version, where the package index lists them
 	@sh scripts/audit.sh
+
+build: setup ## Build the wheel and the sdist into dist/
+	@sh scripts/build.sh
 
 setup:
 	@sh scripts/setup.sh

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from taxi_platform.marts.python_api import load_trips as load_trips
     from taxi_platform.marts.python_api import months as months
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _PYTHON_API = ("load_mart", "load_rejected", "load_trips", "months")
 
