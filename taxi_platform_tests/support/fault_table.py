@@ -174,6 +174,23 @@ FAULTS: dict[int, tuple[str, str]] = {
     ),
     103: ("a home that cannot be written, when the overview is drawn", "The page goes to a temporary folder, named."),
     104: ("marts of another version, or none, when the overview is drawn", "They are not counted; the page says so."),
+    140: (
+        "parts of `taxi serve`, and itself, killed at random during a backfill",
+        "They are started again; every month is loaded once, and no run is left over.",
+    ),
+    141: (
+        "a second `taxi serve` on one home, or on one database from another machine",
+        "It says who holds it, and since when, and ends.",
+    ),
+    142: (
+        "`taxi serve` stopped or reloaded while runs are in progress",
+        "It waits for them; a second signal interrupts them, and they are run again after the next start.",
+    ),
+    143: (
+        "Dagster's database away when `taxi serve` starts, or while it runs",
+        "It waits up to a limit and says so; it goes on when the database answers again.",
+    ),
+    144: ("a backup of Dagster's database while it is written", "The copy is whole, and opens with all runs."),
 }
 """Number → the fault, and what happens then."""
 

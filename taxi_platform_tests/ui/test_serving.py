@@ -1,16 +1,23 @@
 """A real `taxi serve`: how it starts, what it tells systemd, how it drains, and what it says when something is away."""
 
+import json
+import re
+import shutil
 import signal
 import socket
 import subprocess
 import threading
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import dagster as dg
 import pytest
 import requests
 
 from taxi_platform.assets.names import PROCESS_TAG
+from taxi_platform.cli_serve import _report
+from taxi_platform.settings import load_settings
+from taxi_platform_tests.runs.test_production_storage import PRODUCTION
 from taxi_platform_tests.support.system import TAXI, free_port, wait_for
 from taxi_platform_tests.support.taxi_dev import Platform
 from taxi_platform_tests.support.taxi_serve import environment, read_until, taxi_serve
@@ -125,3 +132,53 @@ def test_the_parts_to_leave_out_exclude_each_other(home):
         2,
         ["--no-ui and --ui-only exclude each other. Give one of them, or none to serve everything."],
     )
+
+
+@pytest.mark.fault(143)
+def test_a_database_that_stays_away_is_waited_for_and_then_named(home, monkeypatch):
+    port = free_port()
+    folder = home / "dagster"
+    folder.mkdir(parents=True)
+    shutil.copy(PRODUCTION, folder / "dagster.yaml")
+    variables = {
+        "HOST": "127.0.0.1",
+        "PORT": str(port),
+        "DB": "dagster",
+        "USERNAME": "dagster",
+        "PASSWORD": "s3cretWord",
+    }
+    command = [TAXI, "serve", "--no-ui", "--database-seconds", "1"]
+    settings = {f"DAGSTER_PG_{name}": value for name, value in variables.items()}
+    answer = subprocess.run(command, env=environment(home, settings), capture_output=True, text=True, timeout=100)
+    assert answer.returncode == 1
+    first, last = (line for line in answer.stderr.splitlines() if "Dagster's database failed" in line)
+    assert "WARNING" in first
+    assert "Connection refused" in first
+    assert first.endswith("Waiting up to 1 s for it.")
+    assert "ERROR" in last
+    assert re.search(r"Gave up after \d+ s\.", last)
+    assert "s3cretWord" not in answer.stderr
+    assert "Traceback" not in answer.stderr
+
+
+def test_a_part_that_ended_is_reported_to_every_channel(home, monkeypatch):
+    received = []
+
+    class Receiver(BaseHTTPRequestHandler):
+        def do_POST(self):
+            received.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *arguments):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Receiver) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("TAXI_NOTIFY_URLS", f"json://127.0.0.1:{server.server_port}")
+        _report(load_settings(), "The daemon ended with status -9: password=hunter2 It is started again.")
+        [message] = wait_for(lambda: received)
+        server.shutdown()
+    assert message["title"] == "taxi: a part of the service ended"
+    assert "The daemon ended with status -9: password=\\*\\*\\* It is started again." in message["message"]
+    assert "hunter2" not in message["message"]
