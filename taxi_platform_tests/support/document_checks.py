@@ -37,6 +37,7 @@ HOSTS = frozenset(
         "cloud.google.com",
         "dagster.io",
         "keepachangelog.com",
+        "marimo.io",
         "oauth2-proxy.github.io",
         "semver.org",
     }
