@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import IO
 
 import psutil
 
@@ -50,7 +51,7 @@ class Child:
         self.is_ready = False
         self._started_at = time.monotonic()
         self._set_log_aside()
-        with self.log.open("ab") as out:
+        with self._open_log() as out:
             self.process = subprocess.Popen(
                 [sys.executable, "-P", *self.arguments],
                 stdin=subprocess.DEVNULL,
@@ -126,6 +127,13 @@ class Child:
         self.restarts.append(now)
         return RESTART_DELAYS[len(self.restarts) - 1]
 
+    def _open_log(self) -> IO[bytes]:
+        try:
+            return self.log.open("ab")
+        except OSError as error:  # a full disk: better without its log than not at all
+            log.warning("Cannot write %s: %s. The %s starts without it.", self.log, error.strerror, self.name)
+            return open(os.devnull, "ab")
+
     def _set_log_aside(self) -> None:
         with suppress(OSError):
             if self.log.stat().st_size > LOG_BYTES:
@@ -133,7 +141,8 @@ class Child:
 
     def _ended(self) -> TaxiError:
         status = self.process.poll() if self.process else None
-        with self.log.open("rb") as file:
+        lines: list[str] = []
+        with suppress(OSError), self.log.open("rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL_BYTES))
             lines = [line for line in file.read().decode("utf-8", "replace").splitlines() if line.strip()]
         return TaxiError(

@@ -30,6 +30,7 @@ class DatabaseWatch:
         self._wake = threading.Event()
         self._thread = threading.Thread(target=self._work, name="database watch", daemon=True)
         self._is_ended = False
+        self._questions = 0
         self.hurry = True
         """Whether somebody waits for the findings."""
         self.problem = ""
@@ -48,6 +49,7 @@ class DatabaseWatch:
 
     def look_again(self) -> None:
         """Forget which runs are in progress, and look at once."""
+        self._questions += 1
         self.runs, self.hurry = None, True
         self._wake.set()
 
@@ -74,6 +76,7 @@ class DatabaseWatch:
             self._wake.clear()
 
     def _look(self) -> None:
+        questions = self._questions
         if self._hold:
             self._hold.renew()
             report_dead_runs(self._instance)
@@ -81,4 +84,6 @@ class DatabaseWatch:
             beats = self._instance.get_daemon_heartbeats()
             new = {name for name, beat in beats.items() if beat.daemon_id not in self._earlier_daemons}
             self.daemon_beats |= new >= self._required
-        self.runs = runs_launched_at(self._instance, self._code_socket)
+        runs = runs_launched_at(self._instance, self._code_socket)
+        if questions == self._questions:  # else it may be older than the question
+            self.runs = runs

@@ -16,8 +16,9 @@ from typing import Any
 import dagster as dg
 from filelock import Timeout
 
-from taxi_platform.trips.errors import TaxiError, UserError
+from taxi_platform.trips.errors import LakeError, TaxiError, UserError
 from taxi_platform.trips.locks import holder_of, lock_file
+from taxi_platform.trips.os_errors import remedy
 from taxi_platform.trips.processes import is_dead
 
 KEY = "TAXI_SERVER"
@@ -30,15 +31,17 @@ REMEDY = "Use its UI, stop it, or serve only the UI here: taxi serve --ui-only."
 def hold_home(dagster_home: Path) -> Iterator[None]:
     """Hold the home's lock; raises `UserError`, which says who holds it."""
     path = dagster_home / "dev.lock"  # the name that earlier versions look for
-    dagster_home.mkdir(parents=True, exist_ok=True)
     lock = lock_file(path, f"the lock of {dagster_home}", 0)
     try:
+        dagster_home.mkdir(parents=True, exist_ok=True)
         lock.__enter__()
     except Timeout:
         raise UserError(
             f"taxi is already serving {dagster_home}: {holder_of(path)}.",
             "Use its UI, stop it, or set another TAXI_HOME.",
         ) from None
+    except OSError as error:
+        raise LakeError(f"Cannot write {dagster_home}: {error.strerror}.", remedy(error.errno, "TAXI_HOME")) from error
     try:
         yield
     finally:

@@ -144,8 +144,8 @@ class Supervisor:
         daemon.stop()
         self._started.remove(daemon)
         self._watch.look_again()
-        begun, stops, told = time.monotonic(), self._signals.stops, ""
-        while self._signals.stops == stops and time.monotonic() - begun < seconds:
+        begun, told = time.monotonic(), ""
+        while self._signals.stops < 2 and time.monotonic() - begun < seconds:
             runs = self._runs_in_progress(time.monotonic() - begun)
             if runs is not None and not runs:
                 log.info("No run is in progress: stopping.")
