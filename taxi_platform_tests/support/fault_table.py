@@ -191,6 +191,14 @@ FAULTS: dict[int, tuple[str, str]] = {
         "It waits up to a limit and says so; it goes on when the database answers again.",
     ),
     144: ("a backup of Dagster's database while it is written", "The copy is whole, and opens with all runs."),
+    155: (
+        "a home that a newer version of the platform opened",
+        "A home that it can read is opened, with a warning; another is refused by name, and nothing is changed.",
+    ),
+    156: (
+        "Dagster's database with the tables of an earlier or a later Dagster",
+        "Dagster goes on with them; the doctor names an earlier one, and one command migrates it with its history.",
+    ),
 }
 """Number → the fault, and what happens then."""
 
