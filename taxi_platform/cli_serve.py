@@ -88,6 +88,11 @@ def serve(port: int, no_ui: bool, ui_only: bool, drain_seconds: int, database_se
 def _log_to(handler: logging.Handler, formatter: logging.Formatter) -> None:
     """Send the package's log there, and what the service says from the level of information on."""
     handler.setFormatter(formatter)
+    # Other packages log what they try again, such as each attempt to connect: only what fails is of interest.
+    others = logging.StreamHandler()
+    others.setFormatter(formatter)
+    others.setLevel(logging.ERROR)
+    logging.getLogger().addHandler(others)
     package = logging.getLogger("taxi_platform")
     package.handlers = [handler]
     package.propagate = False

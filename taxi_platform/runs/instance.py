@@ -59,6 +59,11 @@ def open_instance(settings: Settings) -> Iterator[dg.DagsterInstance]:
         ) from error
     except (DBAPIError, sqlite3.DatabaseError) as error:
         raise _database_error(home, error) from error
+    except Exception as error:
+        # dagster-postgres, which takes two seconds to import, wraps the error of its last attempt to connect.
+        if type(error).__name__ == "DagsterPostgresException" and isinstance(error.__cause__, DBAPIError):
+            raise _database_error(home, error.__cause__) from error
+        raise
 
 
 @contextmanager

