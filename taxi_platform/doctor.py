@@ -63,6 +63,8 @@ def examine(settings: Settings, newest: Month) -> Iterator[Finding]:
         yield _check(name, partial(_warehouse, settings, name))
     if settings.notify_urls:
         yield _check("notifications", partial(_notifications, settings))
+    if settings.broker_url:
+        yield _check("agents", partial(_agents, settings))
 
 
 def _check(name: str, check: Callable[[], str]) -> Finding:
@@ -124,6 +126,12 @@ def _notifications(settings: Settings) -> str:
 
     check_notify_urls(settings.notify_urls)
     return f"{len(settings.notify_urls)} channels; taxi notify test sends each a message"
+
+
+def _agents(settings: Settings) -> str:
+    from taxi_platform.runs.agents.check import check_agents
+
+    return check_agents(settings)
 
 
 def _views(settings: Settings) -> str:
