@@ -86,8 +86,8 @@ def demo() -> None:
 @click.option(
     "--through-dagster",
     is_flag=True,
-    help="Queue the months for the daemon, which starts them as it does a backfill's (on agents, if there are any), and "
-    "follow them. Ctrl-C stops following; the runs go on.",
+    help="Queue the months for the daemon, which starts them like those of a backfill, on agents if there are any; "
+    "follow them. Ctrl-C stops following, and the runs go on.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
 def ingest(

@@ -14,6 +14,7 @@ from taxi_platform.lake import open_lake
 from taxi_platform.sources import open_source
 from taxi_platform.trips.contract import check_rules, contract_of
 from taxi_platform.trips.errors import SettingError, UserError
+from taxi_platform.trips.machine import this_machine
 from taxi_platform.trips.months import Dataset, Month
 from taxi_platform.warehouse import open_warehouse
 from taxi_platform.warehouse.base import Warehouse
@@ -103,6 +104,7 @@ def load_settings(environment: Mapping[str, str] = os.environ) -> Settings:
         raise SettingError(
             f"TAXI_HOME is {home}: DuckDB takes a ? for the end of a file's name.", "It takes a folder without a ?."
         )
+    machine = this_machine()
     datasets = _datasets(value("TAXI_DATASETS", ",".join(Dataset)))
     return Settings(
         home=home,
@@ -117,8 +119,8 @@ def load_settings(environment: Mapping[str, str] = os.environ) -> Settings:
         ui_url=_ui_url(value("TAXI_UI_URL", "http://127.0.0.1:3000")),
         since=_since(value("TAXI_SINCE", "")),
         schedule=value("TAXI_SCHEDULE", "") or None,
-        memory_limit=_memory(value("TAXI_MEMORY_LIMIT", "512MB")),
-        threads=_threads(value("TAXI_THREADS", str(os.cpu_count() or 1))),
+        memory_limit=_memory(value("TAXI_MEMORY_LIMIT", f"{machine.engine_megabytes}MB")),
+        threads=_threads(value("TAXI_THREADS", str(machine.cores))),
         broker_url=_broker(value("TAXI_BROKER_URL", "")),
         queues=_queues(value("TAXI_QUEUES", "")),
     )

@@ -111,7 +111,7 @@ def create_run(
         run_id=run_id,
         run_config=run_config(dataset_month, options),
         tags=tags,
-        asset_selection=job.asset_selection,
+        asset_selection=_selection(dataset_month, options),
         remote_job_origin=remote_job_origin(job.name),
         job_code_origin=job_code_origin(job.name) if for_daemon else None,
     )
@@ -119,9 +119,13 @@ def create_run(
 
 def _job(definitions: dg.Definitions, dataset_month: DatasetMonth, options: IngestOptions) -> dg.JobDefinition:
     job = definitions.resolve_job_def(job_name(dataset_month.dataset))
-    if dataset_month in options.only_marts:
-        return job.get_subset(asset_selection=frozenset(mart_keys(dataset_month.dataset)))
-    return job
+    selection = _selection(dataset_month, options)
+    return job.get_subset(asset_selection=selection) if selection else job
+
+
+def _selection(dataset_month: DatasetMonth, options: IngestOptions) -> frozenset[dg.AssetKey] | None:
+    """The assets of a month of which only the marts are due; None for all."""
+    return frozenset(mart_keys(dataset_month.dataset)) if dataset_month in options.only_marts else None
 
 
 @dataclass

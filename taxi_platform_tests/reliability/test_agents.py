@@ -8,7 +8,6 @@ import time
 from contextlib import contextmanager
 
 import psutil
-import psycopg
 import pytest
 
 from taxi_platform.sources.sample.writing import write_sample
@@ -84,7 +83,7 @@ class Month:
         wait_for(lambda: self.statuses() == list(statuses), DEADLINE)
 
     def tag(self, name, run=-1):
-        return tag_of(self.cluster, self.runs[run]["runId"], name)
+        return self.cluster.tag(self.runs[run]["runId"], name)
 
     def agent(self, run=-1):
         """The agent that took its run."""
@@ -96,12 +95,6 @@ class Month:
                      ... on MessageEvent { message } } } } } }"""
         events = self.platform.ask(query, id=self.runs[run]["runId"])["runOrError"]["eventConnection"]["events"]
         return "\n".join(event.get("message", "") for event in events)
-
-
-def tag_of(cluster, run_id, name):
-    with psycopg.connect(**cluster.postgres.parameters) as con:
-        row = con.execute("SELECT value FROM run_tags WHERE run_id = %s AND key = %s", [run_id, name]).fetchone()
-    return row and row[0]
 
 
 @pytest.fixture

@@ -153,6 +153,20 @@ class Cluster:
         command, environment = [str(TAXI), *arguments], {**self.environment, **settings}
         return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=600)
 
+    def tag(self, run_id: str, name: str) -> str | None:
+        """A tag of a run, also one that the UI hides."""
+        with psycopg.connect(**self.postgres.parameters) as con:
+            query = "SELECT value FROM run_tags WHERE run_id = %s AND key = %s"
+            row = con.execute(query, [run_id, name]).fetchone()
+        return row[0] if row else None
+
+    def running_on(self, agent: Agent) -> list[str]:
+        """The ids of the runs that say STARTED and were taken by this agent."""
+        query = """SELECT run_id FROM runs JOIN run_tags USING (run_id)
+                   WHERE status = 'STARTED' AND key = '.dagster/taxi_agent' AND starts_with(value, %s)"""
+        with psycopg.connect(**self.postgres.parameters) as con:
+            return [run_id for (run_id,) in con.execute(query, [f"{agent.name} "])]
+
     def start_agent(
         self, queues: str = "default", slots: int = 1, prefix: tuple[str, ...] = (), **settings: str
     ) -> Agent:
