@@ -38,6 +38,9 @@ agents-demo: setup-dev ## Run a year on two agents, kill one on the way, and sho
 bench: setup-dev ## Measure speed, size and memory against plain ways, side by side; writes benchmarks/results.md
 	@.venv/bin/python -m benchmarks
 
+bench-agents: setup-dev ## Measure agents: overhead, speed-up, kills, outages, every month queued (needs redis-server; hours)
+	@.venv/bin/python -m benchmarks.agents
+
 bench-archive: setup-dev ## Measure months of 19 and 28 million rows, a backfill from the UI, and the archive; hours
 	@.venv/bin/python -m benchmarks --rows 19000000 --pairs 3 cleaning
 	@.venv/bin/python -m benchmarks --rows 28000000 --pairs 1 cleaning
