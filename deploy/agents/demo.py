@@ -16,8 +16,10 @@ from pathlib import Path
 
 import psutil
 
+from taxi_platform.marts.tables import mart_names
+from taxi_platform.trips.months import Dataset
 from taxi_platform_tests.support.agents import Cluster, running_cluster, runs_by_month
-from taxi_platform_tests.support.taxi_dev import Platform, taxi_dev
+from taxi_platform_tests.support.taxi_dev import ASSETS, Platform, taxi_dev
 
 LOST_SECONDS = 20
 """Instead of a minute, so that the demo is short."""
@@ -49,7 +51,8 @@ def main() -> int:
 
 
 def _backfill(cluster: Cluster, platform: Platform, months: list[str]) -> bool:
-    backfill, started = platform.launch_backfill("green", months), time.monotonic()
+    assets = [*ASSETS, *mart_names(Dataset.GREEN)]
+    backfill, started = platform.launch_backfill("green", months, assets), time.monotonic()
     say(f"backfill of green {months[0]} to {months[-1]}")
     victim, shown = cluster.agents[0], -1
     while (status := platform.backfill_status(backfill)) not in DONE:

@@ -13,7 +13,7 @@ import pytest
 from taxi_platform.sources.sample.writing import write_sample
 from taxi_platform.trips.months import DatasetMonth
 from taxi_platform_tests.support.agents import redis_server, running_cluster, runs_by_month
-from taxi_platform_tests.support.system import wait_for
+from taxi_platform_tests.support.system import TAXI, wait_for
 from taxi_platform_tests.support.taxi_dev import taxi_dev
 from taxi_platform_tests.support.web_server import Page, serving
 
@@ -297,6 +297,41 @@ def test_an_agent_on_another_machine_refuses_a_local_lake_and_says_why(cluster, 
         assert refused.process.wait(DEADLINE) == 2
     assert "An agent on elsewhere cannot share the TAXI_LAKE_URL file://" in refused.said
     assert "Use a lake in a bucket (gs://…)" in refused.said
+
+
+def test_months_that_are_queued_from_the_command_line_are_followed_to_their_end(cluster, platform):
+    agent = cluster.start_agent(slots=2).wait_until_ready()
+    arguments = ("ingest", "green", "2020-03", "2020-04", "--through-dagster", "--json")
+    done = cluster.taxi(*arguments, "--force")
+    assert done.returncode == 0, done.stderr
+    results = json.loads(done.stdout)
+    assert [(each["month"], each["status"], each["rows_in_table"]) for each in results] == [
+        ("2020-03", "loaded", 299),
+        ("2020-04", "loaded", 299),
+    ]
+    for each in results:
+        assert cluster.tag(each["run_id"], ".dagster/taxi_agent").startswith(f"{agent.name} ")
+    assert [each["status"] for each in json.loads(cluster.taxi(*arguments).stdout)] == ["unchanged", "unchanged"]
+
+
+def test_ctrl_c_stops_following_and_the_run_goes_on(cluster, platform, source):
+    agent = cluster.start_agent().wait_until_ready()
+    page = source.pages["/green_tripdata_2020-05.csv.gz"]
+    page.delay = LONG
+    command = [str(TAXI), "ingest", "green", "2020-05", "--through-dagster", "--force", "--json"]
+    with subprocess.Popen(
+        command, env=cluster.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        (run_id,) = wait_for(lambda: cluster.running_on(agent), DEADLINE)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=DEADLINE)
+    page.delay = 0
+    assert process.returncode == 130
+    assert "The runs go on; they can be canceled in the UI." in err
+    (result,) = json.loads(out)
+    assert (result["status"], result["run_id"]) == ("queued", run_id)
+    wait_for(lambda: not cluster.running_on(agent), DEADLINE)
+    assert cluster.status_of(run_id) == "SUCCESS"
 
 
 def test_a_broker_that_does_not_answer_is_named_without_its_password(cluster):

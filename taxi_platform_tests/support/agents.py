@@ -160,6 +160,12 @@ class Cluster:
             row = con.execute(query, [run_id, name]).fetchone()
         return row[0] if row else None
 
+    def status_of(self, run_id: str) -> str:
+        with psycopg.connect(**self.postgres.parameters) as con:
+            row = con.execute("SELECT status FROM runs WHERE run_id = %s", [run_id]).fetchone()
+        assert row
+        return row[0]
+
     def running_on(self, agent: Agent) -> list[str]:
         """The ids of the runs that say STARTED and were taken by this agent."""
         query = """SELECT run_id FROM runs JOIN run_tags USING (run_id)

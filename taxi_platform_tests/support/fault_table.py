@@ -202,6 +202,14 @@ FAULTS: dict[int, tuple[str, str]] = {
     ),
     123: ("Dagster's storage restarted under agents", "The runs succeed."),
     124: ("a run on an agent canceled, while it runs or waits", "It ends as canceled; nobody executes it later."),
+    155: (
+        "a home that a newer version of the platform opened",
+        "A home that it can read is opened, with a warning; another is refused by name, and nothing is changed.",
+    ),
+    156: (
+        "Dagster's database with the tables of an earlier or a later Dagster",
+        "Dagster goes on with them; the doctor names an earlier one, and one command migrates it with its history.",
+    ),
 }
 """Number → the fault, and what happens then."""
 

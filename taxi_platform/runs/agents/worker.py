@@ -23,6 +23,7 @@ from celery.exceptions import CPendingDeprecationWarning, SecurityWarning
 from celery.worker import state
 from celery.worker.control import inspect_command
 from dagster_celery.config import TASK_EXECUTE_JOB_NAME
+from sqlalchemy.exc import DBAPIError
 
 from taxi_platform.assets.names import AGENT_TAG
 from taxi_platform.runs.agents.broker import Queue, broker_errors
@@ -34,6 +35,8 @@ from taxi_platform.settings import Settings
 from taxi_platform.trips.errors import UserError
 
 LOOK_SECONDS = 0.5
+POOLS = ("source", "warehouse", "serving")
+"""Those that the steps of a month name."""
 STARTING = (dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTING)
 
 
@@ -54,6 +57,7 @@ def work(
         release, machine = release_of(settings), this_machine()
         known = published(instance)
         check_shareable(settings, _storage_is_local(instance), known[1] if known else None, machine)
+        _prepare_pools(instance)
     app = launcher.celery
     _silence()
     with broker_errors(app), app.connection_for_read() as connection:
@@ -76,6 +80,18 @@ def work(
     )
     worker.start()
     return worker.exitcode or 0
+
+
+def _prepare_pools(instance: dg.DagsterInstance) -> None:
+    """Create the pools before any run claims a place in one.
+
+    On PostgreSQL two runs that create the same pool at once fail: Dagster goes on in a transaction that has failed.
+    """
+    storage = instance.event_log_storage
+    for pool in POOLS:
+        if pool not in storage.get_concurrency_keys():
+            with suppress(DBAPIError):  # another agent was first
+                storage.initialize_concurrency_limit_to_default(pool)
 
 
 def _silence() -> None:
