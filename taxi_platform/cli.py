@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import click
 import rich.markup
 
-from taxi_platform import __version__, cli_ingest, cli_serve
+from taxi_platform import __version__, cli_agents, cli_ingest, cli_serve
 from taxi_platform.cli_ingest import checked_settings, today, write_overview
 from taxi_platform.output import (
     accept_any_encoding,
@@ -48,14 +48,8 @@ def cli() -> None:
     """
 
 
-for command in (
-    cli_ingest.demo,
-    cli_ingest.ingest,
-    cli_ingest.restore,
-    cli_ingest.accept,
-    cli_serve.dev,
-    cli_serve.serve,
-):
+COMMANDS = (cli_ingest.demo, cli_ingest.ingest, cli_ingest.restore, cli_ingest.accept)
+for command in (*COMMANDS, cli_serve.dev, cli_serve.serve, cli_agents.agent, cli_agents.agents):
     cli.add_command(command)
 
 
