@@ -171,6 +171,13 @@ FAULTS: dict[int, tuple[str, str]] = {
     ),
     103: ("a home that cannot be written, when the overview is drawn", "The page goes to a temporary folder, named."),
     104: ("marts of another version, or none, when the overview is drawn", "They are not counted; the page says so."),
+    150: ("a part that hangs when /health or /metrics asks it", "The answer comes in seconds, and says which part."),
+    151: ("a scrape while Dagster's database is away", "It shows what was known, and that the database is down."),
+    152: ("a wrong token, or none, for metrics and health", "Metrics are refused; health tells its code alone."),
+    153: (
+        "a daemon that has stopped; a code server that is stuck",
+        "/health answers 503 and names it to who may know.",
+    ),
 }
 """Number → the fault, and what happens then."""
 
