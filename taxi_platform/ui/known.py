@@ -15,8 +15,8 @@ from taxi_platform.trips.text import printable
 
 Value = TypeVar("Value")
 SHARE, LONGEST_PAUSE = 0.05, 600.0
-"""What is costly is read for this share of the time: what takes 6 s, every two minutes. But after so many seconds anyway:
-it may have taken long only because it hung."""
+"""What is costly is read for this share of the time: what takes 6 s, every two minutes; at the latest after so many
+seconds, because it may have taken long only as it hung."""
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +65,8 @@ class Known(Generic[Value]):
                 threading.Thread(target=self._run, args=[self._reading], name=self.name, daemon=True).start()
             return self._reading
 
-    def _run(self, reading: Future[None]) -> None:
+    def read_now(self) -> None:
+        """Read in this thread, however long it takes; a failure is kept as `problem`."""
         try:
             self.value, self.problem, self.read_at = self._read(), None, time.time()
         except Exception as error:  # whatever it is, those who ask are told, and the next reading may succeed
@@ -73,11 +74,16 @@ class Known(Generic[Value]):
             if problem != self.problem:
                 log.warning("%s: %s", self.name, problem)
             self.problem = problem
-        with self._lock:
-            self._ended = time.monotonic()
-            self.took = self._ended - self._began
-            self._reading = None
-        reading.set_result(None)
+
+    def _run(self, reading: Future[None]) -> None:
+        try:
+            self.read_now()
+        finally:
+            with self._lock:
+                self._ended = time.monotonic()
+                self.took = self._ended - self._began
+                self._reading = None
+            reading.set_result(None)
 
 
 def described(error: Exception) -> str:

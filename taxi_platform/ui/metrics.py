@@ -36,6 +36,8 @@ NOW_SECONDS = 5.0
 WAIT_SECONDS = 2.0
 """How long it waits. Prometheus gives a scrape 10 s."""
 BACKGROUND_SECONDS = 60.0
+MONTHS_SECONDS = 300.0
+"""A survey asks a bucket four times for each month, so that 606 months cost some cents a day."""
 
 
 class Metrics:
@@ -44,21 +46,23 @@ class Metrics:
     def __init__(self, settings: Settings, instance: dg.DagsterInstance) -> None:
         steps = StepTotals(instance, settings.datasets)
         self._versions = version_samples(settings.datasets)
-        self._now = [
+        self.awaited = [
             Known("runs", lambda: database_samples(instance), NOW_SECONDS),
             Known("home", lambda: home_samples(settings), NOW_SECONDS),
         ]
-        self._background = [
-            Known("months", lambda: month_samples(settings, instance), BACKGROUND_SECONDS, is_costly=True),
+        self.background = [
+            Known("months", lambda: month_samples(settings, instance), MONTHS_SECONDS, is_costly=True),
             Known("history", lambda: history_samples(instance, settings.datasets), BACKGROUND_SECONDS, is_costly=True),
             Known("steps", steps.read, BACKGROUND_SECONDS / 2, is_costly=True),
         ]
 
-    async def scrape(self, health: Health, accept: str) -> tuple[bytes, str]:
-        """The exposition in the format that the header `accept` asks for, and its content type."""
-        await asyncio.gather(
-            *(known.refresh(WAIT_SECONDS) for known in self._now), *(known.refresh(0) for known in self._background)
-        )
+    async def refresh(self) -> None:
+        """Read again what is due; waits for what is about now, for a moment."""
+        awaited = [known.refresh(WAIT_SECONDS) for known in self.awaited]
+        await asyncio.gather(*awaited, *(known.refresh(0) for known in self.background))
+
+    def exposition(self, health: Health, accept: str) -> tuple[bytes, str]:
+        """All that is known, in the format that the header `accept` asks for, and its content type."""
         samples = [Sample("up", (part,), float(part not in health.problems)) for part in PARTS]
         registry = CollectorRegistry()
         registry.register(_Exposition([*samples, *self._versions, *self._known()]))
@@ -66,7 +70,7 @@ class Metrics:
         return encode(registry), content_type
 
     def _known(self) -> Iterator[Sample]:
-        for known in [*self._now, *self._background]:
+        for known in [*self.awaited, *self.background]:
             if known.read_at is not None:
                 yield from known.value or ()
                 yield Sample("metrics_refresh_timestamp_seconds", (known.name,), known.read_at)

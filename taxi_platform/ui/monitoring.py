@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -34,6 +36,6 @@ class Monitoring:
         return JSONResponse(health.as_json(), status, OWN_HEADERS)
 
     async def _exposition(self, request: Request) -> Response:
-        health = await self._checks.look()
-        content, content_type = await self._metrics.scrape(health, request.headers.get("accept", ""))
+        health, _ = await asyncio.gather(self._checks.look(), self._metrics.refresh())
+        content, content_type = self._metrics.exposition(health, request.headers.get("accept", ""))
         return Response(content, 200, {**OWN_HEADERS, "content-type": content_type})

