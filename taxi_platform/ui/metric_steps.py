@@ -36,6 +36,7 @@ class StepTotals:
         last = storage.get_maximum_record_id() or 0
         if self._cursor is None:
             self._cursor = last
+        self._cursor = min(self._cursor, last)  # a database that was made anew
         while self._cursor < last:
             self._cursor = self._read_events(self._cursor, last)
         return [Sample(name, labels, value) for (name, labels), value in self._totals.items()]
@@ -71,9 +72,7 @@ class StepTotals:
         for dataset in self._datasets:
             for step in [*ROWS, MARTS]:
                 yield from (("step_materializations_total", (dataset, step, result)) for result in RESULTS)
-                yield from (
-                    (f"step_{name}_total", (dataset, step)) for name in ("rows", "seconds", "lock_wait_seconds")
-                )
+                yield from ((name, (dataset, step)) for name in SUMS)
                 if step in STORED:
                     yield "step_bytes_total", (dataset, step)
 

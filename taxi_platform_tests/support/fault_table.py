@@ -181,6 +181,14 @@ FAULTS: dict[int, tuple[str, str]] = {
         "a daemon that has stopped; a code server that is stuck",
         "/health answers 503 and names it to who may know.",
     ),
+    155: (
+        "a home that a newer version of the platform opened",
+        "A home that it can read is opened, with a warning; another is refused by name, and nothing is changed.",
+    ),
+    156: (
+        "Dagster's database with the tables of an earlier or a later Dagster",
+        "Dagster goes on with them; the doctor names an earlier one, and one command migrates it with its history.",
+    ),
 }
 """Number → the fault, and what happens then."""
 
