@@ -171,6 +171,7 @@ FAULTS: dict[int, tuple[str, str]] = {
     ),
     103: ("a home that cannot be written, when the overview is drawn", "The page goes to a temporary folder, named."),
     104: ("marts of another version, or none, when the overview is drawn", "They are not counted; the page says so."),
+    105: ("more refused CSV values than DuckDB keeps an account of", "The month is read with care, in bounded memory."),
 }
 """Number → the fault, and what happens then."""
 
