@@ -25,8 +25,8 @@ from taxi_platform.trips.records import MAX_LINE_BYTES
 HEAD_BYTES = 64 << 10
 SAMPLE_LINES = 500
 ODD_VALUES = 1 / 250
-"""The share of a sample that does not make a column text: the lines of odd values are refused instead. Text of times takes
-several times as long as times."""
+"""The share of a sample that does not make a column text. Lines with odd values are refused instead: scanning times as
+text takes several times as long."""
 MAX_REFUSED_LINES = 50_000
 MAX_REFUSALS = 2 * MAX_REFUSED_LINES
 """DuckDB stores one refusal for each value that does not fit, 2 kB each, beside its memory limit."""
