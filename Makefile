@@ -1,12 +1,18 @@
 # Every target first sets up what it needs. `make` is only a wrapper: .venv/bin/taxi and .venv/bin/pytest work without it.
 .DEFAULT_GOAL := help
-.PHONY: help demo dev test test-bigquery test-browser test-slow soak lint bench bench-archive eras audit setup setup-dev clean
+.PHONY: help demo demo-cloud notebook dev test test-bigquery test-browser test-slow soak lint bench bench-archive eras audit build setup setup-notebook setup-dev clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-14s %s\n", $$1, $$2}'
 
 demo: setup ## Run a year of yellow and three months of the others end to end, on this machine alone
 	@.venv/bin/taxi demo
+
+demo-cloud: setup-dev ## Run three months through emulators of Cloud Storage and BigQuery (a Python 3.13 or newer)
+	@.venv/bin/python scripts/demo_cloud.py
+
+notebook: setup-notebook ## Open examples/first_look.py, a notebook on the months that are loaded (Ctrl-C stops it)
+	@.venv/bin/marimo edit examples/first_look.py --host 127.0.0.1 --skip-update-check
 
 dev: setup ## Open Dagster's UI on http://127.0.0.1:3000 (Ctrl-C stops it)
 	@.venv/bin/taxi dev
@@ -49,8 +55,14 @@ eras: setup-dev ## Clean a month of every era of the TLC's files and print the r
 audit: setup ## Look up known vulnerabilities of every locked version, where the package index lists them
 	@sh scripts/audit.sh
 
+build: setup ## Build the wheel and the sdist into dist/
+	@sh scripts/build.sh
+
 setup:
 	@sh scripts/setup.sh
+
+setup-notebook:
+	@sh scripts/setup.sh notebook
 
 setup-dev:
 	@sh scripts/setup.sh dev

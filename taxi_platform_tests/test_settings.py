@@ -1,16 +1,12 @@
 """Settings: defaults, and one clear message for every wrong value."""
 
-import re
 import traceback
-from pathlib import Path
 
 import pytest
 
 from taxi_platform.settings import check_urls, load_settings, unknown_names
 from taxi_platform.trips.errors import SettingError
 from taxi_platform.trips.months import Dataset
-
-ROOT = Path(__file__).parents[1]
 
 
 def test_the_defaults_need_no_account_and_no_network(tmp_path):
@@ -84,13 +80,6 @@ def test_taxi_reject_takes_the_rules_of_any_chosen_dataset_and_no_others():
     assert load_settings({**reject, "TAXI_DATASETS": "fhv,green"}).reject == ("over_24_hours", "zero_passengers")
     with pytest.raises(SettingError, match=r"^TAXI_REJECT: 'zero_passengers' is not a suspicious rule of fhv, fhvhv"):
         load_settings({**reject, "TAXI_DATASETS": "fhv,fhvhv"})
-
-
-def test_every_variable_that_the_documentation_names_is_known():
-    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
-    named = {name for page in pages for name in re.findall(r"\bTAXI_[A-Z_]*[A-Z]", page.read_text("utf-8"))}
-    assert {"TAXI_UI_HOSTS", "TAXI_SOURCE_URL"} <= named
-    assert unknown_names(dict.fromkeys(named, "")) == []
 
 
 @pytest.mark.parametrize(

@@ -1,16 +1,19 @@
 """The faults that the platform withstands, and the tests that prove it.
 
-`python -m taxi_platform_tests.support.fault_table` writes docs/faults.md. A test names its faults with a mark:
-`@pytest.mark.fault(29, 36)`.
+`python -m taxi_platform_tests.support.fault_table` writes docs/faults.md, for people, and docs/fault-tests.md, which
+lists the tests of each. A test names its faults with a mark: `@pytest.mark.fault(29, 36)`.
 """
 
 from __future__ import annotations
 
 import ast
+from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 TESTS = Path(__file__).parents[1]
 PAGE = TESTS.parent / "docs" / "faults.md"
+EVIDENCE_PAGE = PAGE.with_name("fault-tests.md")
 
 FAULTS: dict[int, tuple[str, str]] = {
     1: ("a truncated gzip file", "The file is refused; nothing is published."),
@@ -176,6 +179,92 @@ FAULTS: dict[int, tuple[str, str]] = {
 """Number → the fault, and what happens then."""
 
 
+class Kind(NamedTuple):
+    """Faults that stand together on the page; `numbers` is a list of numbers and ranges, such as `1-8, 11`."""
+
+    title: str
+    summary: str
+    numbers: str
+
+    @property
+    def anchor(self) -> str:
+        return self.title.lower().replace(",", "").replace(" ", "-")
+
+    def faults(self) -> list[int]:
+        """Those of its numbers that are in `FAULTS`, in the order in which they are listed."""
+        ends = [part.strip().partition("-") for part in self.numbers.split(",")]
+        listed = [number for first, _, last in ends for number in range(int(first), int(last or first) + 1)]
+        return [number for number in listed if number in FAULTS]
+
+
+KINDS = (
+    Kind(
+        "Damaged files and wrong files",
+        "A file that cannot be read is refused; one that can be read but looks wrong is set aside. The month stays.",
+        "1-8, 11, 21, 62, 58-61",
+    ),
+    Kind(
+        "Rows and columns",
+        "Only rows that cannot be stored truthfully are rejected, with the reason; all others are kept.",
+        "9, 10, 12-20, 22, 23, 63, 105-109",
+    ),
+    Kind(
+        "The source and the network",
+        "What may pass is retried within limits; what cannot be trusted is never accepted.",
+        "24-31, 64, 66, 67, 53, 54",
+    ),
+    Kind(
+        "The lake, disks and buckets",
+        "What is stored is compared with its checksums before it is used, and made again where it differs.",
+        "32, 36, 37, 65, 68, 71-74, 77, 78",
+    ),
+    Kind(
+        "Killed runs, and runs at the same time",
+        "Readers see the old month or the new one, whole, and the next run completes it.",
+        "33-35, 47, 79, 82, 90, 91, 160-164",
+    ),
+    Kind(
+        "The warehouse",
+        "A month is replaced in one transaction, and the table is compared with its file.",
+        "38-40, 42, 51, 56, 57, 69, 70",
+    ),
+    Kind(
+        "Marts, views, pictures and the overview",
+        "Sums are compared with the file's; what is missing or older than its trips is named and made again.",
+        "92-104, 110-114",
+    ),
+    Kind(
+        "Dagster, schedules and backfills",
+        "Dagster's history decides nothing, so nothing is lost with it.",
+        "41, 48-50, 52, 80, 81, 83",
+    ),
+    Kind("Notifications", "Messages are kept until they are delivered, and never affect a run.", "46, 55"),
+    Kind(
+        "Names, settings, secrets and access",
+        "Mistakes are refused before anything runs, attacks have no effect, and secrets appear nowhere.",
+        "43-45, 84-89",
+    ),
+    Kind(
+        "Agents on other machines",
+        "A run whose agent is lost is noticed and run again; no month is loaded twice or forgotten.",
+        "115-134",
+    ),
+    Kind("Kubernetes and Cloud Run", "A job that is lost, refused or never starts is reported.", "135-139"),
+    Kind(
+        "The server, its health and its metrics",
+        "Parts that die are started again, and what does not answer is named.",
+        "140-154",
+    ),
+    Kind(
+        "Upgrades and rollbacks",
+        "What an older version wrote is read; what a newer one wrote is refused and left alone.",
+        "75, 76, 155-159",
+    ),
+)
+"""The sections of the page, in order. Ranges may hold numbers that are not taken yet."""
+
+
+@cache
 def marked_tests() -> dict[int, list[str]]:
     """Fault → the tests that carry its number, as `folder/file.py::test`."""
     tests: dict[int, list[str]] = {number: [] for number in FAULTS}
@@ -190,21 +279,52 @@ def marked_tests() -> dict[int, list[str]]:
 
 def page() -> str:
     """The text of docs/faults.md."""
+    tests, kinds = marked_tests(), [(kind, kind.faults()) for kind in KINDS]
     lines = [
-        "# Faults, what happens, and the tests that show it",
+        "# Faults, and what happens",
         "",
-        "Generated from the tests by `python -m taxi_platform_tests.support.fault_table`. The tests use real parts:",
-        "HTTP servers and proxies on loopback, PostgreSQL, emulators of Google's services, processes killed by the",
-        "kernel, a full disk. [Reliability](reliability.md) describes what is guaranteed.",
+        f"What the platform does when something goes wrong: {len(FAULTS)} faults, each with tests that cause it and",
+        "look at what is left. The tests use real parts: HTTP servers and proxies on loopback, PostgreSQL, emulators",
+        "of Google's services, processes killed by the kernel, a full disk. [Reliability](reliability.md) says what is",
+        "promised, and how to recover; `taxi doctor` and `taxi status` say what is wrong now.",
         "",
-        "| | fault | what happens | tests |",
-        "|---:|---|---|---|",
+        *(f"- [{kind.title}](#{kind.anchor})" for kind, faults in kinds if faults),
+    ]
+    for kind, faults in kinds:
+        if faults:
+            lines += [
+                "",
+                f"## {kind.title}",
+                "",
+                kind.summary,
+                "",
+                "| fault | what happens | shown by |",
+                "|---|---|---|",
+            ]
+        for number in faults:
+            fault, outcome = FAULTS[number]
+            count = "1 test" if len(tests[number]) == 1 else f"{len(tests[number])} tests"
+            lines.append(f"| {fault} | {outcome} | [{count}](fault-tests.md#fault-{number}) |")
+    lines += ["", "Generated by `python -m taxi_platform_tests.support.fault_table`; do not edit."]
+    return "\n".join(lines) + "\n"
+
+
+def evidence() -> str:
+    """The text of docs/fault-tests.md."""
+    lines = [
+        "# The tests of each fault",
+        "",
+        "[Faults](faults.md) says what happens in each. The names of the tests are sentences that say what they look",
+        "at. Generated by `python -m taxi_platform_tests.support.fault_table`; do not edit.",
     ]
     for number, tests in marked_tests().items():
-        fault, outcome = FAULTS[number]
-        lines.append(f"| {number} | {fault} | {outcome} | {'<br>'.join(f'`{test}`' for test in tests)} |")
+        lines += ["", f"## Fault {number}", "", f"{FAULTS[number][0][:1].upper()}{FAULTS[number][0][1:]}.", ""]
+        for test in tests:
+            file, _, name = test.partition("::")
+            lines.append(f"- [{file}](../{TESTS.name}/{file}): `{name}`")
     return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":
     PAGE.write_text(page(), "utf-8")
+    EVIDENCE_PAGE.write_text(evidence(), "utf-8")
