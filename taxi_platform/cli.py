@@ -28,6 +28,7 @@ from taxi_platform.output import (
     print_status,
     print_versions,
 )
+from taxi_platform.runs.home_record import check_home
 from taxi_platform.runs.result import ExitStatus
 from taxi_platform.settings import load_settings, open_warehouses
 from taxi_platform.trips.errors import LakeError, TaxiError, UserError
@@ -83,6 +84,7 @@ def prune(dataset: str | None, month: str | None, keep: int, apply: bool) -> Non
     from taxi_platform.lake.months import LakeMonth
 
     settings = load_settings()
+    check_home(settings.home)
     lake = open_lake(settings.lake_url)
     if dataset and month:
         dataset_months = [DatasetMonth.parse(dataset, month)]

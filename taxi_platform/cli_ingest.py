@@ -15,6 +15,7 @@ import click
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from taxi_platform.output import errors, out, print_answer, print_places, print_table, print_versions
+from taxi_platform.runs.home_record import check_home
 from taxi_platform.runs.result import IngestStatus, MonthResult, exit_status
 from taxi_platform.settings import Settings, check_urls, listed, load_settings
 from taxi_platform.trips.contract import all_rules, check_rules, contract_of
@@ -176,9 +177,10 @@ def accept(dataset: str, month: str, version: str | None, force: bool) -> None:
 
 
 def checked_settings() -> Settings:
-    """The settings; raises `SettingError` for any value that is wrong, before anything runs."""
+    """The settings; raises `UserError` for any value or home that is wrong, before anything runs."""
     settings = load_settings()
     check_urls(settings)
+    check_home(settings.home)
     if settings.schedule:
         from taxi_platform.automation.schedules import check_schedule  # importing Dagster takes a second
 

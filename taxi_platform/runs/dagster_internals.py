@@ -54,6 +54,7 @@ __all__ = [
     "get_current_datetime",
     "get_current_timestamp",
     "import_what_runs_use",
+    "is_known_revision",
     "is_valid_cron_string",
     "remote_job_origin",
     "sql_module",
@@ -91,6 +92,19 @@ def sqlite_event_log_class() -> Any:
 def sql_module() -> Any:
     """The module in which Dagster reads, by `ScriptDirectory`, all its migrations to learn which is the latest."""
     return importlib.import_module("dagster._core.storage.sql")
+
+
+def is_known_revision(revision: str) -> bool:
+    """Whether the installed Dagster has a migration of its tables by this name; a later Dagster's it does not know."""
+    from alembic.config import Config
+    from alembic.util import CommandError
+
+    config, sql = Config(), sql_module()
+    config.set_main_option("script_location", sql.ALEMBIC_SCRIPTS_LOCATION)
+    try:
+        return sql.ScriptDirectory.from_config(config).get_revision(revision) is not None
+    except CommandError:
+        return False
 
 
 def compute_logs_module() -> Any:

@@ -49,16 +49,16 @@ def write_dagster_yaml(home: Path) -> None:
     try:
         content = path.read_bytes()
     except FileNotFoundError:
-        _replace(path, ours)
+        replace_file(path, ours)
         return
     if content == ours:
         return
     texts = [ours, *map(_text, EARLIER)]
     if content in texts:
-        _replace(path, ours)
+        replace_file(path, ours)
     elif _is_damaged(content, texts):
-        _replace(path.with_name(f"{FILE}.damaged"), content)
-        _replace(path, ours)
+        replace_file(path.with_name(f"{FILE}.damaged"), content)
+        replace_file(path, ours)
         log.warning("%s was damaged and has been written again; the old file is %s.damaged.", path, FILE)
     else:
         _check(path, content)
@@ -113,7 +113,7 @@ def _value(settings: Any, name: str) -> Any:
     return settings
 
 
-def _replace(path: Path, content: bytes) -> None:
+def replace_file(path: Path, content: bytes) -> None:
     """Replace a file durably: whoever reads it, also after a crash, finds the old content or the new."""
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:

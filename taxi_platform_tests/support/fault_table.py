@@ -175,6 +175,14 @@ FAULTS: dict[int, tuple[str, str]] = {
     103: ("a home that cannot be written, when the overview is drawn", "The page goes to a temporary folder, named."),
     104: ("marts of another version, or none, when the overview is drawn", "They are not counted; the page says so."),
     105: ("more refused CSV values than DuckDB keeps an account of", "The month is read with care, in bounded memory."),
+    155: (
+        "a home that a newer version of the platform opened",
+        "A home that it can read is opened, with a warning; another is refused by name, and nothing is changed.",
+    ),
+    156: (
+        "Dagster's database with the tables of an earlier or a later Dagster",
+        "Dagster goes on with them; the doctor names an earlier one, and one command migrates it with its history.",
+    ),
 }
 """Number → the fault, and what happens then."""
 
