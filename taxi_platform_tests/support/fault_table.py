@@ -174,6 +174,7 @@ FAULTS: dict[int, tuple[str, str]] = {
     ),
     103: ("a home that cannot be written, when the overview is drawn", "The page goes to a temporary folder, named."),
     104: ("marts of another version, or none, when the overview is drawn", "They are not counted; the page says so."),
+    105: ("more refused CSV values than DuckDB keeps an account of", "The month is read with care, in bounded memory."),
     115: (
         "an agent on another machine, with a lake or a table on one machine's disk",
         "It refuses to start and says what cannot be shared.",
