@@ -171,6 +171,11 @@ FAULTS: dict[int, tuple[str, str]] = {
     ),
     103: ("a home that cannot be written, when the overview is drawn", "The page goes to a temporary folder, named."),
     104: ("marts of another version, or none, when the overview is drawn", "They are not counted; the page says so."),
+    135: ("a Kubernetes Job killed in mid-run", "It is noticed; the month is run again once and loaded once."),
+    136: ("a Kubernetes API that does not answer", "Runs go on; none is reported as failed or started again."),
+    137: ("a run canceled while its Kubernetes Job works", "Job and pods are deleted; the month stays as it was."),
+    138: ("a pod that never starts: no room, no image", "The run fails at the start timeout, with Kubernetes' reason."),
+    139: ("a Job that starts after its run was given up", "It does nothing; the month of the second run stays."),
 }
 """Number → the fault, and what happens then."""
 
