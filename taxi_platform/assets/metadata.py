@@ -201,7 +201,8 @@ def _cell(value: object) -> str:
 def _chart(report: Report) -> str:
     """Trips per day as a picture of about 3 kB, small because every materialization stores it in the event log.
 
-    It is written as SVG text, because a plotting library took a tenth of a small month's time and of the set-up's.
+    It is written as SVG text: Altair and vl-convert, which draw the overview, cost a month a second of processor time
+    and twice the bytes (docs/decisions.md).
     """
     width, height, left, top, bottom = 440, 150, 54, 22, 132
     highest = max(report.trips_per_day.values(), default=0) or 1

@@ -10,11 +10,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import dagster as dg
+import yaml
 from sqlalchemy.exc import DBAPIError
 
 from taxi_platform.assets.names import PROCESS_RUN_TAG, PROCESS_TAG
 from taxi_platform.runs.connections import held_connections
+from taxi_platform.runs.dagster_internals import is_known_revision
 from taxi_platform.runs.home import without_url_characters, write_dagster_yaml
+from taxi_platform.runs.home_record import record_version
 from taxi_platform.runs.mirroring import mirrored_by_threads
 from taxi_platform.runs.sqlite import damaged_file, wait_for_locked_files
 from taxi_platform.settings import Settings
@@ -30,10 +33,12 @@ def open_instance(settings: Settings) -> Iterator[dg.DagsterInstance]:
     """Dagster's instance, with our `dagster.yaml` unless it has another; runs of dead processes are reported as failed.
 
     Sets DAGSTER_HOME and TAXI_HOME for this process and its children. Raises `LakeError` where the home cannot be
-    written and `TaxiError` where Dagster's database fails, also while the instance is in use.
+    written, `UserError` where a newer version wrote it, and `TaxiError` where Dagster's database fails, also while the
+    instance is in use.
     """
     home = settings.dagster_home
     try:
+        record_version(settings.home)
         write_dagster_yaml(home)
     except OSError as error:
         remedy = "Free some space and run again." if error.errno in FULL else f"Set {HOMES} to a folder that you own."
@@ -74,6 +79,25 @@ def _database_error(home: Path, error: DBAPIError | sqlite3.DatabaseError) -> Ta
         f"Dagster's database failed: {getattr(error, 'orig', error)} (Dagster's home is {home}).",
         "Check that the disk is not full and the database server runs. Run again: finished work is not redone.",
     )
+
+
+def check_schema(instance: dg.DagsterInstance) -> str:
+    """Say whether the tables of Dagster's database are those of the installed Dagster.
+
+    Raises `TaxiError` if they are older; Dagster goes on with them, but some pages are slower or lack columns.
+    """
+    states = [state for state in yaml.safe_load(instance.schema_str())["schema"].values() if state]
+    revisions = {str(state["current"]) for state in states} - {str(state["latest"]) for state in states}
+    if older := sorted(revision for revision in revisions if is_known_revision(revision)):
+        raise TaxiError(
+            f"The tables of Dagster's database are those of an earlier Dagster (revision {', '.join(older)}).",
+            "Stop everything, make a backup, and run dagster instance migrate (docs/upgrading.md).",
+        )
+    if revisions:
+        return (
+            f"Dagster's tables are those of a later version (revision {', '.join(sorted(revisions))}), which it reads"
+        )
+    return "Dagster's tables are those of the installed version"
 
 
 def report_dead_runs(instance: dg.DagsterInstance) -> int:

@@ -1,6 +1,7 @@
 """`deploy/cloud-run/dagster.yaml`: Dagster accepts it, and its launcher asks Cloud Run for what it says."""
 
 import json
+import re
 from datetime import timedelta
 from pathlib import Path
 
@@ -22,9 +23,11 @@ from google.cloud.run_v2.services.jobs.transports import JobsGrpcTransport
 from tenacity import RetryError
 
 from taxi_platform.assets.names import LOCATION
+from taxi_platform.settings import unknown_names
 from taxi_platform_tests.support.emulators.cloud_run import cloud_run_api
 
-CONFIG = yaml.safe_load((Path(__file__).parents[2] / "deploy" / "cloud-run" / "dagster.yaml").read_text())
+FOLDER = Path(__file__).parents[2] / "deploy" / "cloud-run"
+CONFIG = yaml.safe_load((FOLDER / "dagster.yaml").read_text())
 JOB = "projects/a-project/locations/us-east1/jobs/taxi-run"
 
 
@@ -74,6 +77,14 @@ def test_dagster_accepts_the_configuration():
     result = validate_config(dagster_instance_config_schema(), CONFIG)
     assert result.success, result.errors
     assert CONFIG["run_launcher"]["config"]["job_name_by_code_location"].keys() == {LOCATION}
+
+
+def test_the_jobs_environment_has_every_variable_that_dagster_asks_for_and_no_password():
+    variables = yaml.safe_load((FOLDER / "env.yaml").read_text())
+    assert unknown_names(variables) == []
+    assert all(isinstance(value, str) for value in variables.values())
+    asked = set(re.findall(r"\{env: (\w+)\}", (FOLDER / "dagster.yaml").read_text()))
+    assert asked - set(variables) == {"DAGSTER_PG_PASSWORD"}
 
 
 def test_no_more_runs_start_in_a_minute_than_are_allowed():

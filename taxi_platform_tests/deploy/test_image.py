@@ -46,7 +46,8 @@ def is_sent_to_the_build(path: str) -> bool:
 
 
 def test_what_is_copied_exists_and_is_sent_and_nothing_else_is():
-    assert copied() == ["requirements-deploy.lock", "pyproject.toml", "README.md", "taxi_platform"]
+    licence = ["LICENSE", "NOTICE"]
+    assert copied() == ["requirements-deploy.lock", "pyproject.toml", "README.md", *licence, "taxi_platform"]
     assert all((ROOT / path).exists() and is_sent_to_the_build(path) for path in copied())
     tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
     assert {path for path in tracked if is_sent_to_the_build(path)} == {

@@ -1,4 +1,4 @@
-"""`deploy/kubernetes`: whether the chart, Kubernetes and Dagster accept it, as far as that is known without a cluster."""
+"""`deploy/kubernetes`: whether the chart, Kubernetes and Dagster accept it, as far as is known without a cluster."""
 
 import re
 from pathlib import Path
@@ -36,10 +36,11 @@ CHART = {
         tolerations volumeMounts volumes workspace""",
     "dagsterWebserver.workspace": "enabled externalConfigmap servers",
     "dagster-user-deployments": "deployments enableSubchart enabled imagePullSecrets",
-    "dagster-user-deployments.deployments": """affinity annotations codeServerArgs dagsterApiGrpcArgs deploymentStrategy
-        env envConfigMaps envSecrets image includeConfigInLaunchedRuns initContainers labels livenessProbe name nodeSelector
-        podSecurityContext port readinessProbe resources schedulerName securityContext sidecarContainers startupProbe
-        tolerations volumeMounts volumes""",
+    "dagster-user-deployments.deployments": """
+        affinity annotations codeServerArgs dagsterApiGrpcArgs deploymentStrategy env envConfigMaps
+        envSecrets image includeConfigInLaunchedRuns initContainers labels livenessProbe name nodeSelector
+        podSecurityContext port readinessProbe resources schedulerName securityContext sidecarContainers
+        startupProbe tolerations volumeMounts volumes""",
     "computeLogManager": "config type",
     "computeLogManager.config.gcsComputeLogManager": """bucket jsonCredentialsEnvvar localDir prefix showUrlOnly
         uploadInterval""",
