@@ -66,6 +66,7 @@ class Pod:
     obstacle: Obstacle | None
     process: subprocess.Popen[bytes] | None = None
     uid: str = field(default_factory=lambda: str(uuid.uuid4()))
+    is_terminating: bool = False
     is_deleted: bool = False
 
     @property
@@ -85,7 +86,7 @@ class KubernetesApi:
         self.config_maps = config_maps
         self.secrets = secrets
         self.pods: dict[str, Pod] = {}
-        self.creating = threading.Lock()
+        self.changing = threading.Lock()
         self.obstacle: Obstacle | None = None
         """What keeps the pods of new Jobs from starting."""
         self.answers = True
@@ -121,11 +122,14 @@ class KubernetesApi:
         process.wait()
 
     def terminate(self, name: str) -> None:
-        """Delete a pod: SIGTERM, then SIGKILL after the grace period."""
-        process = self.pods[name].process
-        if process and process.poll() is None:
-            os.killpg(process.pid, signal.SIGTERM)
-            threading.Thread(target=self._kill_late, args=(name, process), daemon=True).start()
+        """Delete a pod: SIGTERM once, then SIGKILL after the grace period."""
+        pod = self.pods[name]
+        with self.changing:
+            if pod.process and pod.process.poll() is None and not pod.is_terminating:
+                pod.is_terminating = True
+                with suppress(ProcessLookupError):
+                    os.killpg(pod.process.pid, signal.SIGTERM)
+                threading.Thread(target=self._kill_late, args=(name, pod.process), daemon=True).start()
 
     def _kill_late(self, name: str, process: subprocess.Popen[bytes]) -> None:
         try:
@@ -221,7 +225,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         if self._connected():
-            with self.api.creating:
+            with self.api.changing:
                 created = None if body["metadata"]["name"] in self.api.pods else self.api.create(body)
             self._answer(201, created) if created else self._refuse(409, "AlreadyExists")
 
