@@ -187,7 +187,7 @@ def _busiest(lake: Lake, key: str, columns: Sequence[Column]) -> dg.MetadataValu
     stored = lake.read(key)
     if stored is None:
         raise lake.missing(key)
-    table = pq.read_table(pa.BufferReader(stored[0]))
+    table = pq.ParquetFile(pa.BufferReader(stored[0])).read()  # pq.read_table imports pandas: 0.3 s
     count = next(column.name for column in columns if column.name in ("trips", "rows"))
     rows = table.sort_by([(count, "descending")]).slice(0, PREVIEW_ROWS).to_pylist()
     records = [dg.TableRecord({column.name: _cell(row[column.name]) for column in columns}) for row in rows]
