@@ -1,12 +1,14 @@
 #!/bin/sh
-# Makes .venv with the locked dependencies: `setup.sh` for running, `setup.sh dev` for tests and linters too.
+# Makes .venv with the locked dependencies: `setup.sh` for running, `setup.sh notebook` for the notebook too, and
+# `setup.sh dev` for tests and linters as well.
 # Does nothing if it is already there.
 set -eu
 cd "$(dirname "$0")/.."
 kind=${1:-run}
 lock=requirements.lock
-[ "$kind" = dev ] && lock=requirements-dev.lock
-stamp="$(cat requirements-uv.lock requirements.lock requirements-dev.lock pyproject.toml | cksum) $(pwd)"
+[ "$kind" = run ] || lock=requirements-$kind.lock
+stamp="$(cat requirements-uv.lock requirements.lock requirements-notebook.lock requirements-dev.lock pyproject.toml |
+    cksum) $(pwd)"
 if [ -x .venv/bin/taxi ]; then
     for done in "$kind" dev; do
         [ "$(cat ".venv/.installed-$done" 2>/dev/null)" = "$stamp" ] && exit 0

@@ -7,10 +7,11 @@ if TYPE_CHECKING:
     from taxi_platform.marts.python_api import load_rejected as load_rejected
     from taxi_platform.marts.python_api import load_trips as load_trips
     from taxi_platform.marts.python_api import months as months
+    from taxi_platform.marts.python_api import zone_shapes as zone_shapes
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
-_PYTHON_API = ("load_mart", "load_rejected", "load_trips", "months")
+_PYTHON_API = ("load_mart", "load_rejected", "load_trips", "months", "zone_shapes")
 
 
 def __getattr__(name: str) -> Any:

@@ -1,7 +1,6 @@
 """The graph as the UI shows it: keys, groups, partitions, checks, and the metadata of one run."""
 
 import logging
-import re
 import subprocess
 import sys
 from datetime import datetime
@@ -21,6 +20,7 @@ from taxi_platform.runs.instance import open_instance
 from taxi_platform.settings import load_settings
 from taxi_platform.trips.contract import contract_of
 from taxi_platform.trips.months import Dataset
+from taxi_platform_tests.support.documents import read_page
 
 ROOT = Path(__file__).parents[1]
 DATASETS = {"yellow": "2009-01", "green": "2013-08", "fhv": "2015-01", "fhvhv": "2019-02"}
@@ -231,8 +231,8 @@ def test_a_failure_says_what_where_and_what_to_do(definitions, monkeypatch, tmp_
     assert failure.metadata["error"].value == "NotData"
 
 
-def test_a_runs_config_can_reject_by_the_lines_that_the_readme_gives(definitions):
-    (lines,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL)
+def test_a_runs_config_can_reject_by_the_lines_that_the_page_of_automation_gives(definitions):
+    (lines,) = read_page(ROOT / "docs" / "automation.md").code("yaml")
     result, _ = materialize(definitions, "green_ingest", "2020-04", yaml.safe_load(lines))
     metadata = {e.asset_key.path[-1]: e.materialization.metadata for e in result.get_asset_materialization_events()}
     assert "zero_passengers" in reasons(metadata)

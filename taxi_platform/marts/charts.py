@@ -11,10 +11,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from taxi_platform.marts import chart_style as style
+from taxi_platform.marts.zones import zone_shapes
 from taxi_platform.trips.months import Dataset, Month
 
 if TYPE_CHECKING:
@@ -40,9 +40,9 @@ class Drawing:
     """A chart, and its rows beside it: Altair would validate each, which takes half of the time."""
 
     chart: Any = None
-    datasets: dict[str, Rows] = field(default_factory=dict)
+    datasets: dict[str, Rows | Row] = field(default_factory=dict)
 
-    def data(self, rows: Rows) -> alt.NamedData:
+    def data(self, rows: Rows | Row) -> alt.NamedData:
         import altair as alt
 
         name = f"rows{len(self.datasets)}"
@@ -133,7 +133,6 @@ def pickup_maps(rows: Rows, width: int) -> Drawing | None:
 
     drawing, panels = Drawing(), []
     datasets = _datasets(rows)
-    shapes = json.loads(resources.files("taxi_platform.marts").joinpath("taxi_zones.topojson").read_text("utf-8"))
     columns = 1 if width < PHONE or len(datasets) == 1 else 2
     side = min(width // columns - 24, 520)
     names, colours = [NO_PICKUPS, *SHARE_CLASSES], [style.EMPTY, *style.SCALE]
@@ -143,7 +142,7 @@ def pickup_maps(rows: Rows, width: int) -> Drawing | None:
             for row in rows
             if row["dataset"] == dataset and row["share"]
         ]
-        zones = drawing.data(shapes)
+        zones = drawing.data(zone_shapes())
         zones.format = alt.TopoDataFormat(type="topojson", feature="zones")
         lookup = alt.LookupData(drawing.data(shares), key="location_id", fields=["class"])
         panels.append(

@@ -6,7 +6,6 @@ Every text passes `escaped_html`, and the page's own policy lets a browser run a
 
 from __future__ import annotations
 
-import json
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from string import Template
 from taxi_platform.marts import chart_style
 from taxi_platform.marts.overview_data import OverviewData
 from taxi_platform.marts.overview_sections import Cell, Section, Table, sections, trips_of
+from taxi_platform.marts.zones import zone_shapes
 from taxi_platform.trips.errors import LakeError, UserError
 from taxi_platform.trips.text import escaped_html
 
@@ -46,7 +46,6 @@ def chart_png(view: str, data: OverviewData) -> bytes | None:
 def page(data: OverviewData, made: datetime) -> str:
     """The page as HTML."""
     shown = list(sections(data))
-    zones = json.loads(resources.files("taxi_platform.marts").joinpath("taxi_zones.topojson").read_text("utf-8"))
     return _template().substitute(
         dark_rules=chart_style.dark_rules("svg"),
         subtitle=escaped_html(f"{_period(data)} Made on {made:%Y-%m-%d at %H:%M}."),
@@ -54,7 +53,7 @@ def page(data: OverviewData, made: datetime) -> str:
         tiles=_tiles(data),
         links=" ".join(f'<a href="#{section.name}">{escaped_html(section.title)}</a>' for section in shown),
         sections="\n".join(map(_section, shown)),
-        zones_source=escaped_html(zones["source"]),
+        zones_source=escaped_html(zone_shapes()["source"]),
     )
 
 

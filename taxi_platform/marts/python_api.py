@@ -1,5 +1,7 @@
 """Months of the lake as data frames: `from taxi_platform import load_trips, load_rejected, load_mart, months`.
 
+For maps there is `zone_shapes` too.
+
 The lake is the one that TAXI_LAKE_URL names, by default the folder `lake` in TAXI_HOME. Only published months are read,
 and only the columns and rows that are asked for. Nothing here imports Dagster, and no load is blocked.
 """
@@ -17,6 +19,7 @@ from taxi_platform.lake.months import LakeMonth
 from taxi_platform.marts.frames import Form, load_frame
 from taxi_platform.marts.view_files import view_files
 from taxi_platform.marts.views import VIEWS, View
+from taxi_platform.marts.zones import zone_shapes as zone_shapes
 from taxi_platform.settings import load_settings
 from taxi_platform.trips.contract import REJECTED_COLUMNS, contract_of
 from taxi_platform.trips.errors import LakeError, UserError

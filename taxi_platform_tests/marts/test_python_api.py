@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from taxi_platform import load_mart, load_rejected, load_trips, months
+from taxi_platform import load_mart, load_rejected, load_trips, months, zone_shapes
 from taxi_platform.ingestion import steps
 from taxi_platform.lake import open_lake
 from taxi_platform.marts.views import VIEWS
@@ -233,3 +233,9 @@ def test_the_package_imports_its_python_api_only_when_it_is_used():
     )
     child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert child.stdout.split() == []
+
+
+def test_shapes_name_the_zones_that_have_one():
+    shapes = zone_shapes()["objects"]["zones"]["geometries"]
+    named = {shape["properties"]["location_id"] for shape in shapes}
+    assert named == set(range(1, 264)) - {57, 104, 105}

@@ -5,17 +5,14 @@ import pandas as pd
 import pytest
 
 from taxi_platform import load_mart, load_trips
-from taxi_platform.ingestion import steps
 from taxi_platform.ingestion.views import refresh_views, views_path
 from taxi_platform.lake import open_lake
 from taxi_platform.marts.tables import mart_tables
 from taxi_platform.marts.views import VIEWS, labels
-from taxi_platform.sources import open_source
-from taxi_platform.trips.engine import Engine
 from taxi_platform.trips.known import taxi_zones
 from taxi_platform.trips.months import Dataset, DatasetMonth
-from taxi_platform_tests.support.lake_marts import add_marts
 from taxi_platform_tests.support.querying_page import PAGE, QUERIES
+from taxi_platform_tests.support.sample_home import make_sample_home
 
 ZONES = pd.DataFrame(taxi_zones(), columns=["pickup_location_id", "borough", "zone", "service_zone"])
 
@@ -24,13 +21,7 @@ ZONES = pd.DataFrame(taxi_zones(), columns=["pickup_location_id", "borough", "zo
 def home(tmp_path_factory):
     """A home with 2021-01 of yellow and fhvhv, their marts, and `trips.duckdb`."""
     home = tmp_path_factory.mktemp("querying")
-    lake, source = open_lake((home / "lake").as_uri()), open_source("sample://?rows=600")
-    for dataset in (Dataset.YELLOW, Dataset.FHVHV):
-        dataset_month = DatasetMonth.parse(dataset, "2021-01")
-        steps.fetch(source, lake, dataset_month, home)
-        steps.clean(lake, dataset_month, home, Engine("512MB", 1))
-        add_marts(lake, dataset_month, home)
-    refresh_views(lake, home)
+    make_sample_home(home, [DatasetMonth.parse(dataset, "2021-01") for dataset in (Dataset.YELLOW, Dataset.FHVHV)])
     return home
 
 

@@ -1,16 +1,19 @@
 """The faults that the platform withstands, and the tests that prove it.
 
-`python -m taxi_platform_tests.support.fault_table` writes docs/faults.md. A test names its faults with a mark:
-`@pytest.mark.fault(29, 36)`.
+`python -m taxi_platform_tests.support.fault_table` writes docs/faults.md, for people, and docs/fault-tests.md, which
+lists the tests of each. A test names its faults with a mark: `@pytest.mark.fault(29, 36)`.
 """
 
 from __future__ import annotations
 
 import ast
+from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 TESTS = Path(__file__).parents[1]
 PAGE = TESTS.parent / "docs" / "faults.md"
+EVIDENCE_PAGE = PAGE.with_name("fault-tests.md")
 
 FAULTS: dict[int, tuple[str, str]] = {
     1: ("a truncated gzip file", "The file is refused; nothing is published."),
@@ -127,7 +130,7 @@ FAULTS: dict[int, tuple[str, str]] = {
         "The lake's own error names the file and the right setting; other months go on.",
     ),
     78: ("a power failure after folders were made", "They are synced up to the root, like the files in them."),
-    79: ("a run, code server, daemon or machine killed", "The run is run again once; its backfill ends complete."),
+    79: ("a run, code server, daemon or machine killed", "The run is run again; its backfill ends complete."),
     80: ("a `dagster.yaml` that is empty or cut", "It is written again; the damaged one is kept beside it."),
     81: ("Dagster's SQLite files locked for a minute, or damaged", "Waited for; named, with how to go on."),
     82: ("a process that is stuck with a month", "Only runs of that month wait; their logs name the process."),
@@ -143,7 +146,7 @@ FAULTS: dict[int, tuple[str, str]] = {
     89: ("a terminal in ASCII or Latin-1", "What it lacks is printed in ASCII."),
     90: (
         "the process that runs are forked from killed",
-        "Its runs end with it, are reported and run again once, forked from a new one; their backfill ends complete.",
+        "Its runs end with it, are reported and run again, forked from a new one; their backfill ends complete.",
     ),
     91: (
         "a kill between trips and marts, or within the marts",
@@ -171,10 +174,157 @@ FAULTS: dict[int, tuple[str, str]] = {
     ),
     103: ("a home that cannot be written, when the overview is drawn", "The page goes to a temporary folder, named."),
     104: ("marts of another version, or none, when the overview is drawn", "They are not counted; the page says so."),
+    105: ("more refused CSV values than DuckDB keeps an account of", "The month is read with care, in bounded memory."),
+    115: (
+        "an agent on another machine, with a lake or a table on one machine's disk",
+        "It refuses to start and says what cannot be shared.",
+    ),
+    116: (
+        "an agent killed with its runs, which never comes back",
+        "Noticed after a minute without an answer; its runs are run again by another.",
+    ),
+    117: (
+        "an agent that answers slowly, or is frozen for some seconds",
+        "It keeps its runs.",
+    ),
+    118: (
+        "a run's process killed under its agent, or a task that ended while the run says it runs",
+        "The agent answers without it; the run fails and is run again.",
+    ),
+    119: (
+        "a broker that is down, or forgets what it was told",
+        "Runs go on and others wait; lost messages are sent again. Nobody counts as lost in the meantime.",
+    ),
+    120: ("an agent of another version, or with other settings", "It says what differs, and takes nothing."),
+    121: ("a queue that nobody serves", "Its runs wait and never fail for that; log, UI and `taxi agents` name it."),
+    122: (
+        "an agent that is told to end",
+        "It finishes its runs and answers until then; a second signal interrupts them, and they are run again.",
+    ),
+    123: ("Dagster's storage restarted under agents", "The runs succeed."),
+    124: ("a run on an agent canceled, while it runs or waits", "It ends as canceled; nobody executes it later."),
+    140: (
+        "parts of `taxi serve`, and itself, killed at random during a backfill",
+        "They are started again; every month is loaded once, and no run is left over.",
+    ),
+    141: (
+        "a second `taxi serve` on one home, or on one database from another machine",
+        "It says who holds it, and since when, and ends.",
+    ),
+    142: (
+        "`taxi serve` stopped or reloaded while runs are in progress",
+        "It waits for them; a second signal interrupts them, and they are run again after the next start.",
+    ),
+    143: (
+        "Dagster's database away when `taxi serve` starts, or while it runs",
+        "It waits up to a limit and says so; it goes on when the database answers again.",
+    ),
+    144: ("a backup of Dagster's database while it is written", "The copy is whole, and opens with all runs."),
+    150: ("a part that hangs when /health or /metrics asks it", "The answer comes in seconds, and says which part."),
+    151: ("a scrape while Dagster's database is away", "It shows what was known, and that the database is down."),
+    152: ("a wrong token, or none, for metrics and health", "Metrics are refused; health tells its code alone."),
+    153: (
+        "a daemon that has stopped; a code server that is stuck",
+        "/health answers 503 and names it to who may know.",
+    ),
+    155: (
+        "a home that a newer version of the platform opened",
+        "A home that it can read is opened, with a warning; another is refused by name, and nothing is changed.",
+    ),
+    156: (
+        "Dagster's database with the tables of an earlier or a later Dagster",
+        "Dagster goes on with them; the doctor names an earlier one, and one command migrates it with its history.",
+    ),
 }
 """Number → the fault, and what happens then."""
 
 
+class Kind(NamedTuple):
+    """Faults that stand together on the page; `numbers` is a list of numbers and ranges, such as `1-8, 11`."""
+
+    title: str
+    summary: str
+    numbers: str
+
+    @property
+    def anchor(self) -> str:
+        return self.title.lower().replace(",", "").replace(" ", "-")
+
+    def faults(self) -> list[int]:
+        """Those of its numbers that are in `FAULTS`, in the order in which they are listed."""
+        ends = [part.strip().partition("-") for part in self.numbers.split(",")]
+        listed = [number for first, _, last in ends for number in range(int(first), int(last or first) + 1)]
+        return [number for number in listed if number in FAULTS]
+
+
+KINDS = (
+    Kind(
+        "Damaged files and wrong files",
+        "A file that cannot be read is refused; one that can be read but looks wrong is set aside. The month stays.",
+        "1-8, 11, 21, 62, 58-61",
+    ),
+    Kind(
+        "Rows and columns",
+        "Only rows that cannot be stored truthfully are rejected, with the reason; all others are kept.",
+        "9, 10, 12-20, 22, 23, 63, 105-109",
+    ),
+    Kind(
+        "The source and the network",
+        "What may pass is retried within limits; what cannot be trusted is never accepted.",
+        "24-31, 64, 66, 67, 53, 54",
+    ),
+    Kind(
+        "The lake, disks and buckets",
+        "What is stored is compared with its checksums before it is used, and made again where it differs.",
+        "32, 36, 37, 65, 68, 71-74, 77, 78",
+    ),
+    Kind(
+        "Killed runs, and runs at the same time",
+        "Readers see the old month or the new one, whole, and the next run completes it.",
+        "33-35, 47, 79, 82, 90, 91, 160-164",
+    ),
+    Kind(
+        "The warehouse",
+        "A month is replaced in one transaction, and the table is compared with its file.",
+        "38-40, 42, 51, 56, 57, 69, 70",
+    ),
+    Kind(
+        "Marts, views, pictures and the overview",
+        "Sums are compared with the file's; what is missing or older than its trips is named and made again.",
+        "92-104, 110-114",
+    ),
+    Kind(
+        "Dagster, schedules and backfills",
+        "Dagster's history decides nothing, so nothing is lost with it.",
+        "41, 48-50, 52, 80, 81, 83",
+    ),
+    Kind("Notifications", "Messages are kept until they are delivered, and never affect a run.", "46, 55"),
+    Kind(
+        "Names, settings, secrets and access",
+        "Mistakes are refused before anything runs, attacks have no effect, and secrets appear nowhere.",
+        "43-45, 84-89",
+    ),
+    Kind(
+        "Agents on other machines",
+        "A run whose agent is lost is noticed and run again; no month is loaded twice or forgotten.",
+        "115-134",
+    ),
+    Kind("Kubernetes and Cloud Run", "A job that is lost, refused or never starts is reported.", "135-139"),
+    Kind(
+        "The server, its health and its metrics",
+        "Parts that die are started again, and what does not answer is named.",
+        "140-154",
+    ),
+    Kind(
+        "Upgrades and rollbacks",
+        "What an older version wrote is read; what a newer one wrote is refused and left alone.",
+        "75, 76, 155-159",
+    ),
+)
+"""The sections of the page, in order. Ranges may hold numbers that are not taken yet."""
+
+
+@cache
 def marked_tests() -> dict[int, list[str]]:
     """Fault → the tests that carry its number, as `folder/file.py::test`."""
     tests: dict[int, list[str]] = {number: [] for number in FAULTS}
@@ -189,21 +339,52 @@ def marked_tests() -> dict[int, list[str]]:
 
 def page() -> str:
     """The text of docs/faults.md."""
+    tests, kinds = marked_tests(), [(kind, kind.faults()) for kind in KINDS]
     lines = [
-        "# Faults, what happens, and the tests that show it",
+        "# Faults, and what happens",
         "",
-        "Generated from the tests by `python -m taxi_platform_tests.support.fault_table`. The tests use real parts:",
-        "HTTP servers and proxies on loopback, PostgreSQL, emulators of Google's services, processes killed by the",
-        "kernel, a full disk. [Reliability](reliability.md) describes what is guaranteed.",
+        f"What the platform does when something goes wrong: {len(FAULTS)} faults, each with tests that cause it and",
+        "look at what is left. The tests use real parts: HTTP servers and proxies on loopback, PostgreSQL, emulators",
+        "of Google's services, processes killed by the kernel, a full disk. [Reliability](reliability.md) says what is",
+        "promised, and how to recover; `taxi doctor` and `taxi status` say what is wrong now.",
         "",
-        "| | fault | what happens | tests |",
-        "|---:|---|---|---|",
+        *(f"- [{kind.title}](#{kind.anchor})" for kind, faults in kinds if faults),
+    ]
+    for kind, faults in kinds:
+        if faults:
+            lines += [
+                "",
+                f"## {kind.title}",
+                "",
+                kind.summary,
+                "",
+                "| fault | what happens | shown by |",
+                "|---|---|---|",
+            ]
+        for number in faults:
+            fault, outcome = FAULTS[number]
+            count = "1 test" if len(tests[number]) == 1 else f"{len(tests[number])} tests"
+            lines.append(f"| {fault} | {outcome} | [{count}](fault-tests.md#fault-{number}) |")
+    lines += ["", "Generated by `python -m taxi_platform_tests.support.fault_table`; do not edit."]
+    return "\n".join(lines) + "\n"
+
+
+def evidence() -> str:
+    """The text of docs/fault-tests.md."""
+    lines = [
+        "# The tests of each fault",
+        "",
+        "[Faults](faults.md) says what happens in each. The names of the tests are sentences that say what they look",
+        "at. Generated by `python -m taxi_platform_tests.support.fault_table`; do not edit.",
     ]
     for number, tests in marked_tests().items():
-        fault, outcome = FAULTS[number]
-        lines.append(f"| {number} | {fault} | {outcome} | {'<br>'.join(f'`{test}`' for test in tests)} |")
+        lines += ["", f"## Fault {number}", "", f"{FAULTS[number][0][:1].upper()}{FAULTS[number][0][1:]}.", ""]
+        for test in tests:
+            file, _, name = test.partition("::")
+            lines.append(f"- [{file}](../{TESTS.name}/{file}): `{name}`")
     return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":
     PAGE.write_text(page(), "utf-8")
+    EVIDENCE_PAGE.write_text(evidence(), "utf-8")

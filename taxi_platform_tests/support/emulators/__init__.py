@@ -1,7 +1,7 @@
 """Emulators of cloud services for tests: child processes on free loopback ports that end with their parent.
 
 A child binds 127.0.0.1 itself, prints its port as its first line, and leaves when its standard input closes, so that
-nothing outlives even a killed test run.
+nothing outlives even a killed test run. It has a session of its own, so that Ctrl-C ends what uses it first.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ def running(command: Sequence[str], folder: Path, environment: Mapping[str, str]
             stdout=subprocess.PIPE,
             stderr=errors,
             env={**os.environ, **(environment or {})},
+            start_new_session=True,
         ) as child,
     ):
         assert child.stdout is not None
