@@ -38,9 +38,10 @@ def is_sent_to_the_build(path: str) -> bool:
     for line in (ROOT / ".dockerignore").read_text().splitlines():
         if not line or line.startswith("#"):
             continue
-        pattern = line.removeprefix("!").removeprefix("**/")
-        parts = [path, *map(str, Path(path).parents), Path(path).name]
-        if any(fnmatch.fnmatch(part, pattern) for part in parts if part != "."):
+        pattern = line.removeprefix("!")
+        whole = [path, *map(str, Path(path).parents)][:-1]
+        candidates = Path(path).parts if pattern.startswith("**/") else whole
+        if any(fnmatch.fnmatch(part, pattern.removeprefix("**/")) for part in candidates):
             sent = line.startswith("!")
     return sent
 
