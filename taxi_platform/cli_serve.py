@@ -42,7 +42,7 @@ def dev(port: int) -> None:
 
 @click.command()
 @port_option
-@click.option("--no-ui", is_flag=True, help="Run code server and daemon only.")
+@click.option("--no-ui", is_flag=True, help="Run code server and daemon; the port answers /health and /metrics only.")
 @click.option("--ui-only", is_flag=True, help="Run code server and webserver only; the daemon runs on another machine.")
 @click.option(
     "--drain-seconds",

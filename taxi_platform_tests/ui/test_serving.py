@@ -102,8 +102,13 @@ def test_a_reload_and_a_stop_let_runs_finish_and_a_second_signal_interrupts_them
         assert time.monotonic() - begun < 40
     assert statuses(home, backfill) == {"2020-02": ["FAILURE"]}
     assert not (home / "lake" / "clean" / "green" / "month=2020-02").exists()
-    with taxi_serve(home, "--no-ui", **SLOW_ROWS) as process:
+    port = str(free_port())
+    with taxi_serve(home, "--no-ui", "--port", port, **SLOW_ROWS) as process:
         read_until(process, "Serving without the UI.")
+        answers = {path: requests.get(f"http://127.0.0.1:{port}/{path}", timeout=60) for path in ("health", "metrics")}
+        assert answers["health"].json()["parts"]["database"] == {"healthy": True}
+        assert 'taxi_up{part="lake"} 1.0' in answers["metrics"].text
+        assert requests.get(f"http://127.0.0.1:{port}/runs", timeout=60).status_code == 404
         wait_for(lambda: statuses(home, backfill) == {"2020-02": ["SUCCESS", "FAILURE"]})
 
 
@@ -147,7 +152,7 @@ def test_a_database_that_stays_away_is_waited_for_and_then_named(home, monkeypat
         "USERNAME": "dagster",
         "PASSWORD": "s3cretWord",
     }
-    command = [TAXI, "serve", "--no-ui", "--database-seconds", "1"]
+    command = [TAXI, "serve", "--no-ui", "--port", str(free_port()), "--database-seconds", "1"]
     settings = {f"DAGSTER_PG_{name}": value for name, value in variables.items()}
     answer = subprocess.run(command, env=environment(home, settings), capture_output=True, text=True, timeout=100)
     assert answer.returncode == 1
