@@ -25,6 +25,8 @@ from taxi_platform.trips.errors import LakeError, TaxiError, UserError
 from taxi_platform.trips.processes import is_dead
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
+POSTGRES_GAVE_UP = "DagsterPostgresException"
+"""What dagster-postgres raises after some tries to connect; by its name, because importing it takes 1.9 s."""
 HOMES = "TAXI_HOME (or DAGSTER_HOME)"
 
 
@@ -57,6 +59,10 @@ def open_instance(settings: Settings) -> Iterator[dg.DagsterInstance]:
         ) from error
     except (DBAPIError, sqlite3.DatabaseError) as error:
         raise _database_error(home, error) from error
+    except Exception as error:
+        if type(error).__name__ != POSTGRES_GAVE_UP:
+            raise
+        raise _database_error(home, error.__cause__ or error) from error
 
 
 @contextmanager
@@ -67,7 +73,7 @@ def instance_of_process() -> Iterator[dg.DagsterInstance]:
         yield instance
 
 
-def _database_error(home: Path, error: DBAPIError | sqlite3.DatabaseError) -> TaxiError:
+def _database_error(home: Path, error: BaseException) -> TaxiError:
     if damaged := damaged_file(home):
         path, problem = damaged
         return TaxiError(
