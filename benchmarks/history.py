@@ -34,10 +34,10 @@ def estimate(rows: Sequence[Row], month_rows: int) -> str:
     lines = [["dataset", "months", "rows", "rows a second", "hours"], ["---"] * 5]
     total = 0.0
     for dataset, months in history.items():
-        hours = _hours(months, rates, dataset, month_rows)
-        total += hours
+        taken = hours(months, rates, dataset, month_rows)
+        total += taken
         speed = month_rows / _seconds_of_rows(rates, dataset, month_rows)
-        lines.append([dataset.value, str(len(months)), f"{sum(months):,}", f"{speed:,.0f}", f"{hours:.1f}"])
+        lines.append([dataset.value, str(len(months)), f"{sum(months):,}", f"{speed:,.0f}", f"{taken:.1f}"])
     all_months, all_rows = sum(map(len, history.values())), sum(map(sum, history.values()))
     lines.append(["all", f"{all_months}", f"{all_rows:,}", "", f"**{total:.1f}**"])
     table = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
@@ -52,6 +52,7 @@ def _seconds_of_rows(rates: Mapping[str, float], dataset: Dataset, month_rows: i
     return max(rates[dataset.value] - rates[ONE_TINY_MONTH], 0.01)
 
 
-def _hours(months: Sequence[int], rates: Mapping[str, float], dataset: Dataset, month_rows: int) -> float:
+def hours(months: Sequence[int], rates: Mapping[str, float], dataset: Dataset, month_rows: int) -> float:
+    """Of months with so many rows, one after the other; `rates` are seconds, of a dataset's month of `month_rows`."""
     of_a_row = _seconds_of_rows(rates, dataset, month_rows) / month_rows
     return (len(months) * rates[EACH_MONTH] + sum(months) * of_a_row) / 3600

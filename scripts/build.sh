@@ -8,4 +8,4 @@ if [ -z "${SOURCE_DATE_EPOCH:-}" ] && git rev-parse --verify --quiet HEAD >/dev/
     SOURCE_DATE_EPOCH=$(git log -1 --format=%ct)
     export SOURCE_DATE_EPOCH
 fi
-.venv/bin/python -m hatchling build --clean --target sdist,wheel --directory "$folder"
+.venv/bin/python -m hatchling build --clean --target sdist --target wheel --directory "$folder"

@@ -1,6 +1,6 @@
 """Make the home of an earlier version that `taxi_platform_tests/kept/` keeps: run once, with any Python 3.11 or newer.
 
-    python3 scripts/make_kept_home.py d32961b
+    python3 scripts/make_kept_home.py 447be77
 
 Checks the commit out beside the repository's own files (`git worktree`), sets up its environment, and lets that version
 ingest small synthetic months of green: from the command line, with a reject rule, restored to an older raw file, and by
@@ -27,13 +27,15 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-ARCHIVE = ROOT / "taxi_platform_tests" / "kept" / "home.tar.gz"
+KEPT = ROOT / "taxi_platform_tests" / "kept"
 LARGEST = 500_000
 PORT = 31_917
 DEADLINE = 180
 UNUSED = ("dagster/storage", "dagster/.telemetry", "dagster/.logs_queue", "logs", "tmp")
 """What a home works without; removed where it exists."""
 
+ASSETS = """{ assetNodes(group: {groupName: "green", repositoryName: "__repository__",
+                              repositoryLocationName: "taxi_platform"}) { assetKey { path } } }"""
 LAUNCH = """mutation($parameters: LaunchBackfillParams!) { launchPartitionBackfill(backfillParams: $parameters) {
               __typename ... on LaunchBackfillSuccess { backfillId } ... on PythonError { message } } }"""
 STATE = """query($id: String!) { partitionBackfillOrError(backfillId: $id) { ... on PartitionBackfill { status } } }"""
@@ -84,8 +86,8 @@ def graphql(query: str, **variables: Any) -> Any:
 
 def backfill(months: list[str], expected: str) -> None:
     """Materialize all of green for these months as the UI does, and wait until the backfill has ended as expected."""
-    assets = ("raw_file", "clean_trips", "rejected_trips", "trips")
-    parameters = {"assetSelection": [{"path": ["green", asset]} for asset in assets], "partitionNames": months}
+    keys = [node["assetKey"]["path"] for node in graphql(ASSETS)["assetNodes"]]
+    parameters = {"assetSelection": [{"path": path} for path in keys], "partitionNames": months}
     launched = graphql(LAUNCH, parameters=parameters)["launchPartitionBackfill"]
     deadline = time.monotonic() + DEADLINE
     while (status := graphql(STATE, id=launched["backfillId"])["partitionBackfillOrError"]["status"]) != expected:
@@ -134,13 +136,12 @@ def shrink(home: Path) -> None:
             con.execute("VACUUM")
 
 
-def pack(home: Path) -> None:
-    ARCHIVE.parent.mkdir(exist_ok=True)
-    with tarfile.open(ARCHIVE, "w:gz", compresslevel=9) as archive:
+def pack(home: Path, path: Path) -> None:
+    with tarfile.open(path, "w:xz", preset=9) as archive:
         archive.add(home, "home")
-    size = ARCHIVE.stat().st_size
+    size = path.stat().st_size
     if size > LARGEST:
-        raise SystemExit(f"{ARCHIVE.relative_to(ROOT)} has {size:,} bytes, more than {LARGEST:,}.")
+        raise SystemExit(f"{path.relative_to(ROOT)} has {size:,} bytes, more than {LARGEST:,}.")
 
 
 def main(commit: str) -> None:
@@ -155,7 +156,7 @@ def main(commit: str) -> None:
         finally:
             subprocess.run([*git, "remove", "--force", str(checkout)], check=True)
         shrink(home)
-        pack(home)
+        pack(home, KEPT / f"home_{commit}.tar.xz")
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import click
 import rich.markup
 
-from taxi_platform import __version__, cli_ingest
+from taxi_platform import __version__, cli_agents, cli_ingest, cli_serve
 from taxi_platform.cli_ingest import checked_settings, today, write_overview
 from taxi_platform.output import (
     accept_any_encoding,
@@ -28,6 +28,7 @@ from taxi_platform.output import (
     print_status,
     print_versions,
 )
+from taxi_platform.runs.home_record import check_home
 from taxi_platform.runs.result import ExitStatus
 from taxi_platform.settings import load_settings, open_warehouses
 from taxi_platform.trips.errors import LakeError, TaxiError, UserError
@@ -47,7 +48,8 @@ def cli() -> None:
     """
 
 
-for command in (cli_ingest.demo, cli_ingest.ingest, cli_ingest.restore, cli_ingest.accept):
+COMMANDS = (cli_ingest.demo, cli_ingest.ingest, cli_ingest.restore, cli_ingest.accept)
+for command in (*COMMANDS, cli_serve.dev, cli_serve.serve, cli_agents.agent, cli_agents.agents):
     cli.add_command(command)
 
 
@@ -83,6 +85,7 @@ def prune(dataset: str | None, month: str | None, keep: int, apply: bool) -> Non
     from taxi_platform.lake.months import LakeMonth
 
     settings = load_settings()
+    check_home(settings.home)
     lake = open_lake(settings.lake_url)
     if dataset and month:
         dataset_months = [DatasetMonth.parse(dataset, month)]
@@ -168,23 +171,6 @@ def overview(open_it: bool) -> None:
         path = write_overview(settings)
     if open_it:
         webbrowser.open(path.as_uri())
-
-
-@cli.command()
-@click.option("--port", default=3000, show_default=True, type=click.IntRange(1, 65535), help="Port on loopback.")
-def dev(port: int) -> None:
-    """Open Dagster's UI on this machine.
-
-    The code server, the daemon and the webserver run until Ctrl-C stops them.
-    """
-    from taxi_platform.runs.instance import open_instance
-    from taxi_platform.ui.access import load_access
-    from taxi_platform.ui.supervisor import serve
-
-    settings = checked_settings()
-    load_access(port)
-    with open_instance(settings) as instance:
-        serve(settings, instance, port, lambda message: out.print(message, soft_wrap=True))
 
 
 @cli.command()

@@ -12,6 +12,7 @@ from taxi_platform.ingestion.load import load_zones, zones_are_loaded
 from taxi_platform.ingestion.views import views_path
 from taxi_platform.lake import open_lake
 from taxi_platform.marts.tables import mart_tables
+from taxi_platform.runs.home_record import check_home
 from taxi_platform.settings import NAMES, Settings, open_warehouses, unknown_names
 from taxi_platform.sources import open_source
 from taxi_platform.trips.errors import TaxiError
@@ -61,8 +62,12 @@ def examine(settings: Settings, newest: Month) -> Iterator[Finding]:
     yield _check("views", partial(_views, settings))
     for name in ("warehouse", "serving") if settings.serving_url else ("warehouse",):
         yield _check(name, partial(_warehouse, settings, name))
+    if (settings.dagster_home / "dagster.yaml").exists():
+        yield _check("history", partial(_history, settings))
     if settings.notify_urls:
         yield _check("notifications", partial(_notifications, settings))
+    if settings.broker_url:
+        yield _check("agents", partial(_agents, settings))
 
 
 def _check(name: str, check: Callable[[], str]) -> Finding:
@@ -87,12 +92,14 @@ def _home(settings: Settings) -> str:
         raise TaxiError(f"{folder} is not a folder.", "Set TAXI_HOME to a folder that you own.")
     if not os.access(folder, os.W_OK):
         raise TaxiError(f"{folder} is not writable.", "Set TAXI_HOME to a folder that you own.")
+    opened = check_home(settings.home).last_version
     free = shutil.disk_usage(folder).free
     if free < MIN_FREE_BYTES:
         raise TaxiError(
             f"Only {free / 1e9:.1f} GB are free at {folder}.", "Free some space, or set TAXI_HOME to another disk."
         )
-    return f"{settings.home}, {free / 1e9:.0f} GB free; Dagster's home is {settings.dagster_home}"
+    by = f", last opened by taxi_platform {opened}" if opened else ""
+    return f"{settings.home}{by}, {free / 1e9:.0f} GB free; Dagster's home is {settings.dagster_home}"
 
 
 def _source(settings: Settings, newest: Month) -> str:
@@ -124,6 +131,19 @@ def _notifications(settings: Settings) -> str:
 
     check_notify_urls(settings.notify_urls)
     return f"{len(settings.notify_urls)} channels; taxi notify test sends each a message"
+
+
+def _agents(settings: Settings) -> str:
+    from taxi_platform.runs.agents.check import check_agents
+
+    return check_agents(settings)
+
+
+def _history(settings: Settings) -> str:
+    from taxi_platform.runs.instance import check_schema, open_instance  # importing Dagster takes a second
+
+    with open_instance(settings) as instance:
+        return f"{check_schema(instance)}; runs in its history: {instance.get_runs_count():,}"
 
 
 def _views(settings: Settings) -> str:

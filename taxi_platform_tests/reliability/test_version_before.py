@@ -1,24 +1,16 @@
-"""Two versions of the platform over one lake, in turn: today's, and the one before it (a rollback, a mixed rollout).
-
-`scripts/make_kept_version.sh` packed the version before.
-"""
+"""Two versions of the platform over one lake, in turn: today's, and an earlier one (a rollback, a mixed rollout)."""
 
 import json
-import os
-import subprocess
-import sys
-import tarfile
-from pathlib import Path
+import uuid
 
-import duckdb
 import pytest
 
 from taxi_platform.lake import open_lake
 from taxi_platform.lake.months import LakeMonth
 from taxi_platform.trips.months import DatasetMonth
+from taxi_platform.warehouse import open_warehouse
+from taxi_platform_tests.support.earlier_versions import BEFORE, TODAY, WITHOUT_MARTS, unpack
 
-ARCHIVE = Path(__file__).parents[1] / "kept" / "version_before.tar.gz"
-TODAY = Path(__file__).parents[2]
 GREEN = DatasetMonth.parse("green", "2020-04")
 
 RUN = """
@@ -34,9 +26,9 @@ from taxi_platform.trips.errors import TaxiError
 from taxi_platform.trips.months import Dataset, DatasetMonth
 from taxi_platform.warehouse import open_warehouse
 
-home, rows = Path(sys.argv[1]), sys.argv[2]
+home, rows, url = Path(sys.argv[1]), *sys.argv[2:]
 source, month = open_source(f"sample://?rows={rows}"), DatasetMonth.parse("green", "2020-04")
-lake, warehouse = open_lake((home / "lake").as_uri()), open_warehouse(f"duckdb://{home}/warehouse.duckdb")
+lake, warehouse = open_lake((home / "lake").as_uri()), open_warehouse(url)
 
 def stage():
     (state,) = Survey(None, lake, warehouse, Dataset.GREEN).look([month.month], ask_never)
@@ -63,51 +55,54 @@ print(json.dumps(answer))
 """
 
 
-@pytest.fixture
-def before(tmp_path):
-    """The folder with the package of the version before."""
-    with tarfile.open(ARCHIVE) as archive:
-        archive.extractall(tmp_path / "before", filter="data")
-    return tmp_path / "before"
+@pytest.fixture(scope="module", params=[BEFORE, pytest.param(WITHOUT_MARTS, marks=pytest.mark.slow)])
+def before(request, tmp_path_factory):
+    """An earlier version."""
+    return unpack(request.param, tmp_path_factory.mktemp(request.param))
 
 
-def run(version, home, rows=300):
-    command = [sys.executable, "-c", RUN, str(home), str(rows)]
-    environment = {**os.environ, "PYTHONPATH": str(version)}
-    ended = subprocess.run(command, env=environment, cwd=home.parent, capture_output=True, text=True, timeout=300)
-    assert ended.returncode == 0, ended.stderr
-    answer = json.loads(ended.stdout)
-    assert answer.pop("from") == str(version)
+@pytest.fixture(params=["duckdb", "postgres"])
+def url(request, tmp_path):
+    """The warehouse's."""
+    if request.param == "duckdb":
+        return f"duckdb://{tmp_path}/warehouse.duckdb"
+    separator = "&" if "?" in (uri := request.getfixturevalue("server_uri")) else "?"
+    return f"{uri}{separator}schema=versions_{uuid.uuid4().hex[:8]}"
+
+
+def run(version, home, url, rows=300):
+    answer = json.loads(version.python(RUN, str(home), str(rows), url, cwd=home.parent))
+    assert answer.pop("from") == str(version.folder)
+    assert "refused" not in answer, answer
     return answer
 
 
-def rows_in_tables(home):
-    with duckdb.connect(str(home / "warehouse.duckdb"), read_only=True) as con:
-        query = "SELECT (SELECT count(*) FROM green_trips) + (SELECT count(*) FROM green_rejected_trips)"
-        return con.sql(query).fetchall()[0][0]
+def rows_in_tables(url):
+    warehouse = open_warehouse(url)
+    loaded = [warehouse.loaded_month(f"green_{name}", GREEN) for name in ("trips", "rejected_trips")]
+    return sum(stored.rows for stored in loaded if stored)
 
 
 @pytest.mark.fault(76)
-def test_versions_that_take_turns_over_one_lake_each_find_a_month_that_they_can_read(tmp_path, before):
+def test_versions_that_take_turns_over_one_lake_each_find_a_month_that_they_can_read(tmp_path, before, url):
     home = tmp_path / "home"
     for turn, version in enumerate([TODAY, before, TODAY]):
         rows = 300 if turn < 2 else 350
-        answer = run(version, home, rows)
+        answer = run(version, home, url, rows)
         assert answer["found"] == "unknown" if turn == 0 else answer["found"] in ("loaded", "outdated"), answer
-        assert "refused" not in answer, answer
         assert (answer["second"], answer["left"]) == ([True, True, True], "loaded")
-        assert rows_in_tables(home) == rows
+        assert rows_in_tables(url) == rows
     # The version before reads what today's wrote over its own files, and keeps every raw file in the manifest.
-    assert "refused" not in run(before, home, 350)
+    run(before, home, url, 350)
     versions, _ = LakeMonth(open_lake((home / "lake").as_uri()), GREEN).versions()
     assert [raw.rows for raw in versions] == [300, 350]
 
 
 @pytest.mark.fault(76)
-def test_a_month_of_the_version_before_is_read_unchanged(tmp_path, before):
+def test_a_month_of_the_version_before_is_read_unchanged(tmp_path, before, url):
     home = tmp_path / "home"
-    assert run(before, home)["left"] == "loaded"
-    answer = run(TODAY, home)
-    assert answer["found"] in ("marts due", "outdated")  # outdated, where today's contract gives other rows
-    assert answer["first"] == [True, *[answer["found"] == "marts due"] * 2]
-    assert rows_in_tables(home) == 300
+    assert run(before, home, url)["left"] == "loaded"
+    answer = run(TODAY, home, url)
+    assert answer["found"] in ("loaded", "marts due", "outdated")  # outdated, where today's contract gives other rows
+    assert answer["first"] == [True, *[answer["found"] != "outdated"] * 2]
+    assert rows_in_tables(url) == 300

@@ -39,6 +39,7 @@ HOSTS = frozenset(
         "keepachangelog.com",
         "marimo.io",
         "oauth2-proxy.github.io",
+        "prometheus.io",
         "semver.org",
     }
 )
@@ -47,7 +48,8 @@ HOSTS = frozenset(
 PROGRAMS = frozenset(
     {
         *("bq", "cd", "cp", "curl", "docker", "duckdb", "gcloud", "git", "helm", "kubectl", "make", "mkdir", "openssl"),
-        *("pg_dump", "pg_restore", "psql", "python", "python3", "rm", "sh", "ssh", "systemctl", "umask"),
+        *("pg_dump", "pg_restore", "promtool", "psql", "python", "python3", "rm", "sh", "ssh", "systemctl", "umask"),
+        *("chown", "install", "mv", "systemd-run", "systemd-sysusers"),
     }
 )
 """Programs that pages may call, besides those in .venv/bin."""
