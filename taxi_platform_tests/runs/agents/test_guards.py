@@ -24,7 +24,7 @@ from taxi_platform_tests.support.web_server import Page, serving
 pytestmark = pytest.mark.slow
 
 LOST_SECONDS = 12
-LONG = 20.0
+LONG = 8.0
 """Seconds that the source takes to answer for a run that shall be met at work; it is asked twice."""
 DEADLINE = 240
 
@@ -114,7 +114,7 @@ def daemon(cluster, source, monkeypatch):
         agent.end()
 
 
-@pytest.mark.fault(118)
+@pytest.mark.fault(117, 118)
 def test_a_killed_process_is_noticed_and_a_slow_agent_is_not_taken_for_lost(cluster, daemon):
     agent = cluster.start_agent(slots=2).wait_until_ready()
     slow, killed = daemon.launch("2020-01", LONG), daemon.launch("2020-02", LONG)
