@@ -180,6 +180,7 @@ def fenced(language, text):
         (fenced("sh", ".venv/bin/taxi ingst green 2024-01"), "no such command: ingst"),
         (fenced("sh", ".venv/bin/taxi ingest green 2024-01 --forced"), "No such option '--forced'"),
         (fenced("sh", ".venv/bin/taxi ingest green 2024-01 2024-02 2024-03"), "unexpected extra argument"),
+        (fenced("sh", "/srv/taxi/bin/taxi staus"), "no such command: staus"),
         (fenced("sh", ".venv/bin/taxi versions green"), "Missing argument 'MONTH'"),
         (fenced("sh", ".venv/bin/taxi dev --port 70000"), "70000 is not in the range"),
         (fenced("sh", ".venv/bin/taxi notify tset"), "no such command: tset"),
