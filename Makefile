@@ -1,6 +1,6 @@
 # Every target first sets up what it needs. `make` is only a wrapper: .venv/bin/taxi and .venv/bin/pytest work without it.
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-cloud notebook dev test test-bigquery test-browser test-slow soak lint bench bench-archive eras audit build setup setup-notebook setup-dev clean
+.PHONY: help demo demo-cloud notebook dev test test-bigquery test-browser test-slow soak lint agents-demo bench bench-agents bench-archive eras audit build setup setup-notebook setup-dev clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-14s %s\n", $$1, $$2}'
@@ -38,8 +38,14 @@ lint: setup-dev ## Check style, types and layers
 	@.venv/bin/mypy
 	@.venv/bin/lint-imports
 
+agents-demo: setup-dev ## Run a year on two agents, kill one on the way, and show that nothing is lost (needs redis-server)
+	@.venv/bin/python -m deploy.agents.demo
+
 bench: setup-dev ## Measure speed, size and memory against plain ways, side by side; writes benchmarks/results.md
 	@.venv/bin/python -m benchmarks
+
+bench-agents: setup-dev ## Measure agents: overhead, speed-up, kills, outages, every month queued (needs redis-server; hours)
+	@.venv/bin/python -m benchmarks.agents
 
 bench-archive: setup-dev ## Measure months of 19 and 28 million rows, a backfill from the UI, and the archive; hours
 	@.venv/bin/python -m benchmarks --rows 19000000 --pairs 3 cleaning

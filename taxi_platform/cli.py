@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import click
 import rich.markup
 
-from taxi_platform import __version__, cli_ingest
+from taxi_platform import __version__, cli_agents, cli_ingest
 from taxi_platform.cli_ingest import checked_settings, today, write_overview
 from taxi_platform.output import (
     accept_any_encoding,
@@ -48,7 +48,8 @@ def cli() -> None:
     """
 
 
-for command in (cli_ingest.demo, cli_ingest.ingest, cli_ingest.restore, cli_ingest.accept):
+COMMANDS = (cli_ingest.demo, cli_ingest.ingest, cli_ingest.restore, cli_ingest.accept)
+for command in (*COMMANDS, cli_agents.agent, cli_agents.agents):
     cli.add_command(command)
 
 

@@ -84,6 +84,12 @@ def demo() -> None:
     help="When a source, lake or warehouse is busy or does not answer, wait about 30, 90 and 270 s and try the step "
     "again.  [default: only if stderr is not a terminal]",
 )
+@click.option(
+    "--through-dagster",
+    is_flag=True,
+    help="Queue the months for the daemon, which starts them like those of a backfill, on agents if there are any; "
+    "follow them. Ctrl-C stops following, and the runs go on.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
 def ingest(
     dataset: str | None,
@@ -93,6 +99,7 @@ def ingest(
     reject: str,
     jobs: int | None,
     patient: bool | None,
+    through_dagster: bool,
     as_json: bool,
 ) -> None:
     """Bring a month or a range of months into lake and warehouse.
@@ -105,6 +112,10 @@ def ingest(
       taxi ingest yellow 2023-01 2023-12 --reject zero_passengers
     """
     settings = checked_settings()
+    if through_dagster and jobs:
+        raise UserError(
+            "--jobs is for months that run here.", "With --through-dagster, dagster.yaml limits how many run at a time."
+        )
     skipped, only_marts = False, frozenset[DatasetMonth]()
     datasets = [Dataset.parse(dataset)] if dataset else settings.datasets
     rules = check_rules([contract_of(chosen) for chosen in datasets], listed(reject))
@@ -120,7 +131,9 @@ def ingest(
             out.print("Nothing to do: no published month needs a run.")
     results = []
     if dataset_months:
-        results = _ingest(settings, dataset_months, force, rules, jobs, patient, as_json, only_marts=only_marts)
+        results = _ingest(
+            settings, dataset_months, force, rules, jobs, patient, as_json, False, only_marts, through_dagster
+        )
     if as_json:
         click.echo(json.dumps([result.as_json() for result in results], indent=1))
     elif results:
@@ -269,6 +282,7 @@ def _ingest(
     quiet: bool = False,
     use_lake_copy: bool = False,
     only_marts: frozenset[DatasetMonth] = frozenset(),
+    through_dagster: bool = False,
 ) -> list[MonthResult]:
     """Run the months and show the progress; returns a result for each, in order, also after an interruption."""
     # Imported here: Dagster takes a second or two, which --help and a mistyped month need not pay.
@@ -278,7 +292,7 @@ def _ingest(
     if patient is None:
         patient = not errors.is_terminal  # at a terminal a person waits, and can repeat the command
     options = IngestOptions(force, tuple(reject), use_lake_copy, patient, only_marts)
-    jobs = min(jobs or min(DEFAULT_JOBS, os.cpu_count() or 1), len(dataset_months))
+    jobs = 0 if through_dagster else min(jobs or min(DEFAULT_JOBS, os.cpu_count() or 1), len(dataset_months))
     results = {result.dataset_month: result for result in _run_months(settings, dataset_months, options, jobs, quiet)}
     source = open_source(settings.source_url, settings.datasets)
     for month, result in results.items():
@@ -310,8 +324,12 @@ def _deliver_notifications(settings: Settings) -> None:
 def _run_months(
     settings: Settings, dataset_months: Sequence[DatasetMonth], options: IngestOptions, jobs: int, quiet: bool
 ) -> list[MonthResult]:
-    """Run the months with a progress bar, or a line for each where stderr is not a terminal; nothing if `quiet`."""
+    """Run the months with a progress bar, or a line for each where stderr is not a terminal; nothing if `quiet`.
+
+    With no `jobs`, the daemon runs them.
+    """
     from taxi_platform.runs.many_months import ingest_months
+    from taxi_platform.runs.through_dagster import ingest_through_dagster
 
     results: list[MonthResult] = []
     bar = Progress(
@@ -327,9 +345,19 @@ def _run_months(
     with bar:
         task = bar.add_task("starting", total=count * len(STEPS), months=f"0/{count}")
         try:
-            for result in ingest_months(
-                settings, build_current_definitions, dataset_months, options, jobs, lambda step: bar.advance(task)
-            ):
+            if jobs:
+                done = ingest_months(
+                    settings, build_current_definitions, dataset_months, options, jobs, lambda step: bar.advance(task)
+                )
+            else:
+                done = ingest_through_dagster(
+                    settings,
+                    build_current_definitions,
+                    dataset_months,
+                    options,
+                    lambda message: errors.print(message, soft_wrap=True),
+                )
+            for result in done:
                 results.append(result)
                 months = f"{len(results)}/{count}"
                 description, completed = str(result.dataset_month), len(results) * len(STEPS)

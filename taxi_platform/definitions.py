@@ -22,6 +22,7 @@ from taxi_platform.assets.raw_file import raw_file_asset
 from taxi_platform.assets.resources import LakeResource, SourceResource, WarehouseResource
 from taxi_platform.assets.tables import serving_trips_asset, trips_asset
 from taxi_platform.assets.zones import taxi_zones_asset
+from taxi_platform.automation.agents import build_agents_sensor
 from taxi_platform.automation.audits import audit_job, audit_schedule
 from taxi_platform.automation.freshness import freshness_check
 from taxi_platform.automation.jobs import freshness_job, ingest_job, marts_job
@@ -64,7 +65,7 @@ def build_definitions(settings: Settings, resource_overrides: Mapping[str, objec
         asset_checks=[*freshness_checks, *checks],
         jobs=[freshness, audit, marts, *(ingest_job(dataset) for dataset in settings.datasets)],
         schedules=[freshness_schedule(freshness), audit_schedule(audit), marts_schedule(marts), *catch_up],
-        sensors=[*publication, *build_notifications(settings)],
+        sensors=[*publication, *build_notifications(settings), *build_agents_sensor(settings)],
         resources={**build_resources(settings), **(resource_overrides or {})},
         executor=dg.in_process_executor,
     )

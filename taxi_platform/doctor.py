@@ -66,6 +66,8 @@ def examine(settings: Settings, newest: Month) -> Iterator[Finding]:
         yield _check("history", partial(_history, settings))
     if settings.notify_urls:
         yield _check("notifications", partial(_notifications, settings))
+    if settings.broker_url:
+        yield _check("agents", partial(_agents, settings))
 
 
 def _check(name: str, check: Callable[[], str]) -> Finding:
@@ -129,6 +131,12 @@ def _notifications(settings: Settings) -> str:
 
     check_notify_urls(settings.notify_urls)
     return f"{len(settings.notify_urls)} channels; taxi notify test sends each a message"
+
+
+def _agents(settings: Settings) -> str:
+    from taxi_platform.runs.agents.check import check_agents
+
+    return check_agents(settings)
 
 
 def _history(settings: Settings) -> str:

@@ -14,6 +14,7 @@ from taxi_platform.lake import open_lake
 from taxi_platform.sources import open_source
 from taxi_platform.trips.contract import check_rules, contract_of
 from taxi_platform.trips.errors import SettingError, UserError
+from taxi_platform.trips.machine import this_machine
 from taxi_platform.trips.months import Dataset, Month
 from taxi_platform.warehouse import open_warehouse
 from taxi_platform.warehouse.base import Warehouse
@@ -37,12 +38,20 @@ NAMES = (
     "TAXI_REPORT_TOKEN",
     "TAXI_MEMORY_LIMIT",
     "TAXI_THREADS",
+    "TAXI_BROKER_URL",
+    "TAXI_QUEUES",
     "TAXI_FAULT_POINT",
 )
 """Every variable that the platform reads. Names that begin with TAXI_TEST_ belong to tests."""
 
 TYPO_CUTOFF = 0.76
 """From this similarity on a name counts as mistyped: TOKEN is UI_TOKEN (0.77), FARE_URL is not LAKE_URL (0.75)."""
+
+DEFAULT_QUEUE = "default"
+EVERY_OTHER = "*"
+"""In TAXI_QUEUES: every run whose dataset has no entry, and runs of no dataset."""
+QUEUE_PATTERN = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
+BROKER_PATTERN = re.compile(r"(rediss?|redis\+socket)://\S+")
 
 MEMORY_PATTERN = re.compile(r"([0-9]{1,9}(?:\.[0-9]+)?) *(MB|GB|MiB|GiB)", re.IGNORECASE)
 
@@ -66,6 +75,10 @@ class Settings:
     schedule: str | None
     memory_limit: str
     threads: int
+    broker_url: str | None
+    """Where runs wait for agents; None without agents."""
+    queues: Mapping[str, str]
+    """Dataset, or `*`, → the queue that its runs wait in, in the order that was written."""
 
     @property
     def dagster_home(self) -> Path:
@@ -91,6 +104,7 @@ def load_settings(environment: Mapping[str, str] = os.environ) -> Settings:
         raise SettingError(
             f"TAXI_HOME is {home}: DuckDB takes a ? for the end of a file's name.", "It takes a folder without a ?."
         )
+    machine = this_machine()
     datasets = _datasets(value("TAXI_DATASETS", ",".join(Dataset)))
     return Settings(
         home=home,
@@ -105,8 +119,10 @@ def load_settings(environment: Mapping[str, str] = os.environ) -> Settings:
         ui_url=_ui_url(value("TAXI_UI_URL", "http://127.0.0.1:3000")),
         since=_since(value("TAXI_SINCE", "")),
         schedule=value("TAXI_SCHEDULE", "") or None,
-        memory_limit=_memory(value("TAXI_MEMORY_LIMIT", "512MB")),
-        threads=_threads(value("TAXI_THREADS", str(os.cpu_count() or 1))),
+        memory_limit=_memory(value("TAXI_MEMORY_LIMIT", f"{machine.engine_megabytes}MB")),
+        threads=_threads(value("TAXI_THREADS", str(machine.cores))),
+        broker_url=_broker(value("TAXI_BROKER_URL", "")),
+        queues=_queues(value("TAXI_QUEUES", "")),
     )
 
 
@@ -126,6 +142,15 @@ def open_warehouses(settings: Settings) -> Iterator[tuple[str, Warehouse]]:
         if serving.url == warehouse.url:
             raise SettingError("TAXI_SERVING_URL names the same warehouse as TAXI_WAREHOUSE_URL.", "Name another one.")
         yield "serving", serving
+
+
+def queue_name(text: str, where: str) -> str:
+    """The name of a queue; raises `SettingError`, which says where it was found, for anything else."""
+    if not QUEUE_PATTERN.fullmatch(text):
+        raise SettingError(
+            f"{where} names the queue {text!r}.", "A queue has up to 40 small letters, digits, - and _, such as heavy."
+        )
+    return text
 
 
 def unknown_names(environment: Mapping[str, str]) -> list[str]:
@@ -210,3 +235,30 @@ def _threads(text: str) -> int:
     if not re.fullmatch(r"[0-9]{1,3}", text) or not 1 <= int(text) <= 256:
         raise SettingError(f"TAXI_THREADS is {text!r}.", "It takes a number from 1 to 256.")
     return int(text)
+
+
+def _broker(text: str) -> str | None:
+    if text and not BROKER_PATTERN.fullmatch(text):  # the value is not shown: it may hold a password
+        raise SettingError(
+            "TAXI_BROKER_URL is not the URL of a Redis.",
+            "It takes redis://:password@host:6379/0, rediss:// for TLS, or redis+socket:///folder/redis.sock.",
+        )
+    return text or None
+
+
+def _queues(text: str) -> Mapping[str, str]:
+    takes = "It takes a list such as yellow=heavy,fhvhv=heavy,*=default."
+    queues: dict[str, str] = {}
+    for entry in listed(text):
+        name, equals, queue = (part.strip() for part in entry.partition("="))
+        if not equals:
+            raise SettingError(f"TAXI_QUEUES has the entry {entry!r}.", takes)
+        if name != EVERY_OTHER:
+            try:
+                name = Dataset.parse(name).value
+            except UserError as error:
+                raise SettingError(f"TAXI_QUEUES: {error.problem}", f"{error.remedy} {takes}") from None
+        if name in queues:
+            raise SettingError(f"TAXI_QUEUES names {name} twice.", takes)
+        queues[name] = queue_name(queue, "TAXI_QUEUES")
+    return queues

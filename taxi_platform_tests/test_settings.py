@@ -44,6 +44,12 @@ def test_datasets_keep_their_order_and_count_once():
         ("TAXI_MEMORY_LIMIT", "9999999999GB", "512MB"),
         ("TAXI_HOME", "~nobody here/data", "takes a folder"),
         ("TAXI_LAKE_URL", "file:///lake\udcff", "UTF-8"),
+        ("TAXI_QUEUES", "heavy", "yellow=heavy"),
+        ("TAXI_QUEUES", "purple=heavy", "yellow, green, fhv, fhvhv"),
+        ("TAXI_QUEUES", "yellow=heavy, yellow=light", "twice"),
+        ("TAXI_QUEUES", "yellow=He avy", "small letters"),
+        ("TAXI_QUEUES", "yellow=", "small letters"),
+        ("TAXI_BROKER_URL", "amqp://guest@host", "redis://"),
     ],
 )
 def test_a_wrong_value_is_named_with_what_the_variable_takes(name, value, accepted):
@@ -103,3 +109,15 @@ def test_a_warehouse_url_that_cannot_be_read_is_refused_without_being_shown(url)
     with pytest.raises(SettingError, match=r"TAXI_WAREHOUSE_URL (does not name|is not the URL)") as caught:
         check_urls(load_settings({"TAXI_WAREHOUSE_URL": url}))
     assert "canary" not in "".join(traceback.format_exception(caught.value))
+
+
+def test_queues_keep_the_order_in_which_they_were_written():
+    queues = load_settings({"TAXI_QUEUES": " fhvhv=huge, Yellow = heavy,*=small"}).queues
+    assert list(queues.items()) == [("fhvhv", "huge"), ("yellow", "heavy"), ("*", "small")]
+    assert load_settings({}).queues == {}
+
+
+def test_a_wrong_broker_url_is_not_shown():
+    with pytest.raises(SettingError) as caught:
+        load_settings({"TAXI_BROKER_URL": "http://:s3cret@host"})
+    assert "s3cret" not in str(caught.value)

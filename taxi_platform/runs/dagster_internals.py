@@ -16,7 +16,14 @@ from typing import Any
 
 import dagster as dg
 from dagster._core.definitions.job_base import InMemoryJob
+
+# What a run launcher raises to have its run stay in the queue; for anything else the daemon fails the run.
+from dagster._core.errors import DagsterUserCodeUnreachableError
 from dagster._core.execution.api import execute_run_iterator
+
+# What run monitoring asks of a run launcher.
+from dagster._core.launcher import CheckRunHealthResult, LaunchRunContext, WorkerStatus
+from dagster._core.origin import JobPythonOrigin, RepositoryPythonOrigin
 from dagster._core.remote_origin import (
     ManagedGrpcPythonEnvCodeLocationOrigin,
     RemoteJobOrigin,
@@ -34,8 +41,8 @@ from dagster._core.workspace.load_target import WorkspaceFileTarget
 # The clock that runs and ticks are stamped with; Dagster's own test helper sets it.
 from dagster._time import get_current_datetime, get_current_timestamp
 
-# A signal that Dagster noted but has not acted on yet.
-from dagster._utils.interrupts import pop_captured_interrupt
+# Signals that Dagster notes, and acts on between two steps; and one that it noted but has not acted on yet.
+from dagster._utils.interrupts import capture_interrupts, pop_captured_interrupt
 
 # Dagster's own judgement of a cron line, so that a wrong TAXI_SCHEDULE is reported before the code location loads.
 from dagster._utils.schedules import is_valid_cron_string
@@ -45,10 +52,15 @@ from taxi_platform.assets.names import LOCATION
 __all__ = [
     "NOISY_LOGGERS",
     "NOT_FINISHED_STATUSES",
+    "CheckRunHealthResult",
+    "DagsterUserCodeUnreachableError",
+    "LaunchRunContext",
+    "WorkerStatus",
     "WorkspaceFileTarget",
     "WorkspaceProcessContext",
     "check_state_module",
     "compute_logs_module",
+    "execute_in_worker",
     "execute_run",
     "fork_runs",
     "get_current_datetime",
@@ -56,6 +68,7 @@ __all__ = [
     "import_what_runs_use",
     "is_known_revision",
     "is_valid_cron_string",
+    "job_code_origin",
     "remote_job_origin",
     "sql_module",
     "sqlite_event_log_class",
@@ -126,6 +139,23 @@ def remote_job_origin(job_name: str) -> RemoteJobOrigin:
     target = LoadableTargetOrigin(executable_path=sys.executable, module_name="taxi_platform.definitions")
     location = ManagedGrpcPythonEnvCodeLocationOrigin(target, LOCATION)
     return RemoteJobOrigin(RemoteRepositoryOrigin(location, "__repository__"), job_name)
+
+
+def job_code_origin(job_name: str) -> JobPythonOrigin:
+    """How a process that executes a run finds its job; a run that is queued for the daemon needs it."""
+    pointer = importlib.import_module("dagster._core.code_pointer").ModuleCodePointer("taxi_platform.definitions", None)
+    return JobPythonOrigin(job_name, RepositoryPythonOrigin(sys.executable, pointer))
+
+
+def execute_in_worker(instance: dg.DagsterInstance, run_id: str) -> bool:
+    """Execute a run that was launched, as `dagster api execute_run` does; returns whether it succeeded.
+
+    A SIGTERM or SIGINT ends it as canceled, if that was asked for, or else as failed.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # one that is ignored would stay so
+    with capture_interrupts():
+        api = importlib.import_module("dagster._cli.api")
+        return api._execute_run_command_body(run_id, instance, lambda event: None, True) == 0
 
 
 def execute_run(job: dg.JobDefinition, run: dg.DagsterRun, instance: dg.DagsterInstance) -> Iterator[dg.DagsterEvent]:

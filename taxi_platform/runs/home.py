@@ -19,10 +19,13 @@ from typing import Any
 import yaml
 
 from taxi_platform.trips.errors import UserError
+from taxi_platform.trips.machine import MEMORY_OF_RUN, Machine, this_machine
 
 FILE = "dagster.yaml"
-EARLIER = ("dagster_1.yaml",)
+EARLIER = ("dagster_1.yaml", "dagster_2.yaml")
 """What earlier versions wrote: replaced by today's text, unless somebody edited it."""
+LIMIT = re.compile(rb"max_concurrent_runs: (\d+) # for (\d+) cores and (\d+) GB\n")
+"""The line that fits the machine. Where number and machine agree, nobody edited it, and another machine changes it."""
 
 REQUIRED = {
     "telemetry.enabled": (False, "Dagster reports usage to its makers"),
@@ -45,7 +48,7 @@ def write_dagster_yaml(home: Path) -> None:
     """
     home.mkdir(parents=True, exist_ok=True)
     path = home / FILE
-    ours = _text(FILE)
+    ours = text_for(this_machine())
     try:
         content = path.read_bytes()
     except FileNotFoundError:
@@ -54,7 +57,7 @@ def write_dagster_yaml(home: Path) -> None:
     if content == ours:
         return
     texts = [ours, *map(_text, EARLIER)]
-    if content in texts:
+    if content in texts or _is_for_another_machine(content):
         replace_file(path, ours)
     elif _is_damaged(content, texts):
         replace_file(path.with_name(f"{FILE}.damaged"), content)
@@ -78,6 +81,29 @@ def without_url_characters(home: Path) -> Path:
     if link.is_symlink() and link.readlink() == home and link.lstat().st_uid == os.getuid():
         return link
     raise UserError(f"{link} is not our link to {home}.", "Remove it, or choose a TAXI_HOME without a %.")
+
+
+def text_for(machine: Machine) -> bytes:
+    """What we write on this machine."""
+    return _filled(machine.runs, machine.cores, _gigabytes(machine))
+
+
+def _filled(runs: int, cores: int, gigabytes: int) -> bytes:
+    text = _text(FILE).replace(b"RUNS", b"%d" % runs)
+    return text.replace(b"CORES", b"%d" % cores).replace(b"GIGABYTES", b"%d" % gigabytes)
+
+
+def _gigabytes(machine: Machine) -> int:
+    return machine.memory // MEMORY_OF_RUN
+
+
+def _is_for_another_machine(content: bytes) -> bool:
+    """Whether we wrote it, on a machine with other limits."""
+    if not (line := LIMIT.search(content)):
+        return False
+    runs, cores, gigabytes = map(int, line.groups())
+    fits = Machine(cores, gigabytes * MEMORY_OF_RUN).runs
+    return runs == fits and content == _filled(runs, cores, gigabytes)
 
 
 def _text(name: str) -> bytes:

@@ -25,7 +25,7 @@ from taxi_platform.assets.names import (
 )
 from taxi_platform.assets.resources import process_tags
 from taxi_platform.marts.tables import MARTS
-from taxi_platform.runs.dagster_internals import execute_run, remote_job_origin
+from taxi_platform.runs.dagster_internals import execute_run, job_code_origin, remote_job_origin
 from taxi_platform.runs.history import INTERRUPTED, problem_of
 from taxi_platform.runs.result import IngestStatus, MonthResult
 from taxi_platform.trips.contract import contract_of
@@ -77,25 +77,9 @@ def ingest_month(
     """
     options = options or IngestOptions()
     started = time.monotonic()
-    job = definitions.resolve_job_def(job_name(dataset_month.dataset))
-    selection = frozenset(mart_keys(dataset_month.dataset)) if dataset_month in options.only_marts else None
-    if selection:
-        job = job.get_subset(asset_selection=selection)
-    run_id = str(uuid.uuid4())
-    # The command itself says what failed, and its user repeats it: the daemon runs nothing again that it did not start.
-    tags = {**job.tags, PARTITION_TAG: str(dataset_month.month), MAX_RETRIES_TAG: "0"}
-    tags |= process_tags(run_id)
-    if not options.patient:
-        tags[HURRIED_TAG] = "true"
-    run = instance.create_run_for_job(
-        job,
-        run_id=run_id,
-        run_config=run_config(dataset_month, options),
-        tags=tags,
-        asset_selection=selection,
-        remote_job_origin=remote_job_origin(job.name),
-    )
-    record = _RunRecord()
+    job = _job(definitions, dataset_month, options)
+    run = create_run(instance, definitions, dataset_month, options)
+    record = RunRecord()
     try:
         for event in execute_run(job, run, instance):
             record.add(event)
@@ -107,8 +91,45 @@ def ingest_month(
     return record.result(dataset_month, run.run_id, time.monotonic() - started)
 
 
+def create_run(
+    instance: dg.DagsterInstance,
+    definitions: dg.Definitions,
+    dataset_month: DatasetMonth,
+    options: IngestOptions,
+    for_daemon: bool = False,
+) -> dg.DagsterRun:
+    """A new run of the month's job, to be executed by this process or, `for_daemon`, wherever the daemon starts it."""
+    job, run_id = _job(definitions, dataset_month, options), str(uuid.uuid4())
+    tags = {**job.tags, PARTITION_TAG: str(dataset_month.month)}
+    if not for_daemon:
+        # The command says what failed, and its user repeats it: the daemon runs nothing again that it did not start.
+        tags |= {MAX_RETRIES_TAG: "0", **process_tags(run_id)}
+        if not options.patient:
+            tags[HURRIED_TAG] = "true"
+    return instance.create_run_for_job(
+        job,
+        run_id=run_id,
+        run_config=run_config(dataset_month, options),
+        tags=tags,
+        asset_selection=_selection(dataset_month, options),
+        remote_job_origin=remote_job_origin(job.name),
+        job_code_origin=job_code_origin(job.name) if for_daemon else None,
+    )
+
+
+def _job(definitions: dg.Definitions, dataset_month: DatasetMonth, options: IngestOptions) -> dg.JobDefinition:
+    job = definitions.resolve_job_def(job_name(dataset_month.dataset))
+    selection = _selection(dataset_month, options)
+    return job.get_subset(asset_selection=selection) if selection else job
+
+
+def _selection(dataset_month: DatasetMonth, options: IngestOptions) -> frozenset[dg.AssetKey] | None:
+    """The assets of a month of which only the marts are due; None for all."""
+    return frozenset(mart_keys(dataset_month.dataset)) if dataset_month in options.only_marts else None
+
+
 @dataclass
-class _RunRecord:
+class RunRecord:
     """What the events of a run say: metadata by asset name, problems in order, checks that did not pass."""
 
     succeeded: bool = False

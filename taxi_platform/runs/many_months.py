@@ -39,7 +39,7 @@ def ingest_months(
     only if `jobs` is 1. After an interruption, months that were not begun have no result. Raises `TaxiError` if a
     process was killed, and `KeyboardInterrupt` after all processes have ended.
     """
-    _silence_loggers()
+    silence_loggers()
     with open_instance(settings) as instance:
         if jobs > 1:
             yield from _in_processes(definitions, dataset_months, options, jobs)
@@ -52,7 +52,7 @@ def ingest_months(
                 return
 
 
-def _silence_loggers() -> None:
+def silence_loggers() -> None:
     """Keep stderr for our own lines: each run has its log in the UI."""
     for name in NOISY_LOGGERS:
         logging.getLogger(name).setLevel(logging.ERROR)
@@ -101,7 +101,7 @@ def _start_worker(definitions: Callable[[], dg.Definitions]) -> None:
     os.setsid()
     end_with_parent(signal.SIGKILL)  # Dagster takes a milder signal for the end of one run, not of the process
     signal.signal(signal.SIGINT, _remember_interruption)
-    _silence_loggers()
+    silence_loggers()
     log_to_stderr()
     _definitions = definitions()
     opened = ExitStack()

@@ -22,6 +22,8 @@ class IngestStatus(StrEnum):
     INTERRUPTED = "interrupted"
     NOT_BEGUN = "not begun"
     """An interruption came first; there is no run."""
+    QUEUED = "queued"
+    """It was queued for Dagster, which still has it: nobody waited for its end."""
 
 
 class ExitStatus(IntEnum):
@@ -34,12 +36,13 @@ class ExitStatus(IntEnum):
     INTERRUPTED = 130
 
 
-UNFINISHED = (IngestStatus.FAILED, IngestStatus.INTERRUPTED, IngestStatus.NOT_BEGUN)
+UNFINISHED = (IngestStatus.FAILED, IngestStatus.INTERRUPTED, IngestStatus.NOT_BEGUN, IngestStatus.QUEUED)
 """The statuses of months that have to be ingested again."""
 
 EXIT_STATUSES = {
     IngestStatus.INTERRUPTED: ExitStatus.INTERRUPTED,
     IngestStatus.NOT_BEGUN: ExitStatus.INTERRUPTED,
+    IngestStatus.QUEUED: ExitStatus.INTERRUPTED,
     IngestStatus.FAILED: ExitStatus.FAILED,
     IngestStatus.NOT_PUBLISHED: ExitStatus.NOT_PUBLISHED,
 }

@@ -47,6 +47,10 @@ def test_only_one_module_imports_what_is_private_in_dagster():
         (internals.RemoteJobOrigin, ["repository_origin", "job_name"]),
         (internals.WorkspaceProcessContext, ["instance", "workspace_load_target", "version", "read_only"]),
         (internals.is_valid_cron_string, ["cron_string"]),
+        (internals.JobPythonOrigin, ["job_name", "repository_origin"]),
+        (internals.RepositoryPythonOrigin, ["executable_path", "code_pointer"]),
+        (internals.LaunchRunContext, ["dagster_run", "workspace"]),
+        (internals.CheckRunHealthResult, ["status", "msg"]),
         (dg.DagsterInstance.create_run_for_job, ["self", "job_def"]),
     ],
 )
@@ -93,6 +97,23 @@ def test_the_origin_has_the_names_of_the_workspace():
     assert origin.job_name == "green_ingest"
     assert origin.repository_origin.repository_name == "__repository__"
     assert origin.repository_origin.code_location_origin.location_name == "taxi_platform"
+
+
+def test_a_run_is_executed_by_what_dagsters_own_command_calls():
+    from dagster._cli.api import _execute_run_command_body
+    from dagster._daemon.run_coordinator import queued_run_coordinator_daemon
+
+    assert list(inspect.signature(_execute_run_command_body).parameters) == [
+        "run_id",
+        "instance",
+        "write_stream_fn",
+        "set_exit_code_on_failure",
+    ]
+    # What keeps a run in the queue when its launcher raises it.
+    source = inspect.getsource(queued_run_coordinator_daemon.QueuedRunCoordinatorDaemon._dequeue_run)
+    assert "(DagsterUserCodeUnreachableError, DagsterCodeLocationLoadError)" in source
+    origin = internals.job_code_origin("green_ingest")
+    assert origin.get_repo_pointer().module == "taxi_platform.definitions"
 
 
 def test_an_interruption_is_noted_until_it_is_asked_for():

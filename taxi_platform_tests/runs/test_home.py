@@ -7,13 +7,14 @@ from importlib import resources
 
 import pytest
 
-from taxi_platform.runs.home import EARLIER, write_dagster_yaml
+from taxi_platform.runs.home import EARLIER, text_for, write_dagster_yaml
 from taxi_platform.runs.instance import open_instance
 from taxi_platform.settings import load_settings
 from taxi_platform.trips.errors import UserError
+from taxi_platform.trips.machine import Machine, this_machine
 from taxi_platform_tests.support.system import TAXI, small_file_system
 
-OURS = resources.files("taxi_platform.runs").joinpath("dagster.yaml").read_bytes()
+OURS = text_for(this_machine())
 EARLIER_TEXTS = [resources.files("taxi_platform.runs").joinpath(name).read_bytes() for name in EARLIER]
 DAMAGED = [b"", b"\n", b"\0" * len(OURS), OURS[:60], OURS[:-1][:-100], EARLIER_TEXTS[0][:400], OURS[:500] + b"\0" * 300]
 
@@ -38,7 +39,7 @@ def test_an_instance_whose_file_was_cut_sends_nothing_and_keeps_its_limits():
     (settings.dagster_home / "dagster.yaml").write_bytes(b"")
     with open_instance(settings) as instance:
         assert not instance.telemetry_enabled
-        assert instance.get_concurrency_config().run_queue_config.max_concurrent_runs == 4
+        assert instance.get_concurrency_config().run_queue_config.max_concurrent_runs == this_machine().runs
         assert instance.get_concurrency_config().pool_config.default_pool_limit == 2
         assert instance.run_retries_max_retries == 1
 
@@ -48,6 +49,22 @@ def test_a_file_of_an_earlier_version_becomes_todays(earlier, tmp_path, caplog):
     (tmp_path / "dagster.yaml").write_bytes(earlier)
     write_dagster_yaml(tmp_path)
     assert folder_content(tmp_path) == {"dagster.yaml": OURS}
+    assert caplog.text == ""
+
+
+def test_a_file_of_another_machine_gets_the_limit_of_this_one(tmp_path, caplog):
+    (tmp_path / "dagster.yaml").write_bytes(text_for(Machine(1, 1024**3)))
+    write_dagster_yaml(tmp_path)
+    assert folder_content(tmp_path) == {"dagster.yaml": OURS}
+    assert f"max_concurrent_runs: {this_machine().runs} #".encode() in OURS
+    assert caplog.text == ""
+
+
+def test_a_limit_that_somebody_set_stays(tmp_path, caplog):
+    edited = text_for(Machine(1, 1024**3)).replace(b"max_concurrent_runs: 1 ", b"max_concurrent_runs: 9 ")
+    (tmp_path / "dagster.yaml").write_bytes(edited)
+    write_dagster_yaml(tmp_path)
+    assert folder_content(tmp_path) == {"dagster.yaml": edited}
     assert caplog.text == ""
 
 

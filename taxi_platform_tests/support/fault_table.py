@@ -174,6 +174,34 @@ FAULTS: dict[int, tuple[str, str]] = {
     ),
     103: ("a home that cannot be written, when the overview is drawn", "The page goes to a temporary folder, named."),
     104: ("marts of another version, or none, when the overview is drawn", "They are not counted; the page says so."),
+    115: (
+        "an agent on another machine, with a lake or a table on one machine's disk",
+        "It refuses to start and says what cannot be shared.",
+    ),
+    116: (
+        "an agent killed with its runs, which never comes back",
+        "Noticed after a minute without an answer; its runs are run again by another.",
+    ),
+    117: (
+        "an agent that answers slowly, or is frozen for some seconds",
+        "It keeps its runs.",
+    ),
+    118: (
+        "a run's process killed under its agent, or a task that ended while the run says it runs",
+        "The agent answers without it; the run fails and is run again.",
+    ),
+    119: (
+        "a broker that is down, or forgets what it was told",
+        "Runs go on and others wait; lost messages are sent again. Nobody counts as lost in the meantime.",
+    ),
+    120: ("an agent of another version, or with other settings", "It says what differs, and takes nothing."),
+    121: ("a queue that nobody serves", "Its runs wait and never fail for that; log, UI and `taxi agents` name it."),
+    122: (
+        "an agent that is told to end",
+        "It finishes its runs and answers until then; a second signal interrupts them, and they are run again.",
+    ),
+    123: ("Dagster's storage restarted under agents", "The runs succeed."),
+    124: ("a run on an agent canceled, while it runs or waits", "It ends as canceled; nobody executes it later."),
     155: (
         "a home that a newer version of the platform opened",
         "A home that it can read is opened, with a warning; another is refused by name, and nothing is changed.",

@@ -1,0 +1,39 @@
+"""The sensor that looks after runs that wait for agents; it exists only with TAXI_BROKER_URL."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import dagster as dg
+
+from taxi_platform.settings import Settings
+from taxi_platform.trips.errors import TaxiError
+
+INTERVAL_SECONDS = 10
+
+
+def build_agents_sensor(settings: Settings) -> Iterator[dg.SensorDefinition]:
+    """`agents`, on from the start. Each tick says who serves what, and what waits."""
+    if not settings.broker_url:
+        return
+    # Imported here: Celery takes half a second, and comes with `taxi-platform[agents]` only.
+    from taxi_platform.runs.agents.shared import publish, release_of, this_machine
+    from taxi_platform.runs.agents.waiting import WaitingRuns
+
+    waiting, release = WaitingRuns(), release_of(settings)
+
+    @dg.sensor(
+        name="agents",
+        minimum_interval_seconds=INTERVAL_SECONDS,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Looks after runs that wait for an agent: sends lost ones again, and names queues that no agent "
+        "serves. It starts no runs of its own.",
+    )
+    def agents(context: dg.SensorEvaluationContext) -> dg.SkipReason:
+        publish(context.instance, release, this_machine())
+        try:
+            return dg.SkipReason(waiting.look(context.instance))
+        except TaxiError as error:
+            return dg.SkipReason(str(error))
+
+    yield agents

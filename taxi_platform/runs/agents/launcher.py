@@ -1,0 +1,176 @@
+"""The run launcher that `dagster.yaml` names where agents execute the runs: dagster-celery's, with guards.
+
+Stock, it takes the queue from a tag, which backfills and launches in the UI do not carry, and believes for ever in an
+agent that was killed.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any
+
+import dagster as dg
+from celery import Celery
+from dagster_celery.launcher import CeleryRunLauncher
+from dagster_celery.tags import DAGSTER_CELERY_QUEUE_TAG, DAGSTER_CELERY_TASK_ID_TAG
+
+from taxi_platform.assets.names import AGENT_TAG, PROCESS_RUN_TAG, PROCESS_TAG, QUEUE_TAG
+from taxi_platform.assets.partitions import datasets_of
+from taxi_platform.runs.agents.broker import CONFIG, BrokerDown, Queue, broker_errors
+from taxi_platform.runs.agents.health import LOST_SECONDS, Judge, Suspicions
+from taxi_platform.runs.agents.shared import release_of
+from taxi_platform.runs.dagster_internals import (
+    CheckRunHealthResult,
+    DagsterUserCodeUnreachableError,
+    LaunchRunContext,
+    WorkerStatus,
+)
+from taxi_platform.settings import DEFAULT_QUEUE, EVERY_OTHER, load_settings, queue_name
+from taxi_platform.trips.processes import is_dead
+
+PING_SECONDS = 3.0
+FRESH_SECONDS = 2.0
+"""An agent's answer serves for all its runs that are judged in this time."""
+
+
+class AgentRunLauncher(CeleryRunLauncher):
+    """Sends each run to the queue that TAXI_QUEUES names for its dataset, and notices runs whose agent is lost."""
+
+    def __init__(self, broker: str, lost_after_seconds: float = LOST_SECONDS, inst_data: Any = None) -> None:
+        super().__init__(DEFAULT_QUEUE, broker=broker, backend=None, config_source=CONFIG, inst_data=inst_data)
+        self.lost_after_seconds = lost_after_seconds
+
+    @classmethod
+    def config_type(cls) -> dict[str, Any]:
+        lost = dg.Field(
+            dg.Noneable(float), is_required=False, default_value=None, description="How long an agent may be silent."
+        )
+        return {"broker": dg.Field(dg.StringSource, description="TAXI_BROKER_URL."), "lost_after_seconds": lost}
+
+    @classmethod
+    def from_config_value(cls, inst_data: Any, config_value: Mapping[str, Any]) -> AgentRunLauncher:
+        return cls(config_value["broker"], config_value.get("lost_after_seconds") or LOST_SECONDS, inst_data)
+
+    def queue_of(self, run: dg.DagsterRun) -> Queue:
+        """The tag `dagster-celery/queue`, which only a person sets; else TAXI_QUEUES by the run's datasets.
+
+        A run of several datasets goes where the first entry of TAXI_QUEUES that names one of them says.
+        """
+        settings = load_settings()
+        release = release_of(settings).name
+        if tag := run.tags.get(DAGSTER_CELERY_QUEUE_TAG):
+            return Queue(queue_name(tag, f"The tag {DAGSTER_CELERY_QUEUE_TAG}"), release)
+        datasets = {dataset.value for dataset in datasets_of(run)}
+        other = settings.queues.get(EVERY_OTHER, DEFAULT_QUEUE)
+        return Queue(next((queue for name, queue in settings.queues.items() if name in datasets), other), release)
+
+    def send(self, run: dg.DagsterRun) -> None:
+        """Put a run, for the first time or again, into its queue. An agent executes only what was sent last."""
+        self.launch_run(LaunchRunContext(run, workspace=None))
+
+    def _launch_celery_task_run(self, run: dg.DagsterRun, task_signature: Any, routing_key: str) -> None:
+        queue, task = self.queue_of(run), f"{run.run_id}.{uuid.uuid4().hex[:8]}"
+        # Before it is sent: whoever takes it compares.
+        self._instance.add_run_tags(run.run_id, {DAGSTER_CELERY_TASK_ID_TAG: task, QUEUE_TAG: queue.in_broker})
+        try:
+            with broker_errors(self.celery):
+                task_signature.apply_async(
+                    task_id=task, queue=queue.in_broker, routing_key=f"{queue.in_broker}.{routing_key}", priority=0
+                )
+        except BrokerDown as error:
+            raise DagsterUserCodeUnreachableError(f"The run stays in the queue. {error}") from error
+        self._instance.report_engine_event(f"The run waits for an agent in the queue {queue.name}.", run)
+
+    @property
+    def supports_resume_run(self) -> bool:
+        return False
+
+    def check_run_worker_health(self, run: dg.DagsterRun) -> CheckRunHealthResult:
+        """FAILED only when it is certain; a broker that is down says nothing about a run."""
+        if not (task := task_of(run)):
+            return self._judge_own_process(run)
+        if not (agent := agent_of(run)):
+            return CheckRunHealthResult(WorkerStatus.RUNNING, "No agent has taken it yet.")
+        try:
+            problem = self.judge.problem(agent, task)
+        except BrokerDown as error:
+            return CheckRunHealthResult(WorkerStatus.RUNNING, str(error))
+        if not problem:
+            return CheckRunHealthResult(WorkerStatus.RUNNING)
+        self._revoke(task)  # if it is only cut off, it shall not go on beside the next try
+        return CheckRunHealthResult(WorkerStatus.FAILED, problem)
+
+    def _judge_own_process(self, run: dg.DagsterRun) -> CheckRunHealthResult:
+        """Of a run that no agent was to execute, such as one of `taxi ingest`."""
+        if run.tags.get(PROCESS_RUN_TAG) == run.run_id and is_dead(run.tags.get(PROCESS_TAG, "")):
+            return CheckRunHealthResult(WorkerStatus.FAILED, "The process of this run was killed.")
+        return CheckRunHealthResult(WorkerStatus.RUNNING)
+
+    def terminate(self, run_id: str) -> bool:
+        """Cancel: at once if no agent has taken the run, else by interrupting its process, which ends it itself."""
+        run = self._instance.get_run_by_id(run_id)
+        task = task_of(run) if run else None
+        if run is None or task is None or run.is_finished:
+            return False
+        was_told = self._revoke(task)
+        if agent_of(run):
+            return was_told
+        self._instance.report_run_canceled(run, "Canceled before an agent took it.")
+        return True
+
+    def get_run_worker_debug_info(self, run: dg.DagsterRun, include_container_logs: bool | None = True) -> str | None:
+        queue = Queue.parse(run.tags.get(QUEUE_TAG, ""))
+        return f"Queue: {queue.name if queue else 'none'}. Agent: {agent_of(run) or 'none'}."
+
+    def _revoke(self, task: str) -> bool:
+        try:
+            with broker_errors(self.celery):
+                self.celery.control.revoke(task, terminate=True)
+        except BrokerDown:
+            return False
+        return True
+
+    @cached_property
+    def judge(self) -> Judge:
+        lost = self.lost_after_seconds
+        return Judge(AskedAgents(self.celery), SUSPICIONS, lost, ended_seconds=min(5, lost))
+
+
+SUSPICIONS = Suspicions()
+"""Of this process: Dagster opens its instance, and with it this launcher, again and again."""
+
+
+class AskedAgents:
+    """Agents by their answer to a ping; see `worker.py`."""
+
+    def __init__(self, app: Celery) -> None:
+        self._app = app
+        self._answers: dict[str, tuple[float, frozenset[str] | None]] = {}
+
+    def tasks_of(self, agent: str) -> frozenset[str] | None:
+        now = time.monotonic()
+        asked, answer = self._answers.get(agent, (-FRESH_SECONDS, None))
+        if now - asked >= FRESH_SECONDS:
+            with broker_errors(self._app):
+                replies = self._app.control.broadcast(
+                    "taxi_agent", destination=[agent], reply=True, timeout=PING_SECONDS
+                )
+            said = next((reply[agent] for reply in replies or [] if agent in reply), None)
+            answer = frozenset(said["tasks"]) if said and "tasks" in said else None
+            self._answers[agent] = time.monotonic(), answer
+        return answer
+
+
+def task_of(run: dg.DagsterRun) -> str | None:
+    """The id of the run's task; None if it was not sent. A run that is retried inherits the tags of the first."""
+    task = run.tags.get(DAGSTER_CELERY_TASK_ID_TAG, "")
+    return task if task.startswith(f"{run.run_id}.") else None
+
+
+def agent_of(run: dg.DagsterRun) -> str | None:
+    """The agent that took the task which was sent last; None if none has."""
+    agent, _, task = run.tags.get(AGENT_TAG, "").partition(" ")
+    return agent if task and task == task_of(run) else None

@@ -1,0 +1,150 @@
+"""Who serves which queue, and what waits: what `taxi agents` and `taxi doctor` show."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import dagster as dg
+from celery import Celery
+
+from taxi_platform.runs.agents.broker import Queue, broker_errors, known_queues, risks, waiting
+from taxi_platform.runs.agents.shared import Release
+from taxi_platform.settings import DEFAULT_QUEUE, EVERY_OTHER, Settings
+
+ANSWER_SECONDS = 3.0
+
+
+@dataclass(frozen=True)
+class Agent:
+    """One agent that answered: `tasks` are the ids of those it works on; it takes no more if `is_ending`."""
+
+    name: str
+    machine: str
+    release: Release
+    queues: tuple[str, ...]
+    slots: int
+    tasks: tuple[str, ...]
+    is_ending: bool
+
+    @property
+    def runs(self) -> list[str]:
+        """The ids of the runs that it works on."""
+        return [task.partition(".")[0] for task in self.tasks]
+
+    def serves(self, queue: Queue) -> bool:
+        return not self.is_ending and queue.name in self.queues and queue.release == self.release.name
+
+
+@dataclass(frozen=True)
+class QueueState:
+    """A queue: how many runs wait in it, and the agents that take them."""
+
+    queue: Queue
+    waiting: int
+    agents: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Listing:
+    """Everything that `taxi agents` shows; `release` is that of the settings here, which agents must have."""
+
+    release: Release
+    agents: Sequence[Agent]
+    queues: Sequence[QueueState]
+    risks: Sequence[str]
+
+    @property
+    def unserved(self) -> list[QueueState]:
+        """The queues that nobody serves, if runs are sent to them or wait in them."""
+        return [state for state in self.queues if not state.agents]
+
+    def problems(self) -> list[str]:
+        """Each with what to do."""
+        found = [_unserved(state, self.release) for state in self.unserved]
+        different = [(agent, self.release.differences(agent.release)) for agent in self.agents]
+        return found + [
+            f"The agent {agent.name} takes nothing: it has {', '.join(differences)}. Install the same version and set "
+            "the same variables there, and start it again."
+            for agent, differences in different
+            if differences
+        ]
+
+    def as_json(self) -> dict[str, Any]:
+        """What `taxi agents --json` prints; its keys are public."""
+        agents = [
+            {
+                "name": agent.name,
+                "machine": agent.machine,
+                "version": agent.release.version,
+                "differs": self.release.differences(agent.release),
+                "queues": list(agent.queues),
+                "slots": agent.slots,
+                "runs": agent.runs,
+                "ending": agent.is_ending,
+            }
+            for agent in self.agents
+        ]
+        queues = [
+            {
+                "name": state.queue.name,
+                "waiting": state.waiting,
+                "agents": list(state.agents),
+                "current": state.queue.release == self.release.name,
+            }
+            for state in self.queues
+        ]
+        return {"agents": agents, "queues": queues, "problems": self.problems(), "risks": list(self.risks)}
+
+
+def _unserved(state: QueueState, release: Release) -> str:
+    name, count = state.queue.name, f"{state.waiting} {'run' if state.waiting == 1 else 'runs'}"
+    verb = "waits" if state.waiting == 1 else "wait"
+    if state.queue.release != release.name:
+        return (
+            f"{count} {verb} in the queue {name} for agents of {state.queue.release}, and none is there; sent again "
+            f"to agents of {release.name} within a minute, while the daemon runs."
+        )
+    return f"No agent serves the queue {name}; {count} {verb} in it. Start one: taxi agent --queues {name}"
+
+
+def used_queues(settings: Settings) -> list[str]:
+    """The queues that TAXI_QUEUES sends runs to."""
+    others = settings.queues.get(EVERY_OTHER, DEFAULT_QUEUE)
+    named = [settings.queues.get(dataset.value, others) for dataset in settings.datasets]
+    return sorted({*named, others})
+
+
+def answering_agents(app: Celery) -> list[Agent]:
+    """The agents that answer within `ANSWER_SECONDS`, by name. Raises `BrokerDown`."""
+    with broker_errors(app):
+        replies = app.control.broadcast("taxi_agent", reply=True, timeout=ANSWER_SECONDS)
+    said = [(name, value) for reply in replies or [] for name, value in reply.items() if "tasks" in value]
+    return sorted((_agent(name, value) for name, value in said), key=lambda agent: agent.name)
+
+
+def _agent(name: str, said: Mapping[str, Any]) -> Agent:
+    release, queues, tasks = Release(**said["release"]), tuple(said["queues"]), tuple(sorted(said["tasks"]))
+    return Agent(name, said["machine"], release, queues, said["slots"], tasks, said["is_ending"])
+
+
+def listing(app: Celery, settings: Settings, release: Release) -> Listing:
+    """Ask the broker and all agents. Raises `BrokerDown`."""
+    agents = answering_agents(app)
+    queues = {Queue(name, release.name): 0 for name in used_queues(settings)}
+    queues |= {Queue(name, agent.release.name): 0 for agent in agents for name in agent.queues}
+    queues |= dict.fromkeys(known_queues(app), 0)
+    states = []
+    for queue in sorted(queues):
+        count = waiting(app, queue)
+        serving = tuple(agent.name for agent in agents if agent.serves(queue))
+        is_used = queue.release == release.name and queue.name in used_queues(settings)
+        if count or serving or is_used:
+            states.append(QueueState(queue, count, serving))
+    return Listing(release, agents, states, risks(app))
+
+
+def queued_runs(instance: dg.DagsterInstance) -> int:
+    """The runs that wait in Dagster, before they are sent to a queue."""
+    return instance.get_runs_count(dg.RunsFilter(statuses=[dg.DagsterRunStatus.QUEUED]))
