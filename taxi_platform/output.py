@@ -255,15 +255,19 @@ def _mark(mark: str, style: str) -> str:
 
 def _commands(dataset_months: Sequence[DatasetMonth], force: bool = False, reject: Sequence[str] = ()) -> list[str]:
     """The commands that ingest these months, as they can be typed here: with the path of `taxi` if PATH lacks it."""
-    path = sys.argv[0]
-    on_path = Path(shutil.which("taxi") or "").resolve() == Path(path).resolve()
-    taxi = "taxi" if on_path else shlex.quote(path)
+    taxi = _taxi()
     commands = []
     for dataset, span in _spans(dataset_months):
         rules = contract_of(dataset).own_rules(reject)
         flags = [*(["--force"] if force else []), *(["--reject", ",".join(rules)] if rules else [])]
         commands.append("  " + " ".join([taxi, "ingest", span, *flags]))
     return commands
+
+
+def _taxi() -> str:
+    """The command as it can be typed here."""
+    path = sys.argv[0]
+    return "taxi" if Path(shutil.which("taxi") or "").resolve() == Path(path).resolve() else shlex.quote(path)
 
 
 def _spans(dataset_months: Sequence[DatasetMonth]) -> list[tuple[Dataset, str]]:
@@ -296,7 +300,8 @@ def print_places(settings: Settings) -> None:
     from taxi_platform.warehouse.duckdb import DuckDBWarehouse
 
     lake, warehouse = open_lake(settings.lake_url), open_warehouse(settings.warehouse_url)
-    out.print(f"\nLake       {lake.url}\nWarehouse  {warehouse.url}\nUI         make dev, then http://127.0.0.1:3000")
+    dev = "make dev" if Path("workspace.yaml").exists() else f"{_taxi()} dev"  # an installed wheel has no Makefile
+    out.print(f"\nLake       {lake.url}\nWarehouse  {warehouse.url}\nUI         {dev}, then http://127.0.0.1:3000")
     path, table = views_path(settings.home), f"{settings.datasets[0]}_trips"
     query = DuckDBWarehouse(path).example_query(table) if path.exists() else warehouse.example_query(table)
     out.print(f"\nTry a query:\n  {query}", soft_wrap=True)

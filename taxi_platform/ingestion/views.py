@@ -226,4 +226,10 @@ def _replace(path: Path, folder: Path, script: str) -> None:
 
 
 def _connect(database: str) -> duckdb.DuckDBPyConnection:
-    return duckdb.connect(database, config={"autoinstall_known_extensions": False})
+    from taxi_platform.warehouse.duckdb import STORAGE_VERSION
+
+    config: dict[str, str | bool | int | float | list[str]] = {
+        "autoinstall_known_extensions": False,
+        "storage_compatibility_version": STORAGE_VERSION,
+    }
+    return duckdb.connect(database, config=config)

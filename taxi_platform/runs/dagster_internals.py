@@ -15,6 +15,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import dagster as dg
+
+# How the webserver asks a code server what it has loaded: the answer is the error where it has loaded nothing.
+from dagster._api.list_repositories import sync_list_repositories_grpc
 from dagster._core.definitions.job_base import InMemoryJob
 
 # What a run launcher raises to have its run stay in the queue; for anything else the daemon fails the run.
@@ -70,9 +73,12 @@ __all__ = [
     "is_valid_cron_string",
     "job_code_origin",
     "remote_job_origin",
+    "runs_table",
     "sql_module",
     "sqlite_event_log_class",
     "sqlite_modules",
+    "sync_list_repositories_grpc",
+    "ticks_table",
 ]
 
 NOISY_LOGGERS = ("dagster", "dagster._core.execution.plan.active")
@@ -128,6 +134,16 @@ def compute_logs_module() -> Any:
 def check_state_module() -> Any:
     """The module in which Dagster computes, by `_process_partition_records`, in which months a check passed."""
     return importlib.import_module("dagster._core.storage.asset_check_state")
+
+
+def runs_table() -> Any:
+    """The table of runs. Counting by the public API takes a query for each job and status, or reads every run."""
+    return importlib.import_module("dagster._core.storage.runs.schema").RunsTable
+
+
+def ticks_table() -> Any:
+    """The table of ticks, whose public reader returns ticks one by one: thousands a day."""
+    return importlib.import_module("dagster._core.storage.schedules.schema").JobTickTable
 
 
 def remote_job_origin(job_name: str) -> RemoteJobOrigin:

@@ -95,7 +95,7 @@ def check_schema(instance: dg.DagsterInstance) -> str:
         )
     if revisions:
         return (
-            f"Dagster's tables are those of a later Dagster (revision {', '.join(sorted(revisions))}), which it reads"
+            f"Dagster's tables are those of a later version (revision {', '.join(sorted(revisions))}), which it reads"
         )
     return "Dagster's tables are those of the installed version"
 

@@ -101,8 +101,8 @@ def cast(contract: Contract, column: Column, source: SourceColumn) -> Cast:
     """The SQL that reads `source` as `column`."""
     is_text = source.type == "VARCHAR"
     present = f"{text_of(source) if is_text else source.sql} IS NOT NULL"
-    if source.type.startswith("ENUM"):
-        return Cast(f"CAST({source.sql} AS VARCHAR)", present)
+    if source.type.startswith("ENUM"):  # flags, of which a blank one is none
+        return Cast(text_of(source), f"{text_of(source)} IS NOT NULL")
     if column.codes and (is_text or column.type == "S"):
         return _coded(contract, column, source)
     match column.type:

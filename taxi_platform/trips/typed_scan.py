@@ -8,7 +8,7 @@ header's line end differs from the others, and so is its text if there are quote
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -24,9 +24,12 @@ from taxi_platform.trips.records import MAX_LINE_BYTES
 
 HEAD_BYTES = 64 << 10
 SAMPLE_LINES = 500
+ODD_VALUES = 1 / 250
+"""The share of a sample that does not make a column text. Lines with odd values are refused instead: scanning times as
+text takes several times as long."""
 MAX_REFUSED_LINES = 50_000
-MAX_REFUSALS = 20 * MAX_REFUSED_LINES
-"""DuckDB stores one refusal for each column that does not fit."""
+MAX_REFUSALS = 2 * MAX_REFUSED_LINES
+"""DuckDB stores one refusal for each value that does not fit, 2 kB each, beside its memory limit."""
 RELIABLE_ERRORS = ("CAST", "MISSING COLUMNS", "TOO MANY COLUMNS")
 """The kinds of refusals for which DuckDB's position and text are reliable."""
 MAX_QUOTED_CHARACTERS = 9_000
@@ -207,8 +210,7 @@ def _scan(
     sample = [split_fields(line.decode("utf-8", "replace").rstrip("\r\n")) for line in lines[:SAMPLE_LINES]]
     targets = _typed_targets(contract, names)
     types = [
-        _type(contract, targets.get(i), [fields[i].strip() for fields in sample if i < len(fields)])
-        for i in range(len(names))
+        _type(contract, targets.get(i), [fields[i] for fields in sample if i < len(fields)]) for i in range(len(names))
     ]
     columns = ", ".join(f"{literal(f'f{i}')}: {literal(type_)}" for i, type_ in enumerate(types))
     relation = (
@@ -243,16 +245,19 @@ def _type(contract: Contract, column: Column | None, sample: Sequence[str]) -> s
     """The DuckDB type to scan a column as.
 
     Integers are scanned as DOUBLE, so that a fraction shows instead of being rounded. Flags in their modern spelling
-    are scanned as ENUM, so that other spellings are refused and read with care, at no cost to the rest.
+    are scanned as ENUM, so that other spellings are refused and read with care, at no cost to the rest. A flag may be
+    blank: high-volume months since 2021-07 have a space in three of four lines.
     """
-    values = [value for value in sample if value]
+    values = [value for value in sample if value.strip()]
     match column.type if column else "S":
         case "D":
-            return "TIMESTAMP" if all(map(TIMESTAMP.fullmatch, values)) else "VARCHAR"
+            return "TIMESTAMP" if _nearly_all(TIMESTAMP.fullmatch, values) else "VARCHAR"
         case "S" if column and column.codes:
-            modern = dict.fromkeys(map(str, contract.codes[column.codes].values()))
-            return f"ENUM({', '.join(map(literal, modern))})" if modern.keys() >= set(values) else "VARCHAR"
-        case "I" if column and column.codes and not all(map(NUMBER.fullmatch, values)):
+            blanks = [value for value in sample if value and not value.strip(" ")]
+            spellings = dict.fromkeys([*map(str, contract.codes[column.codes].values()), *blanks])
+            is_modern = _nearly_all(spellings.__contains__, values)
+            return f"ENUM({', '.join(map(literal, spellings))})" if is_modern else "VARCHAR"
+        case "I" if column and column.codes and not _nearly_all(NUMBER.fullmatch, values):
             return "VARCHAR"
         case "I" | "F":
             return "DOUBLE"
@@ -260,3 +265,7 @@ def _type(contract: Contract, column: Column | None, sample: Sequence[str]) -> s
             return "DECIMAL(10,2)"
         case _:
             return "VARCHAR"
+
+
+def _nearly_all(fits: Callable[[str], object], values: Sequence[str]) -> bool:
+    return sum(not fits(value.strip()) for value in values) <= ODD_VALUES * len(values)

@@ -32,6 +32,9 @@ from taxi_platform.warehouse.tables import Table, TableFile
 OTHER_PROGRAM_WAIT_SECONDS = 20.0
 """How long to wait for another program, which may keep the file open for as long as somebody uses it."""
 
+STORAGE_VERSION = "v1.5.0"
+"""The format of new database files, which DuckDB 1.5 and 2 read and write. 1.5 cannot open what 2 makes by default."""
+
 POLLING_SECONDS = 0.5
 """For a caller that must not wait: long enough for another short read to end, not for a load."""
 
@@ -174,6 +177,7 @@ class DuckDBWarehouse(Warehouse):
             "threads": self.threads,
             "autoinstall_known_extensions": False,
             "autoload_known_extensions": False,
+            "storage_compatibility_version": STORAGE_VERSION,
         }
         try:
             for attempt in Retrying(

@@ -37,7 +37,7 @@ class Home:
 
     def stages(self, version):
         months = self.json(version, "status")
-        return {month["month"]: month["stage"] for month in months if month["stage"] not in ("missing", "unknown")}
+        return {month["month"]: month["stage"] for month in months if month["rows"]}
 
     def problems(self, version):
         return [problem for result in self.json(version, "audit") for problem in result["problems"]]

@@ -40,6 +40,7 @@ HOSTS = frozenset(
         "keepachangelog.com",
         "marimo.io",
         "oauth2-proxy.github.io",
+        "prometheus.io",
         "semver.org",
     }
 )
@@ -48,7 +49,20 @@ HOSTS = frozenset(
 PROGRAMS = frozenset(
     {
         *("bq", "cd", "cp", "curl", "docker", "duckdb", "gcloud", "git", "helm", "kubectl", "make", "mkdir", "openssl"),
-        *("pip", "pg_dump", "pg_restore", "psql", "python", "python3", "rm", "sh", "ssh", "systemctl", "umask"),
+        *(
+            "pip",
+            "pg_dump",
+            "pg_restore",
+            "promtool",
+            "psql",
+            "python",
+            "python3",
+            "rm",
+            "sh",
+            "ssh",
+            "systemctl",
+            "umask",
+        ),
     }
 )
 """Programs that pages may call, besides those in .venv/bin."""

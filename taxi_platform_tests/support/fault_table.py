@@ -174,6 +174,7 @@ FAULTS: dict[int, tuple[str, str]] = {
     ),
     103: ("a home that cannot be written, when the overview is drawn", "The page goes to a temporary folder, named."),
     104: ("marts of another version, or none, when the overview is drawn", "They are not counted; the page says so."),
+    105: ("more refused CSV values than DuckDB keeps an account of", "The month is read with care, in bounded memory."),
     115: (
         "an agent on another machine, with a lake or a table on one machine's disk",
         "It refuses to start and says what cannot be shared.",
@@ -202,6 +203,13 @@ FAULTS: dict[int, tuple[str, str]] = {
     ),
     123: ("Dagster's storage restarted under agents", "The runs succeed."),
     124: ("a run on an agent canceled, while it runs or waits", "It ends as canceled; nobody executes it later."),
+    150: ("a part that hangs when /health or /metrics asks it", "The answer comes in seconds, and says which part."),
+    151: ("a scrape while Dagster's database is away", "It shows what was known, and that the database is down."),
+    152: ("a wrong token, or none, for metrics and health", "Metrics are refused; health tells its code alone."),
+    153: (
+        "a daemon that has stopped; a code server that is stuck",
+        "/health answers 503 and names it to who may know.",
+    ),
     155: (
         "a home that a newer version of the platform opened",
         "A home that it can read is opened, with a warning; another is refused by name, and nothing is changed.",
