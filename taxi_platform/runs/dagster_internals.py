@@ -11,7 +11,9 @@ import multiprocessing
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import dagster as dg
@@ -72,7 +74,9 @@ __all__ = [
     "is_known_revision",
     "is_valid_cron_string",
     "job_code_origin",
+    "reload_code_location",
     "remote_job_origin",
+    "retry_when_code_server_answers",
     "runs_table",
     "sql_module",
     "sqlite_event_log_class",
@@ -84,6 +88,13 @@ __all__ = [
 NOISY_LOGGERS = ("dagster", "dagster._core.execution.plan.active")
 """Loggers that repeat a run's own log on stderr. The second by name because a run sets the level of the first again;
 it warns that the checks of a month that is not published are skipped."""
+
+RELOAD_SECONDS, CODE_SERVER_SECONDS = 120, 600
+"""For loading the code location, and for a code server that is starting again; the daemon's own patience with one of
+its threads is half an hour."""
+
+DIED_WITH_FORK_SERVER = 255
+"""The exit status that `multiprocessing` gives a process whose fork server was killed."""
 
 STEP_ENDS = {
     dg.DagsterEventType.STEP_SUCCESS,
@@ -227,6 +238,24 @@ def fork_runs(warm_module: str) -> None:
     context.set_forkserver_preload([warm_module])
     # Each server sets this attribute for itself before it loads our code; a property of the class comes before it.
     server.DagsterApiServer._mp_ctx = property(lambda server: context, lambda server, value: None)
+    report_orphans = server.DagsterApiServer._check_for_orphaned_runs
+
+    def check_for_orphaned_runs(self: Any) -> None:
+        for run_id, (process, instance_ref) in list(self._executions.items()):
+            if process.exitcode == DIED_WITH_FORK_SERVER:
+                _allow_another_try(instance_ref, run_id)
+        report_orphans(self)
+
+    server.DagsterApiServer._check_for_orphaned_runs = check_for_orphaned_runs
+
+
+def _allow_another_try(instance_ref: Any, run_id: str) -> None:
+    from taxi_platform.runs.instance import allow_another_try  # which needs this module
+
+    with suppress(Exception), dg.DagsterInstance.from_ref(instance_ref) as instance:  # it is reported all the same
+        run = instance.get_run_by_id(run_id)
+        if run and not run.is_finished:
+            allow_another_try(instance, run)
 
 
 def import_what_runs_use() -> None:
@@ -241,3 +270,48 @@ def import_what_runs_use() -> None:
     import dagster._core.storage.sqlite_storage
     import dagster._daemon
     import dagster._grpc.impl  # noqa: F401
+
+
+def reload_code_location(code_socket: str) -> str:
+    """Have a code server load the code location anew; returns why it cannot, empty if it can.
+
+    Runs in progress stay with the process that they began with, which ends after them. Webservers and daemons notice by
+    themselves. The public way is a mutation of the webserver's, which `--no-ui` has not.
+    """
+    from dagster._core.errors import DagsterUserCodeProcessError, DagsterUserCodeUnreachableError
+    from dagster._grpc.client import DagsterGrpcClient
+    from dagster._grpc.types import ListRepositoriesResponse
+    from dagster_shared.serdes import deserialize_value
+
+    client = DagsterGrpcClient(socket=code_socket)
+    try:
+        client.reload_code(timeout=RELOAD_SECONDS)
+        answer: Any = deserialize_value(client.list_repositories())
+    except (DagsterUserCodeUnreachableError, DagsterUserCodeProcessError) as error:
+        return str(error)
+    return "" if isinstance(answer, ListRepositoriesResponse) else answer.to_string()
+
+
+def retry_when_code_server_answers() -> None:
+    """In a daemon: run killed runs again only once the code server answers.
+
+    Dagster gives up at the first attempt. What kills runs often kills the code server too, which takes seconds to start
+    again: those runs would never be run again.
+    """
+    from dagster._core.errors import DagsterCodeLocationLoadError, DagsterUserCodeUnreachableError
+    from dagster._daemon.auto_run_reexecution import auto_run_reexecution as module
+
+    retry_run = module.retry_run
+
+    def patient(failed_run: dg.DagsterRun, workspace_context: Any) -> None:
+        deadline = time.monotonic() + CODE_SERVER_SECONDS
+        while True:
+            try:
+                retry_run(failed_run, workspace_context)
+                return
+            except (DagsterUserCodeUnreachableError, DagsterCodeLocationLoadError):
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(2)
+
+    module.retry_run = patient

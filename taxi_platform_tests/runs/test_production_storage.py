@@ -134,6 +134,6 @@ def test_nothing_is_sent_anywhere_and_no_run_is_tried_again_unasked(instance):
     assert not instance.telemetry_enabled
     assert not instance.nux_enabled
     assert instance.run_retries_enabled
-    assert instance.run_retries_max_retries == 1
+    assert instance.run_retries_max_retries == 3
     assert not instance.run_retries_retry_on_asset_or_op_failure
     assert instance.get_concurrency_config().run_queue_config.max_concurrent_runs == 4

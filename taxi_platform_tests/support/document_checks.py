@@ -49,20 +49,8 @@ HOSTS = frozenset(
 PROGRAMS = frozenset(
     {
         *("bq", "cd", "cp", "curl", "docker", "duckdb", "gcloud", "git", "helm", "kubectl", "make", "mkdir", "openssl"),
-        *(
-            "pip",
-            "pg_dump",
-            "pg_restore",
-            "promtool",
-            "psql",
-            "python",
-            "python3",
-            "rm",
-            "sh",
-            "ssh",
-            "systemctl",
-            "umask",
-        ),
+        *("pg_dump", "pg_restore", "promtool", "psql", "python", "python3", "rm", "sh", "ssh", "systemctl", "umask"),
+        *("pip", "chown", "install", "mv", "systemd-run", "systemd-sysusers"),
     }
 )
 """Programs that pages may call, besides those in .venv/bin."""
