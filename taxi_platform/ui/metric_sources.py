@@ -60,12 +60,13 @@ def database_samples(instance: dg.DagsterInstance) -> list[Sample]:
     unfinished, queued = unfinished_runs(instance), dg.DagsterRunStatus.QUEUED.value
     waiting = [runs for runs in unfinished if runs.status == queued]
     at_work = [runs for runs in unfinished if runs.status != queued]
+    started = [runs.started for runs in at_work if runs.started]  # others may wait for an agent for as long as it takes
     heartbeats = instance.get_daemon_heartbeats()
     return [
         Sample("run_queue_length", (), sum(runs.count for runs in waiting)),
         Sample("run_queue_oldest_age_seconds", (), _age([runs.oldest for runs in waiting])),
         Sample("runs_in_progress", (), sum(runs.count for runs in at_work)),
-        Sample("run_in_progress_oldest_age_seconds", (), _age([runs.started or runs.oldest for runs in at_work])),
+        Sample("run_in_progress_oldest_age_seconds", (), _age(started)),
         *(
             Sample("daemon_heartbeat_age_seconds", (name.lower(),), Age(heartbeats[name].timestamp))
             for name in instance.get_required_daemon_types()
@@ -76,6 +77,26 @@ def database_samples(instance: dg.DagsterInstance) -> list[Sample]:
 
 def _age(times: Sequence[float]) -> Age | float:
     return Age(min(times)) if times else 0.0
+
+
+def agent_samples(settings: Settings, instance: dg.DagsterInstance) -> list[Sample]:
+    """The agents and their queues, where `dagster.yaml` starts runs by agents. Raises `BrokerDown`."""
+    if type(instance.run_launcher).__module__ != "taxi_platform.runs.agents.launcher":
+        return []
+    from taxi_platform.runs.agents.listing import listing
+    from taxi_platform.runs.agents.shared import release_of
+    from taxi_platform.runs.agents.worker import launcher_of
+
+    shown = listing(launcher_of(instance).celery, settings, release_of(settings))
+    waiting, serving = Counter[str](), Counter[str]()
+    for state in shown.queues:
+        waiting[state.queue.name] += state.waiting
+        serving[state.queue.name] += len(state.agents)
+    return [
+        Sample("agents", (), len(shown.agents)),
+        *(Sample("agent_queue_length", (name,), count) for name, count in waiting.items()),
+        *(Sample("agent_queue_agents", (name,), count) for name, count in serving.items()),
+    ]
 
 
 def home_samples(settings: Settings) -> list[Sample]:

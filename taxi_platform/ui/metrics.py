@@ -24,6 +24,7 @@ from taxi_platform.ui.metric_names import METRICS
 from taxi_platform.ui.metric_sources import (
     Age,
     Sample,
+    agent_samples,
     database_samples,
     history_samples,
     home_samples,
@@ -53,6 +54,7 @@ class Metrics:
         self.background = [
             Known("months", lambda: month_samples(settings, instance), MONTHS_SECONDS, is_costly=True),
             Known("history", lambda: history_samples(instance, settings.datasets), BACKGROUND_SECONDS, is_costly=True),
+            Known("agents", lambda: agent_samples(settings, instance), BACKGROUND_SECONDS),
             Known("steps", steps.read, BACKGROUND_SECONDS / 2, is_costly=True),
         ]
 

@@ -59,8 +59,7 @@ def serve(settings: Settings, options: Options, report: Report) -> None:
         signals = stack.enter_context(Signals())
         if options.with_daemon:
             stack.enter_context(hold_home(settings.dagster_home))
-        if options.with_ui:
-            _check_port(options.port)
+        _check_port(options.port)
         instance = _open_when_it_answers(stack, settings, options, signals, manager)
         if instance is None:
             return
@@ -74,7 +73,8 @@ def serve(settings: Settings, options: Options, report: Report) -> None:
         logs = _log_folder(settings)
         parts = _parts(folder, logs, options)
         watch = DatabaseWatch(instance, str(parts.code_server.socket), hold)
-        where = f"The UI is at http://{HOST}:{options.port}." if options.with_ui else "Serving without the UI."
+        address = f"http://{HOST}:{options.port}"
+        where = f"The UI is at {address}." if options.with_ui else f"Serving without the UI. {address}/health answers."
         supervisor = Supervisor(parts, watch, signals, manager, report)
         supervisor.run(instance, f"{where} Logs: {logs}", options.drain_seconds)
 
@@ -89,11 +89,11 @@ def _open_when_it_answers(
             return stack.enter_context(open_instance(settings))
         except DatabaseUnavailable as error:
             waited = time.monotonic() - begun
-            if waited > options.database_seconds:
-                raise TaxiError(f"{error.problem} Gave up after {waited:.0f} s.", error.remedy) from error
             if not is_told:
                 is_told = True
                 log.warning("%s Waiting up to %.0f s for it.", error.problem, options.database_seconds)
+            elif waited > options.database_seconds:
+                raise TaxiError(f"{error.problem} Gave up after {waited:.0f} s.", error.remedy) from error
         manager.status("Waiting for Dagster's database")
         manager.extend_start(60)
         time.sleep(DATABASE_INTERVAL)
@@ -113,11 +113,12 @@ def _parts(folder: Path, logs: Path, options: Options) -> Parts:
     ]  # fmt: skip
     daemon = ["-m", "taxi_platform.ui.daemon", "run", "-w", str(workspace), "--log-level", "warning"]
     webserver = ["-m", "taxi_platform.ui.webserver", str(workspace), HOST, str(options.port)]
+    webserver += [] if options.with_ui else ["--no-ui"]
     answers = partial(_answers, options.port)
     return Parts(
         Child("code server", code_server, logs / "code_server.log", code_socket.exists, code_socket),
         Child("daemon", daemon, logs / "daemon.log", lambda: True) if options.with_daemon else None,
-        Child("webserver", webserver, logs / "webserver.log", answers) if options.with_ui else None,
+        Child("webserver", webserver, logs / "webserver.log", answers),
     )
 
 

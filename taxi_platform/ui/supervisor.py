@@ -37,11 +37,11 @@ Report = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Parts:
-    """The children in the order in which they start; without a daemon, or without a webserver, that is None."""
+    """The children in the order in which they start; without a daemon, that is None."""
 
     code_server: Child
     daemon: Child | None
-    webserver: Child | None
+    webserver: Child
 
     def all(self) -> list[Child]:
         return [child for child in (self.code_server, self.daemon, self.webserver) if child]

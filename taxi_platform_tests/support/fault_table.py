@@ -203,6 +203,11 @@ FAULTS: dict[int, tuple[str, str]] = {
     ),
     123: ("Dagster's storage restarted under agents", "The runs succeed."),
     124: ("a run on an agent canceled, while it runs or waits", "It ends as canceled; nobody executes it later."),
+    135: ("a Kubernetes Job killed in mid-run", "It is noticed; the month is run again once and loaded once."),
+    136: ("a Kubernetes API that does not answer", "Runs go on; none is reported as failed or started again."),
+    137: ("a run canceled while its Kubernetes Job works", "Job and pods are deleted; the month stays as it was."),
+    138: ("a pod that never starts: no room, no image", "The run fails at the start timeout, with Kubernetes' reason."),
+    139: ("a Job that starts after its run was given up", "It does nothing; the month of the second run stays."),
     140: (
         "parts of `taxi serve`, and itself, killed at random during a backfill",
         "They are started again; every month is loaded once, and no run is left over.",
@@ -233,7 +238,7 @@ FAULTS: dict[int, tuple[str, str]] = {
     ),
     156: (
         "Dagster's database with the tables of an earlier or a later Dagster",
-        "Dagster goes on with them; the doctor names an earlier one, and one command migrates it with its history.",
+        "The doctor names earlier ones, and one command migrates them with their history; later ones are used.",
     ),
 }
 """Number → the fault, and what happens then."""

@@ -1,6 +1,7 @@
 """What `/metrics` exports of a real home: months loaded, missing and failed, runs, checks, steps, disk and outbox."""
 
 import asyncio
+import json
 import re
 import shutil
 import sqlite3
@@ -9,6 +10,7 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
+import dagster as dg
 import pytest
 from dagster._core.definitions.run_request import InstigatorType
 from dagster._core.remote_origin import RemoteInstigatorOrigin
@@ -20,6 +22,7 @@ from prometheus_client.parser import text_string_to_metric_families as text_fami
 from taxi_platform.definitions import build_definitions
 from taxi_platform.notifications.channels import Message, open_channels
 from taxi_platform.notifications.outbox import Outbox
+from taxi_platform.runs.agents.broker import BrokerDown
 from taxi_platform.runs.dagster_internals import remote_job_origin
 from taxi_platform.runs.ingest import ingest_month
 from taxi_platform.runs.instance import open_instance
@@ -27,8 +30,9 @@ from taxi_platform.settings import load_settings
 from taxi_platform.trips.months import Dataset, DatasetMonth, newest_month
 from taxi_platform.ui.health import Health
 from taxi_platform.ui.metric_names import METRICS, table
-from taxi_platform.ui.metric_sources import history_samples
+from taxi_platform.ui.metric_sources import agent_samples, history_samples
 from taxi_platform.ui.metrics import Metrics
+from taxi_platform_tests.support.agents import running_redis
 
 OPENMETRICS = "application/openmetrics-text;version=1.0.0;q=0.8,text/plain;version=0.0.4;q=0.5,*/*;q=0.1"
 DOCS = Path(__file__).parents[2] / "docs" / "monitoring.md"
@@ -46,7 +50,7 @@ def scrape_all(metrics: Metrics) -> dict[str, float]:
     """Every sample, as `name{label="value"}`, once what is read in the background has been read."""
     scrape(metrics)
     for thread in threading.enumerate():
-        if thread.name in {"months", "history", "steps"}:
+        if thread.name in {"months", "history", "agents", "steps"}:
             thread.join(60)
     return samples(scrape(metrics))
 
@@ -148,10 +152,11 @@ def test_the_disk_and_the_outbox_are_those_of_the_home(exported, platform):
     assert 100 <= exported["taxi_outbox_oldest_age_seconds"] < 400
 
 
-def test_every_declared_metric_is_exported_but_for_what_needs_a_daemon(exported):
+def test_every_declared_metric_is_exported_but_for_what_needs_a_daemon_or_agents(exported):
     names = {name.partition(" ")[0] for name in exported}
     need_a_daemon = {"taxi_ticks", "taxi_tick_last_failed", "taxi_daemon_heartbeat_age_seconds"}
-    assert {metric.name for metric in METRICS} - names == need_a_daemon
+    need_agents = {"taxi_agents", "taxi_agent_queue_length", "taxi_agent_queue_agents"}
+    assert {metric.name for metric in METRICS} - names == need_a_daemon | need_agents
     assert len(exported) < 400
 
 
@@ -222,3 +227,25 @@ def test_names_follow_prometheus_conventions():
         if "seconds" in metric.name or "bytes" in metric.name or "ratio" in metric.name:
             assert re.search(r"_(seconds|bytes|ratio)(_total)?$", metric.name)
     assert len({metric.name for metric in METRICS}) == len(METRICS)
+
+
+def test_agents_and_their_queues_are_those_that_the_broker_knows(tmp_path, monkeypatch):
+    with running_redis(tmp_path / "redis") as broker:
+        home = tmp_path / "home" / "dagster"
+        home.mkdir(parents=True)
+        launcher = {"module": "taxi_platform.runs.agents.launcher", "class": "AgentRunLauncher"}
+        settings = {"run_launcher": launcher | {"config": {"broker": broker.url}}, "telemetry": {"enabled": False}}
+        (home / "dagster.yaml").write_text(json.dumps(settings))
+        monkeypatch.setenv("TAXI_QUEUES", "yellow=heavy,*=default")
+        with dg.DagsterInstance.from_config(str(home)) as instance:
+            found = {(sample.name, *sample.labels): sample.value for sample in agent_samples(load_settings(), instance)}
+            assert found == {
+                ("agents",): 0,
+                ("agent_queue_length", "default"): 0,
+                ("agent_queue_length", "heavy"): 0,
+                ("agent_queue_agents", "default"): 0,
+                ("agent_queue_agents", "heavy"): 0,
+            }
+            broker.stop()
+            with pytest.raises(BrokerDown):
+                agent_samples(load_settings(), instance)

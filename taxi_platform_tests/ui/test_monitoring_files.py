@@ -25,7 +25,7 @@ EXPRESSIONS = [(rule["alert"], rule["expr"]) for rule in RULES] + PANEL_EXPRESSI
 LABELS = {metric.name: {*metric.labels, "job", "instance"} for metric in METRICS} | {"up": {"job", "instance"}}
 VALUES = {
     "state": set(STATES),
-    "part": {*PARTS, "runs", "home", "months", "history", "steps"},
+    "part": {*PARTS, "runs", "home", "months", "history", "agents", "steps"},
     "status": {"success", "failure", "canceled", "skipped", "started"},
     "kind": {"clean", "rejected"},
 }
@@ -114,9 +114,10 @@ def test_the_dashboard_is_what_grafana_takes():
         taken |= cells
 
 
-def test_promtool_accepts_the_rules_where_it_is_installed():
-    # Everywhere else the tests above are all; the answer then says so.
+def test_promtool_accepts_the_rules_and_they_fire_when_they_should_where_it_is_installed():
+    """Everywhere else the tests above are all."""
+    rules, cases = FOLDER / "taxi-rules.yml", Path(__file__).with_name("alert_cases.yml")
     promtool = shutil.which("promtool")
-    command = [promtool, "check", "rules", str(FOLDER / "taxi-rules.yml")] if promtool else ["true"]
-    checked = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert checked.returncode == 0, checked.stdout + checked.stderr
+    for arguments in (["check", "rules", str(rules)], ["test", "rules", str(cases)]) if promtool else ():
+        checked = subprocess.run([promtool, *arguments], capture_output=True, text=True, timeout=120)
+        assert checked.returncode == 0, checked.stdout + checked.stderr
