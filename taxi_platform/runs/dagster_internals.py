@@ -172,7 +172,9 @@ def remote_job_origin(job_name: str) -> RemoteJobOrigin:
 
 def job_code_origin(job_name: str) -> JobPythonOrigin:
     """How a process that executes a run finds its job; a run that is queued for the daemon needs it."""
-    pointer = importlib.import_module("dagster._core.code_pointer").ModuleCodePointer("taxi_platform.definitions", None)
+    pointer = importlib.import_module("dagster._core.code_pointer").ModuleCodePointer(
+        "taxi_platform.definitions", "defs"
+    )
     return JobPythonOrigin(job_name, RepositoryPythonOrigin(sys.executable, pointer))
 
 

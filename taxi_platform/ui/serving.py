@@ -89,11 +89,11 @@ def _open_when_it_answers(
             return stack.enter_context(open_instance(settings))
         except DatabaseUnavailable as error:
             waited = time.monotonic() - begun
-            if waited > options.database_seconds:
-                raise TaxiError(f"{error.problem} Gave up after {waited:.0f} s.", error.remedy) from error
             if not is_told:
                 is_told = True
                 log.warning("%s Waiting up to %.0f s for it.", error.problem, options.database_seconds)
+            elif waited > options.database_seconds:
+                raise TaxiError(f"{error.problem} Gave up after {waited:.0f} s.", error.remedy) from error
         manager.status("Waiting for Dagster's database")
         manager.extend_start(60)
         time.sleep(DATABASE_INTERVAL)

@@ -42,7 +42,7 @@ def kill_parts(folder, months, kills, seconds, rows):
         platform = Platform(service.url)
         backfill = platform.launch_backfill("green", names)
         for part in deck(chosen, kills):
-            present = wait_for(lambda part=part: has_ended(platform, backfill) or service.processes().get(part), 240)
+            present = wait_for(lambda part=part: has_ended(platform, backfill) or service.processes().get(part), 600)
             if present is True:
                 break
             time.sleep(chosen.uniform(*seconds))

@@ -84,7 +84,7 @@ class Manager:
         self._thread.join(120)
 
     def wait_for_ui(self) -> None:
-        wait_for(self.answers, 240)
+        wait_for(self.answers, 600)
 
     def answers(self) -> bool:
         with suppress(requests.RequestException):

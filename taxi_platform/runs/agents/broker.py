@@ -22,6 +22,8 @@ VISIBILITY_SECONDS = 120
 """A message that an agent took and did not start within this time goes to another. It is acknowledged as soon as a
 process for its run is there, which takes no time: only a killed agent leaves one."""
 CONNECT_SECONDS = 5
+ANSWER_SECONDS = 30
+"""A broker that is stuck counts as one that is down."""
 CONFIG: dict[str, Any] = {
     # One process a run, forked from the agent, which has imported everything: no memory of one run reaches the next.
     "worker_max_tasks_per_child": 1,
@@ -41,6 +43,7 @@ CONFIG: dict[str, Any] = {
         "interval_step": 0.2,
         "interval_max": 0.5,
         "socket_connect_timeout": CONNECT_SECONDS,
+        "socket_timeout": ANSWER_SECONDS,
         "socket_keepalive": True,
     },
     "worker_hijack_root_logger": False,

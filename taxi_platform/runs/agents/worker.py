@@ -152,13 +152,19 @@ class _AgentState:
         if not self.is_ending:
             self.is_ending = True
             runs = f"{len(running)} {'run' if len(running) == 1 else 'runs'}"
-            self.say(f"Ending: takes nothing more, and waits for {runs}. A second signal interrupts them.")
+            _say_at_once(f"Ending: takes nothing more, and waits for {runs}. A second signal interrupts them.")
         else:
-            self.say(f"Interrupts {len(running)} runs; Dagster runs them again elsewhere.")
+            _say_at_once(f"Interrupts {len(running)} runs; Dagster runs them again elsewhere.")
             for request in running:
                 _signal(request.worker_pid)
         if not state.requests:
             state.should_stop = os.EX_OK
+
+
+def _say_at_once(text: str) -> None:
+    """From a signal handler, which may interrupt a print that is going on."""
+    with suppress(OSError):
+        os.write(1, f"{text}\n".encode())
 
 
 def _signal(pid: int) -> None:
