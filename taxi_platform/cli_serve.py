@@ -15,6 +15,7 @@ from taxi_platform.cli_ingest import checked_settings
 from taxi_platform.runs.result import ExitStatus
 from taxi_platform.settings import Settings
 from taxi_platform.trips.errors import TaxiError, UserError
+from taxi_platform.trips.os_errors import remedy
 
 log = logging.getLogger("taxi_platform.serve")
 
@@ -79,6 +80,9 @@ def serve(port: int, no_ui: bool, ui_only: bool, drain_seconds: int, database_se
             Options(port, not no_ui, not ui_only, drain_seconds, database_seconds),
             lambda problem: _report(settings, problem),
         )
+    except OSError as error:  # a full disk, before anything could be started
+        log.error("%s %s", error, remedy(error.errno, "TAXI_HOME or TMPDIR"))
+        sys.exit(ExitStatus.FAILED)
     except TaxiError as error:
         log.error("%s", error)
         sys.exit(ExitStatus.USER_ERROR if isinstance(error, UserError) else ExitStatus.FAILED)

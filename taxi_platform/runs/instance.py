@@ -92,7 +92,7 @@ def _database_error(home: Path, error: DBAPIError | sqlite3.DatabaseError) -> Ta
 def check_schema(instance: dg.DagsterInstance) -> str:
     """Say whether the tables of Dagster's database are those of the installed Dagster.
 
-    Raises `TaxiError` if they are older; Dagster goes on with them, but some pages are slower or lack columns.
+    Raises `TaxiError` if they are older: Dagster goes on with them, but a run may fail on a column that is missing.
     """
     states = [state for state in yaml.safe_load(instance.schema_str())["schema"].values() if state]
     revisions = {str(state["current"]) for state in states} - {str(state["latest"]) for state in states}

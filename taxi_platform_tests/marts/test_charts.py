@@ -60,6 +60,17 @@ def test_every_colour_has_a_dark_counterpart_and_nothing_refers_elsewhere(width)
         assert not re.search(r'href|url\(|<script|<style| id="| on\w+="', svg), section.name
 
 
+def test_no_chart_for_a_phone_is_wider_than_one():
+    gaps = [{"dataset": Dataset.GREEN, "month": "2020-05", "kind": kind} for kind in ("missing", "synthetic")]
+    shares = [
+        {"dataset": Dataset.GREEN, "month": "2020-04", "name": "rejected", "share": bound} for bound in charts.SHARES
+    ]
+    drawings = [section.draw(350) for section in sections(overview_data(m2020_04=300, m2020_06=900))]
+    for drawing in (*drawings, charts.quality(shares, gaps, 350)):
+        (width,) = re.findall(r'^<svg[^>]* width="([0-9.]+)"', chart_style.svg(drawing))
+        assert float(width) <= 375, drawing.datasets
+
+
 def test_a_colour_means_one_thing_on_the_light_page_and_on_the_dark_one():
     assert len(set(chart_style.DARK.values())) == len(chart_style.DARK)
 

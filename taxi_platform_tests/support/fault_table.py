@@ -238,7 +238,7 @@ FAULTS: dict[int, tuple[str, str]] = {
     ),
     156: (
         "Dagster's database with the tables of an earlier or a later Dagster",
-        "Dagster goes on with them; the doctor names an earlier one, and one command migrates it with its history.",
+        "The doctor names earlier ones, and one command migrates them with their history; later ones are used.",
     ),
 }
 """Number → the fault, and what happens then."""

@@ -22,7 +22,7 @@ from taxi_platform_tests.support.system import TAXI, free_port, wait_for
 from taxi_platform_tests.support.taxi_dev import Platform
 from taxi_platform_tests.support.taxi_serve import environment, read_until, taxi_serve
 
-SLOW_ROWS = {"TAXI_SOURCE_URL": "sample://?rows=60000", "TAXI_DATASETS": "green", "TAXI_SET_ASIDE": "no"}
+SLOW_ROWS = {"TAXI_SOURCE_URL": "sample://?rows=300000", "TAXI_DATASETS": "green", "TAXI_SET_ASIDE": "no"}
 
 
 @pytest.fixture
@@ -80,6 +80,7 @@ def test_a_reload_and_a_stop_let_runs_finish_and_a_second_signal_interrupts_them
     port = free_port()
     with taxi_serve(home, "--port", str(port), **SLOW_ROWS) as process:
         read_until(process, "The UI is at")
+        check_viewer(home)
         backfill = Platform(f"http://127.0.0.1:{port}").launch_backfill("green", ["2020-01"])
         worker = wait_for(lambda: working(home, "2020-01"))
         process.send_signal(signal.SIGHUP)
@@ -110,6 +111,18 @@ def test_a_reload_and_a_stop_let_runs_finish_and_a_second_signal_interrupts_them
         assert 'taxi_up{part="lake"} 1.0' in answers["metrics"].text
         assert requests.get(f"http://127.0.0.1:{port}/runs", timeout=60).status_code == 404
         wait_for(lambda: statuses(home, backfill) == {"2020-02": ["SUCCESS", "FAILURE"]})
+
+
+def check_viewer(home):
+    """A read-only UI on a home that is being served, which has no daemon and drains nothing."""
+    port = free_port()
+    with taxi_serve(home, "--ui-only", "--port", str(port), TAXI_UI_READ_ONLY="1", **SLOW_ROWS) as viewer:
+        read_until(viewer, "The UI is at")
+        query = "{ version permissions { permission value } }"
+        permissions = Platform(f"http://127.0.0.1:{port}").ask(query)["permissions"]
+        assert {"permission": "launch_pipeline_execution", "value": False} in permissions
+        viewer.send_signal(signal.SIGTERM)
+        assert viewer.wait(60) == 0
 
 
 def working(home, month, unfinished=True):
