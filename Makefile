@@ -75,4 +75,4 @@ setup-dev:
 	@sh scripts/setup.sh dev
 
 clean: ## Remove the environment and caches; data stays
-	rm -rf .venv .venv-audit .venv-bigquery .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf dist .venv .venv-audit .venv-bigquery .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
