@@ -12,12 +12,15 @@ from typing import Any
 
 import dagster as dg
 from dagster import Field
-from dagster._core.launcher.base import CheckRunHealthResult, WorkerStatus
+from dagster._core.launcher.base import CheckRunHealthResult, LaunchRunContext, WorkerStatus
 from dagster_k8s import K8sRunLauncher
 from dagster_k8s.container_context import K8sContainerContext
 from dagster_k8s.job import USER_DEFINED_K8S_JOB_CONFIG_SCHEMA, UserDefinedDagsterK8sConfig, get_user_defined_k8s_config
 
 from taxi_platform.assets.partitions import datasets_of
+from taxi_platform.runs.agents.shared import local_parts
+from taxi_platform.settings import load_settings
+from taxi_platform.trips.errors import UserError
 from taxi_platform.trips.months import Dataset
 
 NOT_FOUND = "could not be found"
@@ -27,15 +30,20 @@ log = logging.getLogger(__name__)
 
 
 class DatasetK8sRunLauncher(K8sRunLauncher):
-    """`K8sRunLauncher` with one more setting, `run_k8s_config_by_dataset`: dataset → what `run_k8s_config` takes.
+    """`K8sRunLauncher` with two more settings.
 
-    The dataset is read from the run's job and assets, because backfills and runs that people start on the UI's asset
-    pages carry no tags of our jobs. It is merged over `run_k8s_config`; a run's own tag `dagster-k8s/config` is merged
-    over both.
+    `run_k8s_config_by_dataset`: dataset → what `run_k8s_config` takes. The dataset is read from the run's job and
+    assets, because backfills and runs that people start on the UI's asset pages carry no tags of our jobs. It is merged
+    over `run_k8s_config`; a run's own tag `dagster-k8s/config` is merged over both.
+
+    `shared_home`: whether TAXI_HOME is a volume that all pods mount, so that lake and warehouse may be files in it.
     """
 
-    def __init__(self, run_k8s_config_by_dataset: Mapping[str, Any] | None = None, **config: Any) -> None:
+    def __init__(
+        self, run_k8s_config_by_dataset: Mapping[str, Any] | None = None, shared_home: bool = False, **config: Any
+    ) -> None:
         super().__init__(**config)
+        self._shared_home = shared_home
         # Converted now, so that a field that Kubernetes does not know ends the daemon's start and not every run.
         self._by_dataset = {
             Dataset.parse(name): K8sContainerContext(run_k8s_config=UserDefinedDagsterK8sConfig.from_dict(value))
@@ -47,7 +55,22 @@ class DatasetK8sRunLauncher(K8sRunLauncher):
         by_dataset = {
             dataset.value: Field(USER_DEFINED_K8S_JOB_CONFIG_SCHEMA, is_required=False) for dataset in Dataset
         }
-        return {**super().config_type(), "run_k8s_config_by_dataset": Field(by_dataset, is_required=False)}
+        return {
+            **super().config_type(),
+            "run_k8s_config_by_dataset": Field(by_dataset, is_required=False),
+            "shared_home": Field(bool, is_required=False, default_value=False),
+        }
+
+    def launch_run(self, context: LaunchRunContext) -> None:
+        """Create the run's Job; raises `UserError` if the pod would write files that end with it, as a success."""
+        local = [] if self._shared_home else local_parts(load_settings(), storage_is_local=False)
+        if local:
+            raise UserError(
+                f"A pod cannot share {' and '.join(local)}: what it writes there would be gone with it.",
+                "Set TAXI_LAKE_URL to a bucket (gs://…) and TAXI_WAREHOUSE_URL to PostgreSQL or BigQuery, for daemon "
+                "and runs; or mount one volume at TAXI_HOME in all pods, and set shared_home: true for the launcher.",
+            )
+        super().launch_run(context)
 
     def get_container_context_for_run(self, dagster_run: dg.DagsterRun) -> K8sContainerContext:
         """What the pod of a run gets, from the least to the most specific: everything's, its dataset's, its own."""

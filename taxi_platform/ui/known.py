@@ -67,6 +67,7 @@ class Known(Generic[Value]):
 
     def read_now(self) -> None:
         """Read in this thread, however long it takes; a failure is kept as `problem`."""
+        began = time.monotonic()
         try:
             self.value, self.problem, self.read_at = self._read(), None, time.time()
         except Exception as error:  # whatever it is, those who ask are told, and the next reading may succeed
@@ -74,14 +75,14 @@ class Known(Generic[Value]):
             if problem != self.problem:
                 log.warning("%s: %s", self.name, problem)
             self.problem = problem
+        self._ended = time.monotonic()
+        self.took = self._ended - began
 
     def _run(self, reading: Future[None]) -> None:
         try:
             self.read_now()
         finally:
             with self._lock:
-                self._ended = time.monotonic()
-                self.took = self._ended - self._began
                 self._reading = None
             reading.set_result(None)
 

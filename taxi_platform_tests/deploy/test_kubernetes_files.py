@@ -139,6 +139,9 @@ def test_what_one_file_names_the_other_has():
     names = {document["metadata"]["name"] for document in OBJECTS}
     assert {CONFIG["service_account_name"], VALUES["global"]["serviceAccountName"]} <= names
     assert {*CONFIG["env_config_maps"], VALUES["dagsterWebserver"]["workspace"]["externalConfigmap"]} <= names
+    (code,) = VALUES["dagster-user-deployments"]["deployments"]
+    assert code["volumes"][0] == {"name": "home", "persistentVolumeClaim": {"claimName": "taxi-home"}}
+    assert "taxi-home" in names
     assert CONFIG["instance_config_map"] == f"{VALUES['fullnameOverride']}-instance"
     assert CONFIG["postgres_password_secret"] == VALUES["global"]["postgresqlSecretName"]
     assert CONFIG["dagster_home"] == VALUES["global"]["dagsterHome"]

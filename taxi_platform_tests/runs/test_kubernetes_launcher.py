@@ -4,8 +4,11 @@ import json
 
 import dagster as dg
 import pytest
-from dagster._core.launcher.base import WorkerStatus
+import yaml
+from dagster._core.launcher.base import LaunchRunContext, RunLauncher, WorkerStatus
+from dagster._serdes import ConfigurableClassData
 
+from taxi_platform.trips.errors import UserError
 from taxi_platform_tests.deploy.test_kubernetes_files import CONFIG
 from taxi_platform_tests.support.emulators.kubernetes_api import kubernetes_api
 from taxi_platform_tests.support.kubernetes_instance import instance_config
@@ -18,16 +21,17 @@ def cluster(tmp_path):
 
 
 def open_launcher(kubeconfig, tmp_path, **changes):
-    home = tmp_path / "dagster"
-    home.mkdir()
-    (home / "dagster.yaml").write_text(json.dumps(instance_config(home, kubeconfig, **changes)))
-    return dg.DagsterInstance.from_config(str(home))
+    block = instance_config(tmp_path, kubeconfig, **changes)["run_launcher"]
+    data = ConfigurableClassData(block["module"], block["class"], yaml.safe_dump(block["config"]))
+    return data.rehydrate(as_type=RunLauncher)
 
 
 @pytest.fixture
 def launcher(cluster, tmp_path):
-    with open_launcher(cluster[1], tmp_path) as instance:
-        yield instance.run_launcher
+    launcher = open_launcher(cluster[1], tmp_path)
+    with dg.DagsterInstance.ephemeral() as instance:
+        launcher.register_instance(instance)
+        yield launcher
 
 
 def run_of(asset, job="__ASSET_JOB", **tags):
@@ -71,11 +75,19 @@ def test_a_runs_own_tag_wins_over_its_dataset(launcher):
     ],
 )
 def test_a_mistyped_name_ends_the_start_and_is_named(cluster, tmp_path, changes, named):
-    with (
-        open_launcher(cluster[1], tmp_path, run_k8s_config_by_dataset=changes) as instance,
-        pytest.raises(Exception, match=named),
-    ):
-        _ = instance.run_launcher
+    with pytest.raises(Exception, match=named):
+        open_launcher(cluster[1], tmp_path, run_k8s_config_by_dataset=changes)
+
+
+def test_a_month_that_would_be_gone_with_its_pod_is_refused(cluster, launcher, tmp_path, monkeypatch):
+    run = run_of("green/trips")
+    with pytest.raises(UserError) as refused:
+        launcher.launch_run(LaunchRunContext(run, workspace=None))
+    assert str(refused.value).startswith(f"A pod cannot share the TAXI_LAKE_URL file://{tmp_path}/home/lake and the")
+    monkeypatch.setenv("TAXI_LAKE_URL", "gs://bucket/taxi")
+    with pytest.raises(UserError, match="A pod cannot share the TAXI_WAREHOUSE_URL duckdb:"):
+        launcher.launch_run(LaunchRunContext(run, workspace=None))
+    assert cluster[0].pods == {}
 
 
 def test_a_cluster_that_does_not_answer_fails_no_run_but_a_job_that_is_gone_does(cluster, launcher):

@@ -33,7 +33,7 @@ def cluster(home, tmp_path_factory):
     }
     folder = tmp_path_factory.mktemp("nodes")
     with kubernetes_api(folder, {"taxi-settings": settings}, secrets) as (api, kubeconfig):
-        config = instance_config(home / "dagster", kubeconfig)
+        config = instance_config(home / "dagster", kubeconfig, shared_home=True)
         config["run_monitoring"] |= {"poll_interval_seconds": 2, "start_timeout_seconds": START_TIMEOUT}
         (home / "dagster").mkdir(parents=True)
         (home / "dagster" / "dagster.yaml").write_text(json.dumps(config))

@@ -36,6 +36,7 @@ HOSTS = frozenset(
         "caddyserver.com",
         "cloud.google.com",
         "dagster.io",
+        "docs.dagster.io",
         "keepachangelog.com",
         "marimo.io",
         "oauth2-proxy.github.io",
@@ -49,7 +50,7 @@ PROGRAMS = frozenset(
     {
         *("bq", "cd", "cp", "curl", "docker", "duckdb", "gcloud", "git", "helm", "kubectl", "make", "mkdir", "openssl"),
         *("pg_dump", "pg_restore", "promtool", "psql", "python", "python3", "rm", "sh", "ssh", "systemctl", "umask"),
-        *("chown", "install", "mv", "systemd-run", "systemd-sysusers"),
+        *("pip", "chown", "install", "mv", "systemd-run", "systemd-sysusers"),
     }
 )
 """Programs that pages may call, besides those in .venv/bin."""
@@ -120,10 +121,10 @@ def _problems_of(command: Command) -> Iterator[str]:
     for word in [program, *arguments]:
         if REPOSITORY_PATH.fullmatch(word) and not (ROOT / word).exists():
             yield f"{word} is not in the repository"
-    name = program.removeprefix(".venv/bin/")
-    if name != program and not Path(sys.executable).with_name(name).exists():
+    name = program.rpartition("/bin/")[2]
+    if program.startswith(".venv/") and not Path(sys.executable).with_name(name).exists():
         yield f"{program} is not in the environment"
-    elif name == program and program and program not in {*PROGRAMS, "taxi", "pytest"}:
+    elif not program.startswith(".venv/") and name and name not in {*PROGRAMS, "taxi", "pytest"}:
         yield f"{program} is not in PROGRAMS"
     if check := CHECKS.get(name):
         yield from check(arguments)
