@@ -22,6 +22,7 @@ from taxi_platform_tests.support.sample_home import make_sample_home
 from taxi_platform_tests.support.shell_blocks import Command, commands
 
 PAGES = {page.name: page for page in documents()}
+INDEX = "docs/README.md"
 CHECKS = (link_problems, command_problems, file_problems, syntax_problems)
 LAYERS = tuple(ROOT / "taxi_platform" / name for name in ("sources", "lake", "warehouse"))
 RUN_ELSEWHERE = ("docs/querying.md", "docs/course.md")
@@ -85,9 +86,9 @@ def test_every_setting_is_on_the_page_of_settings():
 
 
 def test_every_page_is_in_the_index_and_every_image_is_shown():
-    index = {(ROOT / "docs" / address.partition("#")[0]).resolve() for address in PAGES["docs/README.md"].links}
-    pages = [page.path for name, page in PAGES.items() if name.startswith("docs/") and name != "docs/README.md"]
-    assert [path.name for path in pages if path not in index] == []
+    index = {(ROOT / "docs" / address.partition("#")[0]).resolve() for address in PAGES[INDEX].links}
+    pages = [page.path for name, page in PAGES.items() if name.startswith(("docs/", "deploy/")) and name != INDEX]
+    assert [str(path) for path in pages if path not in index] == []
     shown = {(page.path.parent / image).resolve() for page in PAGES.values() for image in page.images}
     assert [path.name for path in (ROOT / "docs" / "images").iterdir() if path not in shown] == []
 

@@ -22,6 +22,7 @@ VISIBILITY_SECONDS = 120
 """A message that an agent took and did not start within this time goes to another. It is acknowledged as soon as a
 process for its run is there, which takes no time: only a killed agent leaves one."""
 CONNECT_SECONDS = 5
+CLAIM_SECONDS = 24 * 3600
 ANSWER_SECONDS = 30
 """A broker that is stuck counts as one that is down."""
 CONFIG: dict[str, Any] = {
@@ -106,6 +107,13 @@ def held_task_ids(app: Celery, queues: Sequence[Queue]) -> set[str]:
         messages = [json.loads(text) for key in dict.fromkeys(keys) for text in channel.client.lrange(key, 0, -1)]
         messages += [json.loads(text)[0] for text in channel.client.hvals(channel.unacked_key)]
     return {message["headers"]["id"] for message in messages if "id" in message.get("headers", {})}
+
+
+def claim(app: Celery, task: str, agent: str) -> bool:
+    """Whether this agent is the first to take a task: a message can be delivered twice, even at the same moment."""
+    with broker_errors(app), app.connection_for_write() as connection:
+        client = connection.default_channel.client
+        return bool(client.set(f"taxi-claim:{task}", agent, nx=True, ex=CLAIM_SECONDS))
 
 
 def waiting(app: Celery, queue: Queue) -> int:
