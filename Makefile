@@ -53,6 +53,7 @@ bench-archive: setup-dev ## Measure months of 19 and 28 million rows, a backfill
 	@.venv/bin/python -m benchmarks --rows 20000 --months 606 commands bucket
 	@.venv/bin/python -m benchmarks.backfill
 	@.venv/bin/python -m benchmarks.ui
+	@.venv/bin/python -m benchmarks.metrics
 	@.venv/bin/python -m benchmarks.archive
 
 eras: setup-dev ## Clean a month of every era of the TLC's files and print the result
@@ -74,4 +75,4 @@ setup-dev:
 	@sh scripts/setup.sh dev
 
 clean: ## Remove the environment and caches; data stays
-	rm -rf .venv .venv-audit .venv-bigquery .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf dist .venv .venv-audit .venv-bigquery .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

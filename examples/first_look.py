@@ -138,9 +138,9 @@ def map_of_zones(dataset, month):
 
 
 @app.cell
-def busiest_zones(pickups):
+def busiest_zones(dataset, month, pickups):
     busiest = pickups.sort_values("trips", ascending=False).head(10).reset_index(drop=True)
-    busiest
+    mo.vstack([mo.md(f"The busiest zones of {dataset.value} {month.value}:"), busiest])
     return (busiest,)
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import click
 import rich.markup
 
-from taxi_platform import __version__, cli_agents, cli_ingest
+from taxi_platform import __version__, cli_agents, cli_ingest, cli_serve
 from taxi_platform.cli_ingest import checked_settings, today, write_overview
 from taxi_platform.output import (
     accept_any_encoding,
@@ -49,7 +49,7 @@ def cli() -> None:
 
 
 COMMANDS = (cli_ingest.demo, cli_ingest.ingest, cli_ingest.restore, cli_ingest.accept)
-for command in (*COMMANDS, cli_agents.agent, cli_agents.agents):
+for command in (*COMMANDS, cli_serve.dev, cli_serve.serve, cli_agents.agent, cli_agents.agents):
     cli.add_command(command)
 
 
@@ -171,23 +171,6 @@ def overview(open_it: bool) -> None:
         path = write_overview(settings)
     if open_it:
         webbrowser.open(path.as_uri())
-
-
-@cli.command()
-@click.option("--port", default=3000, show_default=True, type=click.IntRange(1, 65535), help="Port on loopback.")
-def dev(port: int) -> None:
-    """Open Dagster's UI on this machine.
-
-    The code server, the daemon and the webserver run until Ctrl-C stops them.
-    """
-    from taxi_platform.runs.instance import open_instance
-    from taxi_platform.ui.access import load_access
-    from taxi_platform.ui.supervisor import serve
-
-    settings = checked_settings()
-    load_access(port)
-    with open_instance(settings) as instance:
-        serve(settings, instance, port, lambda message: out.print(message, soft_wrap=True))
 
 
 @cli.command()

@@ -94,7 +94,8 @@ def print_table(results: Sequence[MonthResult], force: bool = False, reject: Seq
             style = None if result.status == IngestStatus.LOADED else "red"
             message = f"{result.dataset_month}: {result.problem}{_expected(result)}"
             errors.print(message, style=style, soft_wrap=True)
-    if unfinished := [result.dataset_month for result in results if result.status in UNFINISHED]:
+    to_repeat = {*UNFINISHED} - {IngestStatus.QUEUED}  # whose runs go on
+    if unfinished := [result.dataset_month for result in results if result.status in to_repeat]:
         commands = _commands(unfinished, force, reject)
         errors.print("Finish the remaining months with:", *commands, sep="\n", soft_wrap=True)
 

@@ -229,7 +229,9 @@ def marts_match_trips(dataset: Dataset) -> dg.AssetChecksDefinition:
         context: dg.AssetCheckExecutionContext, lake: LakeResource, warehouse: WarehouseResource
     ) -> dg.AssetCheckResult:
         try:
-            rows = steps.check_marts(lake.open(), warehouse.open(), dataset_month(context, dataset), lake.work_home)
+            rows = steps.check_marts(
+                lake.open(), warehouse.open(), dataset_month(context, dataset), lake.work_home, context.run.run_id
+            )
         except Conflict as error:  # another run has cleaned the month, and will build its marts
             return _not_checked(error, dg.AssetCheckSeverity.WARN)
         except TaxiError as error:

@@ -22,8 +22,9 @@ RETRY_SECONDS = (30, 90, 270)
 def errors_as_failures(context: dg.AssetExecutionContext) -> Iterator[None]:
     """Turn a `TaxiError` into `dg.Failure`, or into `dg.RetryRequested` if a retry may help.
 
-    `NotPublished` passes: it is not a failure.
+    `NotPublished` passes: it is not a failure. Waits for locks count from 0 inside, for the step's metadata.
     """
+    locks.forget_waits()
     try:
         with waits_in(context.log):
             yield

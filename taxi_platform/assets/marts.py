@@ -55,6 +55,7 @@ def marts_asset(dataset: Dataset, settings: Settings) -> dg.AssetsDefinition:
                 force=config.force,
                 say=context.log.info,
                 engine=lake.engine,
+                run=context.run.run_id,
             )
             try_create_views(opened, settings.datasets, context.log.info)
             refresh_views(context, lake)

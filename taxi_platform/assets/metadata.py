@@ -16,6 +16,7 @@ from taxi_platform.lake.base import Lake
 from taxi_platform.lake.mart_month import MartMonth
 from taxi_platform.marts.tables import mart_table
 from taxi_platform.trips.contract import REJECTED_COLUMNS, Column, contract_of
+from taxi_platform.trips.locks import seconds_waited
 from taxi_platform.trips.months import Dataset, DatasetMonth
 from taxi_platform.trips.report import Report
 from taxi_platform.trips.text import escaped_html, listed_names, printable
@@ -41,7 +42,7 @@ def raw_metadata(fetched: Fetched, seconds: float) -> Metadata:
         "sha256": raw.sha256,
         "fetched_at": raw.time,
         "unchanged": fetched.unchanged,
-        "seconds": round(seconds, 2),
+        **_durations(seconds),
     }
     if previous and previous.sha256 != raw.sha256:
         metadata["rows_before"] = previous.rows
@@ -75,7 +76,7 @@ def clean_metadata(cleaned: Cleaned, seconds: float) -> Metadata:
         "unknown_columns": listed_names(report.unknown_columns) or "none",
         "missing_columns": listed_names(report.missing_columns) or "none",
         "unchanged": cleaned.unchanged,
-        "seconds": round(seconds, 2),
+        **_durations(seconds),
     }
 
 
@@ -108,7 +109,7 @@ def table_metadata(loaded: Loaded, dataset: Dataset, seconds: float) -> Metadata
         "fingerprint": str(result.fingerprint),
         **{label: dg.MetadataValue.url(url) for label, url in result.links.items()},
         "unchanged": loaded.unchanged,
-        "seconds": round(seconds, 2),
+        **_durations(seconds),
     }
 
 
@@ -130,11 +131,16 @@ def mart_metadata(
             "dagster/column_lineage": mart_lineage(dataset, name),
             "file_version": built.file_version,
             "mart_version": built.mart_version,
-            "preview": _busiest(lake, files.key(name), table.columns),
+            "preview": _busiest(built.busiest[name], table.columns),
             "unchanged": built.unchanged,
-            "seconds": round(seconds, 2),
+            **_durations(seconds),
         }
     return metadata
+
+
+def _durations(seconds: float) -> Metadata:
+    """What a step took, and how much of that it waited for locks that others held."""
+    return {"seconds": round(seconds, 2), "lock_wait_seconds": round(seconds_waited(), 2)}
 
 
 def column_schema(columns: Sequence[Column], notes: Mapping[str, str] | None = None) -> dg.TableSchema:
@@ -179,17 +185,7 @@ def _preview(lake: Lake, key: str, columns: Sequence[Column], size: int = 0) -> 
     return dg.MetadataValue.table(records, column_schema(shown))
 
 
-def _busiest(lake: Lake, key: str, columns: Sequence[Column]) -> dg.MetadataValue:
-    """The rows of a mart with the highest counts, from its Parquet file, which is small enough to be read whole."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    stored = lake.read(key)
-    if stored is None:
-        raise lake.missing(key)
-    table = pq.read_table(pa.BufferReader(stored[0]))
-    count = next(column.name for column in columns if column.name in ("trips", "rows"))
-    rows = table.sort_by([(count, "descending")]).slice(0, PREVIEW_ROWS).to_pylist()
+def _busiest(rows: Sequence[Mapping[str, Any]], columns: Sequence[Column]) -> dg.MetadataValue:
     records = [dg.TableRecord({column.name: _cell(row[column.name]) for column in columns}) for row in rows]
     return dg.MetadataValue.table(records, column_schema(columns))
 

@@ -16,6 +16,9 @@ def build_agents_sensor(settings: Settings) -> Iterator[dg.SensorDefinition]:
     """`agents`, on from the start. Each tick says who serves what, and what waits."""
     if not settings.broker_url:
         return
+    from taxi_platform.runs.agents.check import check_installed
+
+    check_installed()
     # Imported here: Celery takes half a second, and comes with `taxi-platform[agents]` only.
     from taxi_platform.runs.agents.shared import publish, release_of, this_machine
     from taxi_platform.runs.agents.waiting import WaitingRuns

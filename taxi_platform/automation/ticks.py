@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import random
 import time
 from collections.abc import Collection, Sequence
@@ -16,7 +15,7 @@ from taxi_platform.assets.names import ASKED_TAG, PRIORITY_TAG, REASON_TAG
 from taxi_platform.assets.resources import LakeResource, SourceResource, WarehouseResource
 from taxi_platform.automation.busy_months import busy_months, day_of
 from taxi_platform.ingestion.survey import MonthState, Question, Stage, Survey, expected_on
-from taxi_platform.ingestion.survey_state import REQUESTS_A_DAY, SurveyState
+from taxi_platform.ingestion.survey_state import REQUESTS_A_DAY, SurveyState, source_name
 from taxi_platform.marts.tables import mart_version
 from taxi_platform.trips.errors import DamagedRaw
 from taxi_platform.trips.months import Dataset, Month
@@ -45,9 +44,7 @@ class Tick:
     ) -> None:
         self.dataset = dataset
         self.busy = busy_months(instance, dataset, now)
-        # The URL may hold a password; its hash tells sources apart as well.
-        source_name = hashlib.sha256(source.url.encode()).hexdigest()[:12]
-        self.state = SurveyState(lake.work_home, dataset, source_name, now.astimezone(UTC))
+        self.state = SurveyState(lake.work_home, dataset, source_name(source.url), now.astimezone(UTC))
         self.survey = Survey(
             source.open().for_polling(_pause),
             lake.open(),

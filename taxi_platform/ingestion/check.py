@@ -8,6 +8,7 @@ from taxi_platform.ingestion.common import month_files, open_clean_month, retry_
 from taxi_platform.ingestion.compared import take_comparison
 from taxi_platform.ingestion.work_folder import work_folder
 from taxi_platform.lake.base import Lake
+from taxi_platform.lake.clean_month import CleanFooter
 from taxi_platform.lake.manifest import SetAside
 from taxi_platform.lake.mart_month import MartMonth
 from taxi_platform.lake.months import LakeMonth
@@ -47,10 +48,9 @@ def check_table(lake: Lake, warehouse: Warehouse, dataset_month: DatasetMonth, h
     is not loaded yet, or another run replaced it meanwhile. What `run` has compared a moment ago, because the month was
     loaded already, is not compared again if clean file, version and rows are still the same.
     """
-    if compared := take_comparison(run, warehouse.url, dataset_month):
+    if compared := take_comparison("trips", run, warehouse.url, dataset_month):
         footer, result = compared
-        stored = lake.stat(LakeMonth(lake, dataset_month).clean_key)
-        is_same = stored is not None and stored.version == footer.object_version
+        is_same = _is_same_clean_file(lake, dataset_month, footer)
         if is_same and warehouse.is_loaded(dataset_month, footer.file_version, result.rows, result.rejected_rows):
             return result
     with (
@@ -61,12 +61,21 @@ def check_table(lake: Lake, warehouse: Warehouse, dataset_month: DatasetMonth, h
 
 
 @retry_on_conflict
-def check_marts(lake: Lake, warehouse: Warehouse, dataset_month: DatasetMonth, home: Path) -> dict[str, int]:
+def check_marts(
+    lake: Lake, warehouse: Warehouse, dataset_month: DatasetMonth, home: Path, run: str = ""
+) -> dict[str, int]:
     """Compare all marts of the month in the warehouse with the lake's, every value; returns the rows of each, by name.
 
-    Raises `IntegrityError` if they differ, or are not those of the clean file, and `Conflict` like `check_table`.
+    Raises `IntegrityError` if they differ, or are not those of the clean file, and `Conflict` like `check_table`. What
+    `run` has compared is not compared again, as there.
     """
     dataset, remedy = dataset_month.dataset, f"Run taxi ingest {dataset_month}, which builds the marts again."
+    if compared := take_comparison("marts", run, warehouse.url, dataset_month):
+        footer, rows = compared
+        rows_by_table = {mart_table(dataset, name): number for name, number in rows.items()}
+        is_same = _is_same_clean_file(lake, dataset_month, footer)
+        if is_same and warehouse.holds(dataset_month, footer.file_version, rows_by_table):
+            return dict(rows)
     with open_clean_month(lake, dataset_month) as (_, footer, _), work_folder(home, dataset_month) as folder:
         marts = MartMonth(lake, dataset_month, mart_names(dataset), footer.file_version, mart_version(dataset))
         if not marts.is_complete():
@@ -80,3 +89,9 @@ def check_marts(lake: Lake, warehouse: Warehouse, dataset_month: DatasetMonth, h
                 return dict(zip(paths, warehouse.verify_marts(files), strict=True))
             except MissingTable as error:
                 raise IntegrityError(error.problem, remedy) from error
+
+
+def _is_same_clean_file(lake: Lake, dataset_month: DatasetMonth, footer: CleanFooter) -> bool:
+    """Whether the month's clean file is still the one whose footer was read."""
+    stored = lake.stat(LakeMonth(lake, dataset_month).clean_key)
+    return stored is not None and stored.version == footer.object_version

@@ -55,7 +55,7 @@ def load(
             result = result or warehouse.replace_month(files)
     _load_missing_zones(warehouse, say)
     if unchanged:
-        note_comparison(run, warehouse.url, dataset_month, footer, result)
+        note_comparison("trips", run, warehouse.url, dataset_month, footer, result)
         say(f"{dataset_month}: {trips.name} already holds version {version}.")
     else:
         say(f"{dataset_month}: {result.rows:,} rows in {trips.name}, {result.rejected_rows:,} in the rejected table.")

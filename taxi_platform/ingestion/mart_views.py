@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
 
 from taxi_platform.ingestion.common import Say
-from taxi_platform.marts.tables import mart_tables, mart_version
-from taxi_platform.marts.views import VIEWS, View, labels
+from taxi_platform.marts.tables import mart_tables
+from taxi_platform.marts.views import VIEWS, View, view_version
 from taxi_platform.trips.errors import WarehouseError
 from taxi_platform.trips.months import Dataset
 from taxi_platform.warehouse.base import Warehouse, zones_table
 from taxi_platform.warehouse.session import MissingTable, Session
-
-VIEWS_VERSION = 1
-"""Part of every view's version. Raise it when other SQL is written from the same files."""
 
 
 def create_views(warehouse: Warehouse, datasets: Sequence[Dataset]) -> tuple[str, ...]:
@@ -77,15 +73,8 @@ def _outdated(
 ) -> Iterator[tuple[View, str, str]]:
     """The views that are missing or of another version, with the SELECT and the version that they should have."""
     for view in VIEWS.values():
-        version = _version(view, datasets)
+        version = view_version(view, datasets)
         if existing.get(view.name) != version:
             from taxi_platform.marts.view_sql import view_select  # sqlglot takes 0.15 s to import
 
             yield view, view_select(view, datasets, session.dialect, session.name), version
-
-
-def _version(view: View, datasets: Sequence[Dataset]) -> str:
-    """8 hex digits of a hash over all that the view's SELECT is written from; writing all takes 0.1 s, each month."""
-    marts = [(str(dataset), mart_version(dataset)) for dataset in datasets]
-    content = repr((VIEWS_VERSION, view.sql, view.description, view.columns, marts, labels()))
-    return hashlib.sha256(content.encode()).hexdigest()[:8]

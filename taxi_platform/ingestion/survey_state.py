@@ -5,6 +5,7 @@ Schedules have no cursor, so this is a small file under `$TAXI_HOME/survey/`. Lo
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -43,6 +44,11 @@ class _Content:
     stopped_at: str | None = None
     not_published: dict[str, str] = field(default_factory=dict)
     """Month → when the source said that it is not published, as ISO time."""
+
+
+def source_name(url: str) -> str:
+    """What tells a source from others: a hash, because its URL may hold a password."""
+    return hashlib.sha256(url.encode()).hexdigest()[:12]
 
 
 class SurveyState:

@@ -23,7 +23,7 @@ from filelock import Timeout
 
 from taxi_platform.lake.base import Lake
 from taxi_platform.marts.tables import mart_names, mart_table, mart_version
-from taxi_platform.marts.views import VIEWS
+from taxi_platform.marts.views import VIEWS, view_version
 from taxi_platform.trips.casting import escape_glob, identifier, literal, null_columns
 from taxi_platform.trips.contract import REJECTED_COLUMNS, Column, contract_of
 from taxi_platform.trips.errors import LakeBusy, LakeError
@@ -81,9 +81,11 @@ def refresh_views(lake: Lake, home: Path) -> bool:
 
 
 def _statements(lake: Lake, folder: Path) -> Iterator[str]:
-    """The SQL of the views, in a fixed order, so that it can be compared as text with what the file was made from."""
-    from taxi_platform.marts.view_sql import view_select  # sqlglot takes 0.15 s to import
+    """The SQL of the views, in a fixed order, so that it can be compared as text with what the file was made from.
 
+    Those over the marts of all datasets are comments with a version in it: writing them takes sqlglot, and importing
+    that 0.15 s.
+    """
     root = _readable_root(lake)
     for dataset in Dataset:
         contract = contract_of(dataset)
@@ -106,7 +108,7 @@ def _statements(lake: Lake, folder: Path) -> Iterator[str]:
         yield f"CREATE VIEW {dataset}_rejected_trips AS {select};"
         yield from _marts(lake, folder, dataset, f"{root}/marts/{dataset}", clean)
     for view in VIEWS.values():
-        yield f"CREATE VIEW {view.name} AS {view_select(view, list(Dataset), 'duckdb', identifier)};"
+        yield f"-- {view.name} {view_version(view, list(Dataset))}"
 
 
 def _marts(lake: Lake, folder: Path, dataset: Dataset, root: str, clean: str) -> Iterator[str]:
@@ -212,13 +214,15 @@ def _stored_script(path: Path) -> str | None:
 
 
 def _replace(path: Path, folder: Path, script: str) -> None:
-    from taxi_platform.marts.view_sql import create_zones
+    from taxi_platform.marts.view_sql import create_zones, view_select
 
     temporary = folder / f"{path.name}.{uuid.uuid4().hex[:8]}"
     try:
         with _connect(str(temporary)) as con:
             create_zones(con)
             con.execute(script)
+            for view in VIEWS.values():
+                con.execute(f"CREATE VIEW {view.name} AS {view_select(view, list(Dataset), 'duckdb', identifier)}")
             con.execute(f"CREATE TABLE made_from AS SELECT {literal(script)} AS script")
         temporary.replace(path)
     finally:

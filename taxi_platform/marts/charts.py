@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from taxi_platform.marts import chart_style as style
 from taxi_platform.marts.zones import zone_shapes
@@ -57,7 +57,12 @@ def trips_by_month(rows: Rows, gaps: Rows, width: int) -> Drawing | None:
     drawing, panels, height = Drawing(), [], 96
     datasets = _datasets(rows)
     for dataset in datasets:
-        bars = [{**_span(row), "trips": row["trips"]} for row in rows if row["dataset"] == dataset]
+        # They end a little before the next month begins, so that neighbours can be told apart.
+        bars = [
+            {**_span(row), "end": f"{row['month']}-28", "trips": row["trips"]}
+            for row in rows
+            if row["dataset"] == dataset
+        ]
         chart = (
             alt.Chart(drawing.data(bars), width=width - LABELS, height=height)
             .mark_rect(color=style.DATASET_COLOURS[dataset])
@@ -68,8 +73,9 @@ def trips_by_month(rows: Rows, gaps: Rows, width: int) -> Drawing | None:
                 y2=alt.datum(0),
             )
         )
-        marks = _marks_below(drawing, gaps, dataset, height, dataset == datasets[0])
-        panels.append(alt.layer(chart, *marks).properties(title=style.DATASET_NAMES[dataset]))
+        marks = _marks_below(drawing, gaps, dataset, height, dataset == datasets[-1])
+        layers = alt.layer(chart, *marks).resolve_scale(color="independent")
+        panels.append(layers.properties(title=style.DATASET_NAMES[dataset]))
     drawing.chart = alt.vconcat(*panels)
     return drawing if panels else None
 
@@ -97,7 +103,7 @@ def stacked_shares(rows: Rows, gaps: Rows, colours: Mapping[str, str], width: in
                 color=_colours("name", names, list(colours.values()), width // 130, dataset == datasets[0]),
             )
         )
-        marks = _marks_below(drawing, gaps, dataset, height, dataset == datasets[0])
+        marks = _marks_below(drawing, gaps, dataset, height, dataset == datasets[-1])
         layers = alt.layer(chart, *marks).resolve_scale(color="independent")
         panels.append(layers.properties(title=style.DATASET_NAMES[dataset]) if dataset else layers)
     drawing.chart = alt.vconcat(*panels)
@@ -202,6 +208,7 @@ def quality(rows: Rows, gaps: Rows, width: int) -> Drawing | None:
             {**_span(row), "name": row["name"], "class": _class(row["share"], SHARES, SHARE_CLASSES)} for row in own
         ]
         lines = _plain_axis(minExtent=RULE_LABELS - 4, maxExtent=RULE_LABELS - 4, labelLimit=RULE_LABELS - 8)
+        columns = (width - RULE_LABELS) // 100
         chart = (
             alt.Chart(drawing.data(_merged(cells)), width=width - RULE_LABELS, height=height)
             .mark_rect()
@@ -209,10 +216,10 @@ def quality(rows: Rows, gaps: Rows, width: int) -> Drawing | None:
                 x=_time_axis([*rows, *gaps], dataset == datasets[-1]),
                 x2="end:T",
                 y=alt.Y("name:N", scale=alt.Scale(domain=names), axis=lines),
-                color=_colours("class", SHARE_CLASSES, style.SCALE, width // 110, dataset == datasets[0]),
+                color=_colours("class", SHARE_CLASSES, style.SCALE, columns, dataset == datasets[0]),
             )
         )
-        marks = _marks_below(drawing, gaps, dataset, height, dataset == datasets[0])
+        marks = _marks_below(drawing, gaps, dataset, height, dataset == datasets[-1])
         layers = alt.layer(chart, *marks).resolve_scale(color="independent")
         panels.append(layers.properties(title=style.DATASET_NAMES[dataset]))
     drawing.chart = alt.vconcat(*panels)
@@ -273,7 +280,7 @@ def _time_axis(rows: Rows, labels: bool) -> alt.X:
 
 
 def _marks_below(drawing: Drawing, gaps: Rows, dataset: Dataset | None, height: int, legend: bool) -> list[alt.Chart]:
-    """A layer with marks under the months of `gaps`; none if there are none in any panel."""
+    """A layer with marks under the months of `gaps`; none if there are none in any panel. The legend is below."""
     import altair as alt
 
     names = [kind for kind in style.GAP_COLOURS if any(row["kind"] == kind for row in gaps)]
@@ -286,7 +293,8 @@ def _marks_below(drawing: Drawing, gaps: Rows, dataset: Dataset | None, height: 
         "x2": alt.X2("end:T"),
         "y": alt.value(height + 3),
         "y2": alt.value(height + 9),
-        "color": _colours("kind", names, colours, legend=legend),
+        # Beside the other legend it would run into it, and make the chart wider than a phone.
+        "color": _colours("kind", names, colours, legend=legend, orient="bottom"),
     }
     return [alt.Chart(drawing.data(marks)).mark_rect().encode(**encoding)]
 
@@ -321,12 +329,19 @@ def _class(value: float, bounds: Sequence[float], names: Sequence[str]) -> str:
 
 
 def _colours(
-    field_name: str, names: Sequence[str], colours: Sequence[str], columns: int = 8, legend: bool = True
+    field_name: str,
+    names: Sequence[str],
+    colours: Sequence[str],
+    columns: int = 8,
+    legend: bool = True,
+    orient: Literal["top", "bottom"] = "top",
 ) -> alt.Color:
     import altair as alt
 
     scale = alt.Scale(domain=list(names), range=list(colours[: len(names)]))
-    return alt.Color(f"{field_name}:N", scale=scale, legend=alt.Legend(columns=columns) if legend else None)
+    return alt.Color(
+        f"{field_name}:N", scale=scale, legend=alt.Legend(columns=columns, orient=orient) if legend else None
+    )
 
 
 def _percent_axis() -> alt.Axis:

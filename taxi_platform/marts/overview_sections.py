@@ -320,7 +320,7 @@ def _quality(data: OverviewData) -> Section:
     strange = sorted({name for month in data.months for name in month.unknown_columns})
     text = (
         "Rejected rows as a share of the rows read, suspicious ones as a share of the clean rows, and how far the rows "
-        "read are from the published count, where one is known. White is none."
+        "read are from the published count, where one is known. Nothing is drawn where there are none."
     )
     text += f" Columns that the contract does not know: {listed_names(strange) or 'none'}."
     header = ["Month", "Rows read", "Rejected", "Why", "Suspicious", "Published", "Unknown columns"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -80,6 +81,12 @@ def compose(
     title = f"taxi: {subject} {'failed' if failure else 'loaded' if loaded else 'set aside'}"
     is_retried = "dagster/auto_retry_run_id" in run.tags
     return Message(message_id, title, "\n".join(lines), failure), not is_retried if failure else loaded or bool(accept)
+
+
+def compose_about_service(problem: str, message_id: str, logs: Path, link: str) -> Message:
+    """The message about a part of `taxi serve` that ended, or about its end; `logs` is the folder of the logs."""
+    lines = [f"Problem: {_line(problem)}", f"Logs: {logs}", f"UI: {link}", f"Message id: {message_id}"]
+    return Message(message_id, "taxi: a part of the service ended", "\n".join(lines), failure=True)
 
 
 def _counts(events: Sequence[dg.DagsterEvent]) -> tuple[list[str], bool]:

@@ -121,6 +121,19 @@ class Outbox:
         with self._open() as con:
             return int(con.execute("SELECT count(*) FROM deliveries WHERE state = 'pending'").fetchone()[0])
 
+    def backlog(self) -> tuple[int, float | None]:
+        """How many deliveries are pending, and when the oldest of their messages was added, in seconds since 1970.
+
+        Only reads: where nothing was ever sent, no file is made.
+        """
+        path = self.folder / "outbox.db"
+        if not path.exists():
+            return 0, None
+        query = "SELECT count(*), min(created) FROM deliveries JOIN messages ON id = message WHERE state = 'pending'"
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=1)) as con:
+            count, oldest = con.execute(query).fetchone()
+        return count, oldest
+
     def record(self, delivery: Delivery, state: str, at: float, problem: str | None = None) -> None:
         """Record one attempt: `sent`, `given up`, or `pending` until `at`."""
         with self._open() as con:

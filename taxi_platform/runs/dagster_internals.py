@@ -11,10 +11,15 @@ import multiprocessing
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import dagster as dg
+
+# How the webserver asks a code server what it has loaded: the answer is the error where it has loaded nothing.
+from dagster._api.list_repositories import sync_list_repositories_grpc
 from dagster._core.definitions.job_base import InMemoryJob
 
 # What a run launcher raises to have its run stay in the queue; for anything else the daemon fails the run.
@@ -69,15 +74,27 @@ __all__ = [
     "is_known_revision",
     "is_valid_cron_string",
     "job_code_origin",
+    "reload_code_location",
     "remote_job_origin",
+    "retry_when_code_server_answers",
+    "runs_table",
     "sql_module",
     "sqlite_event_log_class",
     "sqlite_modules",
+    "sync_list_repositories_grpc",
+    "ticks_table",
 ]
 
 NOISY_LOGGERS = ("dagster", "dagster._core.execution.plan.active")
 """Loggers that repeat a run's own log on stderr. The second by name because a run sets the level of the first again;
 it warns that the checks of a month that is not published are skipped."""
+
+RELOAD_SECONDS, CODE_SERVER_SECONDS = 120, 600
+"""For loading the code location, and for a code server that is starting again; the daemon's own patience with one of
+its threads is half an hour."""
+
+DIED_WITH_FORK_SERVER = 255
+"""The exit status that `multiprocessing` gives a process whose fork server was killed."""
 
 STEP_ENDS = {
     dg.DagsterEventType.STEP_SUCCESS,
@@ -92,6 +109,8 @@ def sqlite_modules() -> list[Any]:
 
     Imported when they are called for: they bring Alembic, and only processes that open an instance need them.
     """
+    # Alembic's templates, which nobody renders here, would bring Pygments and its lexers: 0.1 s. Mako does without.
+    sys.modules.setdefault("mako.ext.pygmentplugin", None)  # type: ignore[arg-type]
     names: tuple[str, ...] = ("event_log.sqlite.sqlite_event_log", "runs.sqlite.sqlite_run_storage")
     names += ("schedules.sqlite.sqlite_schedule_storage",)
     return [importlib.import_module(f"dagster._core.storage.{name}") for name in names]
@@ -130,6 +149,16 @@ def check_state_module() -> Any:
     return importlib.import_module("dagster._core.storage.asset_check_state")
 
 
+def runs_table() -> Any:
+    """The table of runs. Counting by the public API takes a query for each job and status, or reads every run."""
+    return importlib.import_module("dagster._core.storage.runs.schema").RunsTable
+
+
+def ticks_table() -> Any:
+    """The table of ticks, whose public reader returns ticks one by one: thousands a day."""
+    return importlib.import_module("dagster._core.storage.schedules.schema").JobTickTable
+
+
 def remote_job_origin(job_name: str) -> RemoteJobOrigin:
     """Where a job lives, by the names in workspace.yaml and pyproject.toml.
 
@@ -143,7 +172,9 @@ def remote_job_origin(job_name: str) -> RemoteJobOrigin:
 
 def job_code_origin(job_name: str) -> JobPythonOrigin:
     """How a process that executes a run finds its job; a run that is queued for the daemon needs it."""
-    pointer = importlib.import_module("dagster._core.code_pointer").ModuleCodePointer("taxi_platform.definitions", None)
+    pointer = importlib.import_module("dagster._core.code_pointer").ModuleCodePointer(
+        "taxi_platform.definitions", "defs"
+    )
     return JobPythonOrigin(job_name, RepositoryPythonOrigin(sys.executable, pointer))
 
 
@@ -211,6 +242,24 @@ def fork_runs(warm_module: str) -> None:
     context.set_forkserver_preload([warm_module])
     # Each server sets this attribute for itself before it loads our code; a property of the class comes before it.
     server.DagsterApiServer._mp_ctx = property(lambda server: context, lambda server, value: None)
+    report_orphans = server.DagsterApiServer._check_for_orphaned_runs
+
+    def check_for_orphaned_runs(self: Any) -> None:
+        for run_id, (process, instance_ref) in list(self._executions.items()):
+            if process.exitcode == DIED_WITH_FORK_SERVER:
+                _allow_another_try(instance_ref, run_id)
+        report_orphans(self)
+
+    server.DagsterApiServer._check_for_orphaned_runs = check_for_orphaned_runs
+
+
+def _allow_another_try(instance_ref: Any, run_id: str) -> None:
+    from taxi_platform.runs.instance import allow_another_try  # which needs this module
+
+    with suppress(Exception), dg.DagsterInstance.from_ref(instance_ref) as instance:  # it is reported all the same
+        run = instance.get_run_by_id(run_id)
+        if run and not run.is_finished:
+            allow_another_try(instance, run)
 
 
 def import_what_runs_use() -> None:
@@ -225,3 +274,48 @@ def import_what_runs_use() -> None:
     import dagster._core.storage.sqlite_storage
     import dagster._daemon
     import dagster._grpc.impl  # noqa: F401
+
+
+def reload_code_location(code_socket: str) -> str:
+    """Have a code server load the code location anew; returns why it cannot, empty if it can.
+
+    Runs in progress stay with the process that they began with, which ends after them. Webservers and daemons notice by
+    themselves. The public way is a mutation of the webserver's, which `--no-ui` has not.
+    """
+    from dagster._core.errors import DagsterUserCodeProcessError, DagsterUserCodeUnreachableError
+    from dagster._grpc.client import DagsterGrpcClient
+    from dagster._grpc.types import ListRepositoriesResponse
+    from dagster_shared.serdes import deserialize_value
+
+    client = DagsterGrpcClient(socket=code_socket)
+    try:
+        client.reload_code(timeout=RELOAD_SECONDS)
+        answer: Any = deserialize_value(client.list_repositories())
+    except (DagsterUserCodeUnreachableError, DagsterUserCodeProcessError) as error:
+        return str(error)
+    return "" if isinstance(answer, ListRepositoriesResponse) else answer.to_string()
+
+
+def retry_when_code_server_answers() -> None:
+    """In a daemon: run killed runs again only once the code server answers.
+
+    Dagster gives up at the first attempt. What kills runs often kills the code server too, which takes seconds to start
+    again: those runs would never be run again.
+    """
+    from dagster._core.errors import DagsterCodeLocationLoadError, DagsterUserCodeUnreachableError
+    from dagster._daemon.auto_run_reexecution import auto_run_reexecution as module
+
+    retry_run = module.retry_run
+
+    def patient(failed_run: dg.DagsterRun, workspace_context: Any) -> None:
+        deadline = time.monotonic() + CODE_SERVER_SECONDS
+        while True:
+            try:
+                retry_run(failed_run, workspace_context)
+                return
+            except (DagsterUserCodeUnreachableError, DagsterCodeLocationLoadError):
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(2)
+
+    module.retry_run = patient

@@ -49,15 +49,11 @@ def failed_checks(
     Looks for what they say in the `limit` latest evaluations of each check.
     """
     failed: dict[DatasetMonth, tuple[str, ...]] = {}
-    storage = instance.event_log_storage
     for dataset in datasets:
-        keys = [dg.AssetCheckKey(asset_key(dataset, asset), name) for asset, name in month_checks()]
-        infos = [info for info in storage.get_asset_check_partition_info(keys) if info.partition_key]
-        failing = [info for info in infos if info.latest_execution_status.value == FAILED]
-        months = {(info.check_key, info.partition_key) for info in failing}
-        for key in [key for key in keys if key in {check for check, _ in months}]:
+        months = _months_failing(instance, dataset)
+        for key in [key for key in _check_keys(dataset) if key in {check for check, _ in months}]:
             said: dict[str, str] = {}
-            for record in storage.get_asset_check_execution_history(key, limit):
+            for record in instance.event_log_storage.get_asset_check_execution_history(key, limit):
                 event = record.event.dagster_event if record.event else None
                 if event and event.event_type == dg.DagsterEventType.ASSET_CHECK_EVALUATION:
                     evaluation = event.asset_check_evaluation_data
@@ -67,6 +63,26 @@ def failed_checks(
                 sentence = f"{key.name} did not pass.{said.get(str(partition), '')}"
                 failed[dataset_month] = (*failed.get(dataset_month, ()), sentence.splitlines()[0])
     return failed
+
+
+def failed_check_counts(instance: dg.DagsterInstance, datasets: Sequence[Dataset]) -> dict[tuple[Dataset, str], int]:
+    """By dataset and check: the months of which it did not pass when it was last evaluated."""
+    counts = {(dataset, key.name): 0 for dataset in datasets for key in _check_keys(dataset)}
+    for dataset in datasets:
+        for key, _ in _months_failing(instance, dataset):
+            counts[dataset, key.name] += 1
+    return counts
+
+
+def _check_keys(dataset: Dataset) -> list[dg.AssetCheckKey]:
+    return [dg.AssetCheckKey(asset_key(dataset, asset), name) for asset, name in month_checks()]
+
+
+def _months_failing(instance: dg.DagsterInstance, dataset: Dataset) -> set[tuple[dg.AssetCheckKey, str]]:
+    """The checks that did not pass when they were last evaluated, each with its month."""
+    infos = instance.event_log_storage.get_asset_check_partition_info(_check_keys(dataset))
+    failing = [info for info in infos if info.latest_execution_status.value == FAILED]
+    return {(info.check_key, info.partition_key) for info in failing if info.partition_key}
 
 
 def problem_of(event: dg.DagsterEvent) -> str:

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import dagster as dg
 import yaml
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, OperationalError
 
-from taxi_platform.assets.names import PROCESS_RUN_TAG, PROCESS_TAG
+from taxi_platform.assets.names import CODE_SERVER_TAG, MAX_RETRIES_TAG, PROCESS_RUN_TAG, PROCESS_TAG
 from taxi_platform.runs.connections import held_connections
 from taxi_platform.runs.dagster_internals import is_known_revision
 from taxi_platform.runs.home import without_url_characters, write_dagster_yaml
@@ -21,11 +21,13 @@ from taxi_platform.runs.home_record import record_version
 from taxi_platform.runs.mirroring import mirrored_by_threads
 from taxi_platform.runs.sqlite import damaged_file, wait_for_locked_files
 from taxi_platform.settings import Settings
-from taxi_platform.trips.errors import LakeError, TaxiError, UserError
+from taxi_platform.trips.errors import DatabaseUnavailable, LakeError, TaxiError, UserError
 from taxi_platform.trips.processes import is_dead
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 HOMES = "TAXI_HOME (or DAGSTER_HOME)"
+MOST_TRIES = 10
+"""How often a run is run again at most, however it ends."""
 
 
 @contextmanager
@@ -57,6 +59,11 @@ def open_instance(settings: Settings) -> Iterator[dg.DagsterInstance]:
         ) from error
     except (DBAPIError, sqlite3.DatabaseError) as error:
         raise _database_error(home, error) from error
+    except Exception as error:
+        # dagster-postgres, which takes two seconds to import, wraps the error of its last attempt to connect.
+        if type(error).__name__ == "DagsterPostgresException" and isinstance(error.__cause__, DBAPIError):
+            raise _database_error(home, error.__cause__) from error
+        raise
 
 
 @contextmanager
@@ -75,7 +82,8 @@ def _database_error(home: Path, error: DBAPIError | sqlite3.DatabaseError) -> Ta
             f"Stop what uses it, move {path.parent} away, and run again: Dagster starts with an empty history. The "
             "months in lake and warehouse stay; running them again records them.",
         )
-    return TaxiError(
+    kind = DatabaseUnavailable if isinstance(error, OperationalError) else TaxiError
+    return kind(
         f"Dagster's database failed: {getattr(error, 'orig', error)} (Dagster's home is {home}).",
         "Check that the disk is not full and the database server runs. Run again: finished work is not redone.",
     )
@@ -84,7 +92,7 @@ def _database_error(home: Path, error: DBAPIError | sqlite3.DatabaseError) -> Ta
 def check_schema(instance: dg.DagsterInstance) -> str:
     """Say whether the tables of Dagster's database are those of the installed Dagster.
 
-    Raises `TaxiError` if they are older; Dagster goes on with them, but some pages are slower or lack columns.
+    Raises `TaxiError` if they are older: Dagster goes on with them, but a run may fail on a column that is missing.
     """
     states = [state for state in yaml.safe_load(instance.schema_str())["schema"].values() if state]
     revisions = {str(state["current"]) for state in states} - {str(state["latest"]) for state in states}
@@ -103,11 +111,14 @@ def check_schema(instance: dg.DagsterInstance) -> str:
 def report_dead_runs(instance: dg.DagsterInstance) -> int:
     """Report the runs of killed processes as failed and free their slots in pools; returns how many.
 
-    Dagster's code server does so for its children while it lives; nobody else does.
+    Dagster's code server does so for its children while it lives; nobody else does. A run that died with its code
+    server is run again, whatever happened to it before: it was not its own doing.
     """
     unfinished = [dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING]
-    dead = [run for run in instance.get_runs(dg.RunsFilter(statuses=unfinished)) if _is_killed(run)]
+    dead = [run for run in instance.get_runs(dg.RunsFilter(statuses=unfinished)) if is_killed(run)]
     for run in dead:
+        if CODE_SERVER_TAG in run.tags:
+            allow_another_try(instance, run)
         instance.report_run_failed(
             run, "The process of this run was killed. Run the month again: it continues where it stopped."
         )
@@ -115,8 +126,24 @@ def report_dead_runs(instance: dg.DagsterInstance) -> int:
     return len(dead)
 
 
-def _is_killed(run: dg.DagsterRun) -> bool:
-    """Whether the run has a process of its own, and that has ended."""
+def allow_another_try(instance: dg.DagsterInstance, run: dg.DagsterRun) -> None:
+    """Let Dagster run a run again that is about to fail through no fault of its own, besides the tries it has.
+
+    Up to `MOST_TRIES`, because it may be what takes the machine down.
+    """
+    tries = int(run.tags.get(MAX_RETRIES_TAG, instance.run_retries_max_retries)) + 1
+    if tries <= MOST_TRIES:
+        instance.add_run_tags(run.run_id, {MAX_RETRIES_TAG: str(tries)})
+
+
+def process_of(run: dg.DagsterRun) -> str | None:
+    """The name of the process that executes the run; None if it has not begun, or did before there were such tags."""
     # Earlier versions did not write the second tag.
     owner = run.tags.get(PROCESS_RUN_TAG, "" if run.parent_run_id else run.run_id)
-    return owner == run.run_id and PROCESS_TAG in run.tags and is_dead(run.tags[PROCESS_TAG])
+    return run.tags.get(PROCESS_TAG) if owner == run.run_id else None
+
+
+def is_killed(run: dg.DagsterRun) -> bool:
+    """Whether the run has a process of its own, and that has ended."""
+    process = process_of(run)
+    return process is not None and is_dead(process)

@@ -90,17 +90,24 @@ class Status:
     warehouse_problem: WarehouseLocked | None = None
 
 
-def status(settings: Settings, newest: Month, failures: Mapping[DatasetMonth, str], ask_all: bool = False) -> Status:
+def status(
+    settings: Settings,
+    newest: Month,
+    failures: Mapping[DatasetMonth, str],
+    ask_all: bool = False,
+    ask_source: bool = True,
+) -> Status:
     """Survey every month that can exist. Creates neither a lake nor a database, and waits for no lock.
 
-    `failures` has the reason why the last run of a month failed. Raises what lake and warehouse raise.
+    The source is asked about the newest months, about all, or about none. `failures` has the reason why the last run
+    of a month failed. Raises what lake and warehouse raise.
     """
     # A person is waiting: the source is tried once, and after a failure not asked about the other datasets.
     source = open_source(settings.source_url, settings.datasets).for_polling(lambda: None)
     lake, warehouse = open_lake(settings.lake_url), open_warehouse(settings.warehouse_url).for_polling()
     overview = Status()
     for dataset in settings.datasets:
-        listed, asked = _listed(lake, dataset), None if overview.source_problem else source
+        listed, asked = _listed(lake, dataset), source if ask_source and not overview.source_problem else None
         survey = Survey(asked, listed, warehouse, dataset, settings.reject)
         again = Survey(None, lake, warehouse, dataset, settings.reject)
         states = _without_false_damage(_states(survey, newest, ask_all), again)

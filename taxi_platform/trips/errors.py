@@ -97,5 +97,9 @@ class WarehouseLocked(WarehouseBusy):
     """Another program or load holds the warehouse's file, and this caller does not wait for long."""
 
 
+class DatabaseUnavailable(TransientError):
+    """Dagster's database does not respond, or refuses the connection."""
+
+
 class Conflict(TransientError):
     """Another run published the same month first. Starting over sees the new state."""

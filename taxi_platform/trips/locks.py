@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
@@ -19,6 +20,7 @@ LOG_SECONDS = 5.0
 
 log = logging.getLogger("taxi_platform")
 _purpose: ContextVar[str] = ContextVar("purpose", default="")
+_waited: ContextVar[float] = ContextVar("waited", default=0.0)
 
 
 @contextmanager
@@ -32,6 +34,26 @@ def working_on(purpose: str) -> Iterator[None]:
         _purpose.set(previous)
 
 
+def forget_waits() -> None:
+    """Count this thread's waits for locks from 0 again."""
+    _waited.set(0.0)
+
+
+def seconds_waited() -> float:
+    """How long this thread has waited for locks since `forget_waits`."""
+    return _waited.get()
+
+
+@contextmanager
+def counted_wait() -> Iterator[None]:
+    """Count the time spent inside as a wait for a lock."""
+    began = time.monotonic()
+    try:
+        yield
+    finally:
+        _waited.set(_waited.get() + time.monotonic() - began)
+
+
 @contextmanager
 def lock_file(path: Path, what: str, seconds: float) -> Iterator[bool]:
     """Hold the lock of `what`; yields False if this thread already held it. Raises `filelock.Timeout` after `seconds`.
@@ -39,13 +61,14 @@ def lock_file(path: Path, what: str, seconds: float) -> Iterator[bool]:
     The kernel releases the lock of a process that ends. The file says who holds it, for those who wait.
     """
     lock = FileLock(path, is_singleton=True)
-    try:
-        lock.acquire(timeout=min(seconds, LOG_SECONDS))
-    except Timeout:
-        if seconds <= LOG_SECONDS:
-            raise
-        log_wait(what, holder_of(path))
-        lock.acquire(timeout=seconds - LOG_SECONDS)
+    with counted_wait():
+        try:
+            lock.acquire(timeout=min(seconds, LOG_SECONDS))
+        except Timeout:
+            if seconds <= LOG_SECONDS:
+                raise
+            log_wait(what, holder_of(path))
+            lock.acquire(timeout=seconds - LOG_SECONDS)
     try:
         is_first = lock.lock_counter == 1
         if is_first:
@@ -63,11 +86,13 @@ def log_to_stderr() -> None:
 
 
 def wait_logger(what: str, holder: Callable[[BaseException | None], str]) -> Callable[[RetryCallState], None]:
-    """A `before_sleep` of tenacity that logs a wait, once; `holder` is called with what the last attempt raised."""
+    """A `before_sleep` of tenacity that counts waits, and logs one of several; `holder` is called with what the last
+    attempt raised."""
     is_logged = False
 
     def log_once(state: RetryCallState) -> None:
         nonlocal is_logged
+        _waited.set(_waited.get() + state.upcoming_sleep)
         if not is_logged and (state.seconds_since_start or 0) > LOG_SECONDS:
             is_logged = True
             log_wait(what, holder(state.outcome.exception() if state.outcome else None) or "another program")

@@ -23,12 +23,17 @@ def process_name(pid: int) -> str:
     return f"{socket.gethostname()}/{pid}@{psutil.Process(pid).create_time():.2f}"
 
 
+def process_id(process: str) -> int:
+    """The id in a process's name. Raises `ValueError` for what is no such name."""
+    return int(process.rpartition("/")[2].partition("@")[0])
+
+
 def is_dead(process: str) -> bool:
     """Whether the process with this name has ended; always False for a process of another machine."""
-    machine, _, rest = process.rpartition("/")
+    machine = process.rpartition("/")[0]
     if machine != socket.gethostname():
         return False
     try:
-        return process_name(int(rest.partition("@")[0])) != process
+        return process_name(process_id(process)) != process
     except (psutil.NoSuchProcess, ValueError):
         return True

@@ -23,19 +23,36 @@ class Access:
     """Allowed values of `Host`, in lower case, with the port where the browser sends one."""
     token: str = field(repr=False)
     report_token: str = field(repr=False)
+    metrics_token: str = field(repr=False)
+    is_shared: bool
+    """Whether TAXI_UI_HOSTS names another host than this machine: a proxy lets people in from elsewhere."""
     read_only: bool
+
+    @property
+    def is_open(self) -> bool:
+        """Whether everybody who reaches this server is trusted: only this machine does, and no token says otherwise."""
+        return not (self.is_shared or self.token or self.metrics_token)
+
+    @property
+    def closes_metrics(self) -> bool:
+        """Whether nobody may read /metrics: others reach this server, and no token tells who they are."""
+        return self.is_shared and not (self.token or self.metrics_token)
 
 
 def load_access(port: int, environment: Mapping[str, str] = os.environ) -> Access:
-    """Read TAXI_UI_HOSTS, TAXI_UI_TOKEN, TAXI_UI_READ_ONLY and TAXI_REPORT_TOKEN; raises `SettingError`."""
+    """Read TAXI_UI_HOSTS, TAXI_UI_TOKEN, TAXI_UI_READ_ONLY and the other tokens; raises `SettingError`."""
     # Browsers omit port 80, the default of http, in Host and Origin.
     loopback = [f"{name}:{port}".removesuffix(":80") for name in LOOPBACK_NAMES]
-    configured = listed(environment.get("TAXI_UI_HOSTS", "").lower())
+    configured = [
+        host.removeprefix("https://").rstrip("/") for host in listed(environment.get("TAXI_UI_HOSTS", "").lower())
+    ]
     return Access(
         port=port,
-        hosts=frozenset([*loopback, *(host.removeprefix("https://").rstrip("/") for host in configured)]),
+        hosts=frozenset([*loopback, *configured]),
         token=_token("TAXI_UI_TOKEN", environment),
         report_token=_token("TAXI_REPORT_TOKEN", environment),
+        metrics_token=_token("TAXI_METRICS_TOKEN", environment),
+        is_shared=any(re.sub(r":\d+$", "", host) not in LOOPBACK_NAMES for host in configured),
         read_only=environment.get("TAXI_UI_READ_ONLY", "").strip().lower() not in {"", "0", "false"},
     )
 

@@ -1,8 +1,10 @@
-"""One process of `taxi dev`: started in a session of its own, watched, started again when it ends, and stopped."""
+"""One part of the service: a process in a session of its own, watched, started again when it ends, and stopped."""
 
 from __future__ import annotations
 
+import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -10,20 +12,30 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import IO
 
 import psutil
 
 from taxi_platform.trips.errors import TaxiError
 from taxi_platform.trips.processes import end_with_parent
 
-READY_SECONDS = 120.0
+READY_SECONDS = 300.0
 END_SECONDS = 8.0
-RESTARTS, RESTART_WINDOW = 5, 600.0
-"""A child that ends more often than this within these seconds will not stay alive."""
+RESTART_DELAYS, RESTART_WINDOW = (0.0, 1.0, 2.0, 4.0, 8.0), 600.0
+"""Seconds before each restart. A child that ends more often within the window will not stay alive."""
+LOG_BYTES = 10_000_000
+"""A longer log is set aside when the child starts; one such file is kept."""
+TAIL_BYTES = 4_096
+COLOURS = re.compile("\x1b\\[[0-9;]*m")
+
+log = logging.getLogger("taxi_platform.serve")
 
 
 class Child:
-    """A process with a log. `ready` says whether it answers; `socket` is the file it listens on, if it makes one."""
+    """A process with a log. `ready` says whether it answers; `socket` is the file it listens on, if it makes one.
+
+    `is_ready` holds from the first answer until the process ends.
+    """
 
     def __init__(
         self, name: str, arguments: Sequence[str], log: Path, ready: Callable[[], bool], socket: Path | None = None
@@ -31,13 +43,17 @@ class Child:
         self.name, self.arguments, self.log, self.ready, self.socket = name, arguments, log, ready, socket
         self.process: subprocess.Popen[bytes] | None = None
         self.restarts: list[float] = []
-        self._had_child = False
+        self.is_ready = False
+        self._was_ready = False
+        self._started_at = self._start_at = 0.0
 
     def start(self) -> None:
         if self.socket:
             self.socket.unlink(missing_ok=True)  # left by a killed process, it would look ready
-        self._had_child = False
-        with self.log.open("ab") as out:
+        self.is_ready = False
+        self._started_at = time.monotonic()
+        self._set_log_aside()
+        with self._open_log() as out:
             self.process = subprocess.Popen(
                 [sys.executable, "-P", *self.arguments],
                 stdin=subprocess.DEVNULL,
@@ -49,20 +65,35 @@ class Child:
                 preexec_fn=_prepare,
             )
 
-    def wait_until_ready(self) -> None:
-        """Raises `TaxiError` if it ends, or is not ready within `READY_SECONDS`."""
-        deadline = time.monotonic() + READY_SECONDS
-        while not self.ready():
-            if self.has_ended():
-                raise self._ended()
-            if time.monotonic() > deadline:
-                raise TaxiError(f"The {self.name} did not start within {READY_SECONDS:.0f} s.", f"Its log: {self.log}.")
-            time.sleep(0.1)
+    def keep_alive(self) -> str | None:
+        """Look once, without waiting: note that it answers, or start it again if it ended, later each time.
+
+        Returns what happened if it ended. Raises `TaxiError` if it ended before it ever answered, or more often
+        than `RESTART_DELAYS` allows, or does not answer within `READY_SECONDS`.
+        """
+        now = time.monotonic()
+        if self.process is None:
+            if now >= self._start_at:
+                self.start()
+            return None
+        if self.has_ended():
+            error, seconds = self._ended(), self._seconds_to_restart(now)
+            if not self._was_ready or seconds is None:
+                raise error
+            self.stop()
+            self.process, self._start_at, self.is_ready = None, now + seconds, False
+            return f"{error.problem} It is started again{f' in {seconds:.0f} s' if seconds else ''}."
+        if not self.is_ready and self.ready():
+            self.is_ready = self._was_ready = True
+        elif not self.is_ready and now - self._started_at > READY_SECONDS:
+            raise TaxiError(f"The {self.name} did not start within {READY_SECONDS:.0f} s.", f"Its log: {self.log}.")
+        return None
 
     def has_ended(self) -> bool:
         """Whether the process ended, or the one that works for it.
 
-        Dagster's code server only passes requests on to a child, which it does not start again.
+        Dagster's code server only passes requests on to a child, which it does not start again. It has that child
+        before it makes its socket, and goes on without one if the child dies while it starts.
         """
         if self.process is None or self.process.poll() is not None:
             return True
@@ -70,23 +101,9 @@ class Child:
             return False
         try:
             children = psutil.Process(self.process.pid).children()
-            alive = any(child.status() != psutil.STATUS_ZOMBIE for child in children)
+            return all(child.status() == psutil.STATUS_ZOMBIE for child in children)
         except psutil.NoSuchProcess:
             return False  # it ended while we looked
-        self._had_child |= alive
-        return self._had_child and not alive
-
-    def restart_if_ended(self, say: Callable[[str], None]) -> None:
-        """Start it again if it ended; raises `TaxiError` if it ended more than `RESTARTS` times."""
-        if not self.has_ended():
-            return
-        error, now = self._ended(), time.monotonic()
-        self.restarts = [then for then in self.restarts if now - then < RESTART_WINDOW]
-        if len(self.restarts) >= RESTARTS:
-            raise error
-        self.restarts.append(now)
-        say(f"{error.problem} It is started again.")
-        self.restart()
 
     def restart(self) -> None:
         self.stop()
@@ -104,9 +121,33 @@ class Child:
                 os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
 
+    def _seconds_to_restart(self, now: float) -> float | None:
+        """How long to wait before the next start; None if it ended too often."""
+        self.restarts = [then for then in self.restarts if now - then < RESTART_WINDOW]
+        if len(self.restarts) >= len(RESTART_DELAYS):
+            return None
+        self.restarts.append(now)
+        return RESTART_DELAYS[len(self.restarts) - 1]
+
+    def _open_log(self) -> IO[bytes]:
+        try:
+            return self.log.open("ab")
+        except OSError as error:  # a full disk: better without its log than not at all
+            log.warning("Cannot write %s: %s. The %s starts without it.", self.log, error.strerror, self.name)
+            return open(os.devnull, "ab")
+
+    def _set_log_aside(self) -> None:
+        with suppress(OSError):
+            if self.log.stat().st_size > LOG_BYTES:
+                self.log.replace(self.log.with_name(f"{self.log.name}.1"))
+
     def _ended(self) -> TaxiError:
         status = self.process.poll() if self.process else None
-        lines = [line for line in self.log.read_text("utf-8", "replace").splitlines() if line.strip()]
+        lines: list[str] = []
+        with suppress(OSError), self.log.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL_BYTES))
+            text = COLOURS.sub("", file.read().decode("utf-8", "replace"))
+            lines = [line for line in text.splitlines() if line.strip()]
         return TaxiError(
             f"The {self.name} ended with status {status}: {lines[-1] if lines else 'no output'}",
             f"Its log is {self.log}.",
@@ -114,6 +155,6 @@ class Child:
 
 
 def _prepare() -> None:
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)  # a background job of a shell inherits "ignore"
     end_with_parent()

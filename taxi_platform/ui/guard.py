@@ -23,6 +23,9 @@ from taxi_platform.ui.access import Access
 
 BODY_BYTES = 10_000_000  # launching every month of every dataset, each by name, takes about 20 kB
 LOGIN_BYTES = 4_096
+MONITORING_PATHS = ("/health", "/metrics")
+TRUSTED = "taxi.trusted"
+"""In the scope of a request for /health: whether it may be told what is wrong."""
 LOGIN_SECONDS = 7 * 24 * 3600
 WRONG_TOKEN_SECONDS = 1.0
 WRONG_TOKENS_AT_ONCE = 100
@@ -69,6 +72,12 @@ class Guard:
             return await self._check_report(request, receive)
         if path == "/login" and self._access.token:
             return await self._log_in(request, receive)
+        if path in MONITORING_PATHS and not _is_read(request):
+            return _refusal(405, f"{_method(request)} is not allowed here. Read this page by GET.")
+        if path == "/health":
+            return await self._check_health(request, receive)
+        if path == "/metrics" and (self._access.metrics_token or self._access.closes_metrics):
+            return await self._check_metrics(request, receive)
         return self._check_method(request) or await self._check_login(request, receive)
 
     def _check_host(self, request: HTTPConnection) -> Response | None:
@@ -125,6 +134,26 @@ class Guard:
             return None
         refusal = _refusal(403, "Reports need TAXI_REPORT_TOKEN, as Authorization: Bearer or X-Taxi-Report-Token.")
         return await self._delay(refusal, receive) if candidate and token else refusal
+
+    async def _check_health(self, request: HTTPConnection, receive: Receive) -> Response | None:
+        """Let everybody pass, so that any load balancer may ask; mark those who may be told what is wrong."""
+        access, candidate = self._access, _bearer(request)
+        has_token = _is_token(candidate, access.metrics_token) or _is_token(candidate, access.token)
+        request.scope[TRUSTED] = access.is_open or has_token or bool(access.token and self._is_logged_in(request))
+        if candidate and not has_token and not access.is_open:
+            return await self._delay(_refusal(401, "The token is wrong.", {"www-authenticate": "Bearer"}), receive)
+        return None
+
+    async def _check_metrics(self, request: HTTPConnection, receive: Receive) -> Response | None:
+        """With TAXI_METRICS_TOKEN, that token alone opens /metrics; without, `_check_login` treats it as any page."""
+        if self._access.closes_metrics:
+            return _refusal(403, "Metrics are closed: TAXI_UI_HOSTS is set and TAXI_METRICS_TOKEN is not.")
+        candidate = _bearer(request)
+        if _is_token(candidate, self._access.metrics_token):
+            return None
+        text = "Metrics need TAXI_METRICS_TOKEN, as Authorization: Bearer."
+        refusal = _refusal(401, text, {"www-authenticate": "Bearer"})
+        return await self._delay(refusal, receive) if candidate else refusal
 
     async def _check_login(self, request: HTTPConnection, receive: Receive) -> Response | None:
         """Ask for the token if one is set. /server_info, a health check, is open: it shows only versions."""

@@ -1,129 +1,174 @@
-"""`taxi dev`: code server, daemon and webserver as three children that start together and end together.
+"""Code server, daemon and webserver as children of one process: started, watched, reloaded, and ended in order.
 
-Each child has its own session, so that Ctrl-C reaches only the supervisor, which ends the children in order. If the
-supervisor is killed, the kernel ends them (Linux only). If a child is killed, it is started again.
+Each child has its own session, so that Ctrl-C reaches only the supervisor. If the supervisor is killed, the kernel
+ends them (Linux only). `taxi dev` is the same without a drain.
 """
 
 from __future__ import annotations
 
 import logging
-import socket
-import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import partial
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from threading import Thread
 
 import dagster as dg
-import requests
-from filelock import FileLock, Timeout
-from sqlalchemy.exc import DBAPIError
 
-from taxi_platform.assets.names import LOCATION
-from taxi_platform.runs.clock import forget_times_ahead
+from taxi_platform.runs.dagster_internals import reload_code_location
+from taxi_platform.runs.in_progress import interrupt, months_of
 from taxi_platform.runs.instance import report_dead_runs
-from taxi_platform.settings import Settings
-from taxi_platform.trips.errors import UserError
+from taxi_platform.trips.errors import TaxiError
 from taxi_platform.ui.child import Child
+from taxi_platform.ui.database_watch import DatabaseWatch
+from taxi_platform.ui.service_manager import ServiceManager
+from taxi_platform.ui.signals import Signals
 
-HOST = "127.0.0.1"
-REPAIR_SECONDS = 10.0
-"""How often to look for runs whose process has died (the code server looks after its own, as long as it lives), and for
-times that lie ahead."""
+TICK_SECONDS = 0.25
+INTERRUPT_SECONDS = 30.0
+"""How long interrupted runs may take to end."""
+STARTING_SECONDS = 30.0
+"""A run that was asked to start and has no process after this time of draining never got one."""
+QUIET_SECONDS = 5.0
+"""A database that answers within this time is not mentioned."""
+
+log = logging.getLogger("taxi_platform.serve")
+Report = Callable[[str], None]
 
 
-def serve(settings: Settings, instance: dg.DagsterInstance, port: int, say: Callable[[str], None]) -> None:
-    """Run the UI on loopback until interrupted; raises `TaxiError` if a child does not start, or keeps ending.
+@dataclass(frozen=True)
+class Parts:
+    """The children in the order in which they start; without a daemon, that is None."""
 
-    A child that ends by itself is started again. Runs whose process died with it are reported as failed, and Dagster
-    runs them again.
-    """
-    # Not in Dagster's home: Dagster moves files out of `logs` there and uploads them, even with telemetry disabled.
-    logs = settings.home / "logs"
-    logs.mkdir(parents=True, exist_ok=True)
-    # A private folder with a short path: UNIX socket paths are limited to about 100 characters.
-    with _hold_dev_lock(settings.dagster_home), tempfile.TemporaryDirectory(prefix="taxi-") as folder:
-        _check_port(port)
-        children = _, daemon, _ = _children(Path(folder), logs, port)
-        _repair(instance)
+    code_server: Child
+    daemon: Child | None
+    webserver: Child
+
+    def all(self) -> list[Child]:
+        return [child for child in (self.code_server, self.daemon, self.webserver) if child]
+
+
+class Supervisor:
+    """Runs the parts until a signal ends them; `report` is told of what somebody should know who reads no log."""
+
+    def __init__(
+        self, parts: Parts, watch: DatabaseWatch, signals: Signals, manager: ServiceManager, report: Report
+    ) -> None:
+        self._parts, self._watch, self._signals, self._manager, self._report = parts, watch, signals, manager, report
+        self._started: list[Child] = []
+
+    def run(self, instance: dg.DagsterInstance, ready: str, drain_seconds: float) -> None:
+        """Start the parts, keep them alive, and drain; raises `TaxiError` if one does not start or keeps ending.
+
+        `ready` is logged once everything answers. Runs in progress get `drain_seconds` to end by themselves, then they
+        are interrupted, as by a second signal.
+        """
+        self._watch.start()
         try:
-            for child in children:
-                child.start()
-                child.wait_until_ready()
-            say(f"The UI is at http://{HOST}:{port} (Ctrl-C stops it). Logs: {logs}")
-            looked_at = time.monotonic()
-            while True:
-                for child in children:
-                    child.restart_if_ended(say)
-                if time.monotonic() - looked_at > REPAIR_SECONDS:
-                    if _repair(instance):
-                        daemon.restart()  # it also has them in memory
-                    looked_at = time.monotonic()
-                time.sleep(0.5)
+            self._start()
+            if not self._signals.stops:
+                self._manager.tell(READY=1)
+                self._manager.status("Running")
+                log.info(ready)
+            self._keep_running()
+            self._manager.tell(STOPPING=1)
+            self._drain(instance, drain_seconds)
+        except TaxiError as error:
+            self._report(f"It gave up and ended: {error.problem}")
+            raise
         finally:
-            for child in reversed(children):
+            self._manager.tell(STOPPING=1)
+            for child in reversed(self._started):
                 child.stop()
+            self._watch.end(seconds=2)
 
+    def _start(self) -> None:
+        for child in self._parts.all():
+            self._manager.status(f"Starting the {child.name}")
+            child.start()
+            self._started.append(child)
+            self._until(lambda child=child: child.is_ready)  # type: ignore[misc]
+        if self._parts.daemon:
+            self._manager.status("Waiting for the daemon's first report")
+            self._until(lambda: self._watch.daemon_beats)
+        self._watch.hurry = False
 
-def _children(folder: Path, logs: Path, port: int) -> tuple[Child, Child, Child]:
-    """The code server, the daemon and the webserver, in the order in which they start."""
-    code_socket, workspace = folder / "code.sock", folder / "workspace.yaml"
-    workspace.write_text(
-        f"load_from:\n  - grpc_server: {{socket: {code_socket}, location_name: {LOCATION}}}\n", encoding="utf-8"
-    )
-    code_server = [
-        "-m", "dagster", "code-server", "start", "-s", str(code_socket), "-m", "taxi_platform.definitions",
-        # Dagster would import modules from the working folder first.
-        "--working-directory", str(folder),
-        "--location-name", LOCATION, "--use-python-environment-entry-point", "--log-level", "warning",
-    ]  # fmt: skip
-    daemon = ["-m", "taxi_platform.ui.daemon", "run", "-w", str(workspace), "--log-level", "warning"]
-    webserver = ["-m", "taxi_platform.ui.webserver", str(workspace), HOST, str(port)]
-    return (
-        Child("code server", code_server, logs / "code_server.log", code_socket.exists, code_socket),
-        Child("daemon", daemon, logs / "daemon.log", lambda: True),
-        Child("webserver", webserver, logs / "webserver.log", partial(_answers, port)),
-    )
+    def _keep_running(self) -> None:
+        while not self._signals.stops:
+            if self._signals.take_reload():
+                self._reload()
+            if self._watch.clock_was_ahead and self._parts.daemon:
+                self._watch.clock_was_ahead = False
+                log.warning("Times of schedules and sensors lay ahead and were set to now: the daemon starts again.")
+                self._parts.daemon.restart()
+            self._manager.status(self._watch.problem or "Running")
+            self._tick()
 
+    def _until(self, condition: Callable[[], bool]) -> None:
+        """Keep everything alive until the condition holds, or a signal says to stop."""
+        while not self._signals.stops and not condition():
+            self._tick()
 
-def _repair(instance: dg.DagsterInstance) -> bool:
-    """Report the runs of dead processes; returns whether schedules and sensors had times that lay ahead."""
-    try:
+    def _tick(self) -> None:
+        self._manager.sign_of_life()
+        if self._watch.lost_hold:
+            raise self._watch.lost_hold
+        for child in self._started:
+            if ended := child.keep_alive():
+                log.warning(ended)
+                self._report(ended)
+        time.sleep(TICK_SECONDS)
+
+    def _reload(self) -> None:
+        """Load the code location again, beside runs in progress, and start again what only reads files at its start."""
+        log.info("Reloading the code location and dagster.yaml. Changed variables need a restart.")
+        self._manager.reloading()
+        problems: list[str] = []
+        socket = str(self._parts.code_server.socket)
+        loading = Thread(target=lambda: problems.extend(filter(None, [reload_code_location(socket)])), daemon=True)
+        loading.start()
+        self._until(lambda: not loading.is_alive())
+        for child in self._started[1:]:
+            child.restart()
+            self._until(lambda child=child: child.is_ready)  # type: ignore[misc]
+        if problems:
+            log.error("The code location cannot be loaded: %s Correct it and reload again.", problems[0])
+        else:
+            log.info("Reloaded.")
+        self._manager.tell(READY=1)
+
+    def _drain(self, instance: dg.DagsterInstance, seconds: float) -> None:
+        """Start nothing more, and wait for the runs in progress; a second signal or the deadline interrupts them."""
+        daemon = self._parts.daemon
+        if daemon is None or daemon not in self._started or seconds == 0:
+            return
+        daemon.stop()
+        self._started.remove(daemon)
+        self._watch.look_again()
+        begun, told = time.monotonic(), ""
+        while self._signals.stops < 2 and time.monotonic() - begun < seconds:
+            runs = self._runs_in_progress(time.monotonic() - begun)
+            if runs is not None and not runs:
+                log.info("No run is in progress: stopping.")
+                return
+            waits_for = f"{len(runs)} runs in progress ({months_of(runs)})" if runs else "Dagster's database"
+            if waits_for != told and (runs or time.monotonic() - begun > QUIET_SECONDS):
+                told = waits_for
+                log.info("Stopping: waiting up to %.0f s for %s. A second signal interrupts them.", seconds, told)
+            self._manager.status(f"Stopping: waiting for {waits_for}")
+            self._tick()
+        self._interrupt(instance)
+
+    def _interrupt(self, instance: dg.DagsterInstance) -> None:
+        runs, begun = self._runs_in_progress(STARTING_SECONDS) or [], time.monotonic()
+        log.warning("Interrupting %d runs (%s). They run again after the next start.", len(runs), months_of(runs))
+        interrupt(instance, runs)
+        while self._runs_in_progress(STARTING_SECONDS) and time.monotonic() - begun < INTERRUPT_SECONDS:
+            self._tick()
+        self._parts.code_server.stop()  # and what is left of its runs
         report_dead_runs(instance)
-        return forget_times_ahead(instance) > 0
-    except DBAPIError:  # a restart of the database; the next look finds them
-        logging.getLogger(__name__).warning("Dagster's database does not answer.", exc_info=True)
-        return False
 
-
-@contextmanager
-def _hold_dev_lock(dagster_home: Path) -> Iterator[None]:
-    """Hold the home's lock: two daemons on one home would each launch the runs that are due."""
-    lock = FileLock(dagster_home / "dev.lock", timeout=0)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise UserError(
-            f"taxi dev is already running on {dagster_home}.", "Use its UI, stop it, or set another TAXI_HOME."
-        ) from None
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def _check_port(port: int) -> None:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((HOST, port))
-        except OSError as error:
-            raise UserError(f"Port {port} is in use.", "Choose another: taxi dev --port 3001.") from error
-
-
-def _answers(port: int) -> bool:
-    try:
-        return requests.get(f"http://{HOST}:{port}/server_info", timeout=1).ok
-    except requests.RequestException:
-        return False
+    def _runs_in_progress(self, waited: float) -> Sequence[dg.DagsterRun] | None:
+        runs = self._watch.runs
+        if runs is None or waited < STARTING_SECONDS:
+            return runs
+        return [run for run in runs if run.status != dg.DagsterRunStatus.STARTING]

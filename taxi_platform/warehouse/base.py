@@ -7,7 +7,7 @@ Everything that the backends share is in this module. A backend is two classes: 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
@@ -227,18 +227,22 @@ class Warehouse(ABC):
 
     def is_loaded(self, dataset_month: DatasetMonth, file_version: str, rows: int, rejected_rows: int) -> bool:
         """Whether both tables hold this version of the month and no other, judged by the number of rows."""
-
         dataset = dataset_month.dataset
-        expected = {trips_table(dataset): rows, rejected_table(dataset): rejected_rows}
+        return self.holds(
+            dataset_month, file_version, {trips_table(dataset): rows, rejected_table(dataset): rejected_rows}
+        )
+
+    def holds(self, dataset_month: DatasetMonth, file_version: str, rows: Mapping[Table, int]) -> bool:
+        """Whether each table holds so many rows of the month, and all of this version."""
         try:
             with self.session("read") as session:
                 return all(
                     self._stored_rows(session, table.name, is_month(dataset_month))
                     == ({str(dataset_month.month): StoredRows(count, (file_version,))} if count else {})
-                    for table, count in expected.items()
+                    for table, count in rows.items()
                 )
         except MissingTable:
-            return not any(expected.values())
+            return not any(rows.values())
 
     def _ensure(self, session: Session, table: Table) -> None:
         if self._missing_columns(session, table):

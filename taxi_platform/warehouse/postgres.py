@@ -19,7 +19,7 @@ from taxi_platform.trips.casting import identifier, literal
 from taxi_platform.trips.contract import PICKUP, Column
 from taxi_platform.trips.errors import WarehouseBusy, WarehouseError
 from taxi_platform.trips.faults import fault_point
-from taxi_platform.trips.locks import LOG_SECONDS, log_wait, wait_logger
+from taxi_platform.trips.locks import LOG_SECONDS, counted_wait, log_wait, wait_logger
 from taxi_platform.trips.months import DatasetMonth
 from taxi_platform.warehouse.base import (
     DROP_TABLE,
@@ -165,7 +165,8 @@ class PostgresSession(Session):
     def _lock(self, what: str) -> None:
         """Wait for other runs that change the same thing; the lock ends with the transaction."""
         key = literal(f"taxi_platform {self.schema.name}{what}")
-        self.execute(f"SELECT pg_advisory_xact_lock(hashtextextended({key}, 0))")
+        with counted_wait():
+            self.execute(f"SELECT pg_advisory_xact_lock(hashtextextended({key}, 0))")
 
     def _lock_month(self, dataset_month: DatasetMonth) -> None:
         """Wait for other loads of the month; a wait of more than a few seconds is logged."""

@@ -3,20 +3,24 @@
 from dataclasses import replace
 from datetime import datetime
 
+import duckdb
 import pytest
 
+from taxi_platform.marts.overview import overview_path, write_page
 from taxi_platform.marts.overview import page as overview_page
-from taxi_platform.marts.overview import write_page
 from taxi_platform.trips.months import Dataset
+from taxi_platform_tests.browser.conftest import HISTORY, NEWEST
 from taxi_platform_tests.support.hostile_texts import HOSTILE
-from taxi_platform_tests.support.pages import overview_data
+from taxi_platform_tests.support.pages import overview_data, tables_of
+from taxi_platform_tests.support.pictures import FOLDER, SCALE, take_picture
 
 pytestmark = pytest.mark.browser
 
 
-def opened(browser, path, width=1280, colours="light"):
-    """The page at `path` in a browser that has no network, and the addresses that it asked for."""
-    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=colours, offline=True)
+def opened(browser, path, width=1280, colours="light", height=900, scale=1):
+    """The page at `path` in a browser that has no network; it asks for nothing else."""
+    size = {"width": width, "height": height}
+    context = browser.new_context(viewport=size, color_scheme=colours, offline=True, device_scale_factor=scale)
     page = context.new_page()
     asked, problems = [], []
     page.on("request", lambda request: asked.append(request.url))
@@ -64,6 +68,32 @@ def test_paper_gets_the_light_colours_of_a_dark_screen_and_the_drawings_for_a_de
     assert bar.is_visible()
     assert bar.evaluate("bar => getComputedStyle(bar).fill") == "rgb(27, 158, 119)"
     assert not page.locator("nav").is_visible()
+    page.context.close()
+
+
+def test_the_page_of_a_platform_has_the_trips_of_its_tables(browser, platform, history):
+    for dataset in ("green", "fhv", "fhvhv") if FOLDER else ():  # the months of the demo
+        platform.taxi("ingest", dataset, str(NEWEST.plus(-2)), str(NEWEST))
+    platform.taxi("overview")
+    path = overview_path(platform.home)
+    page = opened(browser, path, 1000, height=1060, scale=SCALE)
+    listed = tables_of(page.content())["Trips by month"]
+    with duckdb.connect(str(platform.home / "trips.duckdb"), read_only=True) as con:
+        trips = dict(
+            con.execute("SELECT strftime(file_month, '%Y-%m'), count(*) FROM yellow_trips GROUP BY 1").fetchall()
+        )
+    column = listed[0].index("yellow")
+    shown = {line[0]: line[column] for line in listed[1:] if line[column] != "missing"}
+    assert shown == {month: f"{count:,} (synthetic)" for month, count in trips.items()}
+    assert set(HISTORY) <= set(shown)
+    take_picture(page, "overview")
+    page.context.close()
+    page = opened(browser, path, 1000, height=560)  # shapes need many bytes
+    page.locator("#map").evaluate("section => section.scrollIntoView()")
+    take_picture(page, "overview-map")
+    page.context.close()
+    page = opened(browser, path, 390, "dark", 844, SCALE)
+    take_picture(page, "overview-phone")
     page.context.close()
 
 

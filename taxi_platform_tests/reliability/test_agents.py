@@ -7,7 +7,6 @@ import subprocess
 import time
 from contextlib import contextmanager
 
-import psutil
 import pytest
 
 from taxi_platform.sources.sample.writing import write_sample
@@ -19,9 +18,9 @@ from taxi_platform_tests.support.web_server import Page, serving
 
 pytestmark = pytest.mark.slow
 
-LOST_SECONDS = 15
-LONG = 20.0
-"""Seconds for which the source keeps a run waiting, longer than an agent may be silent."""
+LOST_SECONDS = 20
+LONG = 12.0
+"""Seconds that the source takes to answer for a run that shall be met at work; it is asked twice."""
 DEADLINE = 240
 DONE = ("COMPLETED_SUCCESS", "COMPLETED_FAILED", "CANCELED")
 
@@ -136,21 +135,17 @@ def test_each_dataset_goes_to_its_queue_and_a_queue_that_nobody_serves_is_named(
     assert agents_shown(cluster)[1] == 0
 
 
-@pytest.mark.fault(118)
-def test_a_run_whose_process_is_killed_is_run_again(cluster, month):
-    agent = cluster.start_agent().wait_until_ready()
-    green = month("green", 2, LONG)
-    assert green.agent() == agent.name
-    green.page.delay = 0
-    for child in agent.children():
-        psutil.Process(child).kill()
-    green.wait("FAILURE", "SUCCESS")
-    assert green.agent() == agent.name
+def elsewhere(cluster, slots):
+    """An agent whose runs look from here as if on another machine, so that only its silence tells of its end."""
+    with hostname_of_its_own():
+        agent = cluster.start_agent(slots=slots, prefix=("unshare", "--uts")).wait_until_ready()
+        subprocess.run(["nsenter", "-t", str(agent.process.pid), "--uts", "hostname", "elsewhere"], check=True)
+    return agent
 
 
 @pytest.mark.fault(116)
 def test_the_runs_of_an_agent_that_is_killed_and_never_returns_are_run_by_another(cluster, month):
-    lost = cluster.start_agent(slots=2).wait_until_ready()
+    lost = elsewhere(cluster, slots=2)
     months = [month("green", 3, LONG), month("green", 4, LONG)]
     assert {each.agent() for each in months} == {lost.name}
     for each in months:
@@ -160,51 +155,6 @@ def test_the_runs_of_an_agent_that_is_killed_and_never_returns_are_run_by_anothe
     for each in months:
         each.wait("FAILURE", "SUCCESS")
         assert each.agent() == other.name
-
-
-@pytest.mark.fault(117)
-def test_an_agent_that_answers_slowly_keeps_its_run(cluster, month):
-    agent = cluster.start_agent().wait_until_ready()
-    green = month("green", 5, LONG)
-    assert green.agent() == agent.name
-    for _ in range(3):  # frozen for longer than a ping waits, less long than an agent may be silent
-        agent.signal(signal.SIGSTOP)
-        time.sleep(8)
-        agent.signal(signal.SIGCONT)
-        time.sleep(2)
-    green.wait("SUCCESS")
-    assert agent.process.poll() is None
-
-
-@pytest.mark.fault(122)
-def test_an_agent_that_is_asked_to_end_finishes_its_run_and_leaves_what_waits_to_others(cluster, month):
-    ending = cluster.start_agent().wait_until_ready()
-    green = month("green", 6, LONG)
-    assert green.agent() == ending.name
-    ending.signal(signal.SIGTERM)
-    waiting = month("green", 7)
-    other = cluster.start_agent().wait_until_ready()
-    waiting.wait("SUCCESS")
-    assert waiting.agent() == other.name
-    green.wait("SUCCESS")
-    assert green.agent() == ending.name
-    assert ending.process.wait(DEADLINE) == 0
-    assert "waits for 1 run" in ending.said
-
-
-@pytest.mark.fault(122)
-def test_a_second_signal_interrupts_the_run_and_another_agent_runs_it_again(cluster, month):
-    ending = cluster.start_agent().wait_until_ready()
-    green = month("green", 8, LONG)
-    assert green.agent() == ending.name
-    ending.signal(signal.SIGINT)
-    wait_for(lambda: "waits for 1 run" in ending.said)
-    ending.signal(signal.SIGINT)
-    green.page.delay = 0
-    assert ending.process.wait(DEADLINE) == 0
-    other = cluster.start_agent().wait_until_ready()
-    green.wait("FAILURE", "SUCCESS")
-    assert green.agent() == other.name
 
 
 @pytest.mark.fault(119)
@@ -217,7 +167,7 @@ def test_a_broker_that_is_down_and_forgets_loses_no_run(cluster, month):
     cluster.redis.forget()
     cluster.redis.stop()
     asked = month("green", 11)
-    time.sleep(LOST_SECONDS + 5)
+    time.sleep(10)
     cluster.redis.start()
     for each in (running, waiting, asked):
         each.wait("SUCCESS")
@@ -262,23 +212,6 @@ def test_runs_are_canceled_from_the_ui_while_they_run_and_while_they_wait(cluste
 def terminate(platform, month):
     query = "mutation($id: String!) { terminateRun(runId: $id) { __typename } }"
     return platform.ask(query, id=month.runs[-1]["runId"])["terminateRun"]["__typename"]
-
-
-@pytest.mark.fault(120)
-def test_an_agent_with_other_settings_says_so_and_takes_nothing(cluster, month):
-    wait_for(lambda: cluster.redis.answers())
-    other = cluster.start_agent(TAXI_REJECT="zero_passengers").wait_until_ready()
-    assert "This agent takes nothing: it has another TAXI_REJECT" in other.said
-    green = month("green", 2)
-    wait_for(lambda: green.statuses() == ["STARTING"], DEADLINE)
-    shown, status = agents_shown(cluster)
-    assert status == 1
-    said = f"The agent {other.name} takes nothing: it has another TAXI_REJECT"
-    assert any(said in problem for problem in shown["problems"])
-    same = cluster.start_agent().wait_until_ready()
-    assert "as the code server has it" in same.said
-    green.wait("SUCCESS")
-    assert green.agent() == same.name
 
 
 @contextmanager

@@ -87,7 +87,7 @@ def test_a_month_that_is_loaded_is_unchanged_but_for_its_marts(home, commit):
     assert clean.read_bytes() == before
     assert table_rows(home, "green_trips")["2020-06"] == ROWS["2020-06"][0]
     with duckdb.connect(home / "warehouse.duckdb", read_only=True) as con:
-        marts = con.sql("SELECT sum(trips) FROM hours WHERE dataset = 'green'").fetchall()
+        marts = con.sql("SELECT sum(trips) FROM green_hours WHERE file_month = DATE '2020-06-01'").fetchall()
     assert marts == [(ROWS["2020-06"][0],)]
 
 

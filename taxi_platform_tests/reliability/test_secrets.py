@@ -46,6 +46,7 @@ def settings(tmp_path):
             "TAXI_NOTIFY_URLS": f"json://user:{CANARY}@{hook.address}/hook?+X-Token={CANARY} json://{CANARY}@127.0.0.1:9/",
             "TAXI_UI_TOKEN": CANARY + "0123456789abcdef",
             "TAXI_REPORT_TOKEN": CANARY + "fedcba9876543210",
+            "TAXI_METRICS_TOKEN": CANARY + "0011223344556677",
             "TAXI_HOME": str(tmp_path / "home"),
             "TAXI_DATASETS": "green",
         }
@@ -63,6 +64,11 @@ def ask(environment, port):
     try:
         assert "The UI is at" in process.stdout.readline()
         bearer = {"Authorization": f"Bearer {environment['TAXI_UI_TOKEN']}"}
+        scraper = {"Authorization": f"Bearer {environment['TAXI_METRICS_TOKEN']}"}
+        for path in ("metrics", "health"):
+            answer = requests.get(f"http://127.0.0.1:{port}/{path}", headers=scraper, timeout=60)
+            assert "taxi_up" in answer.text or "parts" in answer.text
+            assert CANARY not in answer.text
         return [
             requests.post(f"http://127.0.0.1:{port}/graphql", json={"query": query}, headers=bearer, timeout=60)
             for query in QUERIES

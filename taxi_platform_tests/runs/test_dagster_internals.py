@@ -5,6 +5,8 @@ import importlib
 import inspect
 import logging
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import dagster as dg
@@ -101,6 +103,7 @@ def test_the_origin_has_the_names_of_the_workspace():
 
 def test_a_run_is_executed_by_what_dagsters_own_command_calls():
     from dagster._cli.api import _execute_run_command_body
+    from dagster._core.definitions.reconstruct import initialize_repository_def_from_pointer
     from dagster._daemon.run_coordinator import queued_run_coordinator_daemon
 
     assert list(inspect.signature(_execute_run_command_body).parameters) == [
@@ -113,7 +116,7 @@ def test_a_run_is_executed_by_what_dagsters_own_command_calls():
     source = inspect.getsource(queued_run_coordinator_daemon.QueuedRunCoordinatorDaemon._dequeue_run)
     assert "(DagsterUserCodeUnreachableError, DagsterCodeLocationLoadError)" in source
     origin = internals.job_code_origin("green_ingest")
-    assert origin.get_repo_pointer().module == "taxi_platform.definitions"
+    assert "green_ingest" in initialize_repository_def_from_pointer(origin.get_repo_pointer()).job_names
 
 
 def test_an_interruption_is_noted_until_it_is_asked_for():
@@ -136,6 +139,50 @@ def test_the_tags_are_dagsters_own():
     assert tags.ASSET_PARTITION_RANGE_END_TAG == names.RANGE_END_TAG
     assert tags.PRIORITY_TAG == names.PRIORITY_TAG
     assert names.HURRIED_TAG.startswith(tags.HIDDEN_TAG_PREFIX)
+    assert tags.GRPC_INFO_TAG == names.CODE_SERVER_TAG
+    assert tags.MAX_RETRIES_TAG == names.MAX_RETRIES_TAG
+
+
+def test_a_killed_run_is_run_again_only_once_the_code_server_answers(monkeypatch):
+    from dagster._core.errors import DagsterUserCodeUnreachableError
+    from dagster._daemon.auto_run_reexecution import auto_run_reexecution as module
+
+    assert list(inspect.signature(module.retry_run).parameters) == ["failed_run", "workspace_context"]
+    assert " retry_run(" in inspect.getsource(module.consume_new_runs_for_automatic_reexecution)
+    attempts = []
+
+    def retry_run(failed_run, workspace_context):
+        attempts.append((failed_run, workspace_context))
+        if len(attempts) < 3:
+            raise DagsterUserCodeUnreachableError("it starts again")
+
+    monkeypatch.setattr(module, "retry_run", retry_run)
+    monkeypatch.setattr(internals.time, "sleep", lambda seconds: None)
+    internals.retry_when_code_server_answers()
+    module.retry_run("run", "workspace")
+    assert attempts == [("run", "workspace")] * 3
+
+
+def test_a_code_server_that_is_not_there_is_named_when_it_is_asked_to_reload(tmp_path):
+    assert "Could not reach user code server" in internals.reload_code_location(str(tmp_path / "nobody.sock"))
+
+
+def test_a_run_whose_fork_server_is_killed_has_the_status_by_which_it_is_known():
+    from dagster._grpc.server import DagsterApiServer
+
+    assert "self._executions.items()" in inspect.getsource(DagsterApiServer._check_for_orphaned_runs)
+    code = (
+        "import multiprocessing, os, signal, time\n"
+        "from multiprocessing import forkserver\n"
+        "process = multiprocessing.get_context('forkserver').Process(target=time.sleep, args=(60,))\n"
+        "process.start()\n"
+        "os.kill(forkserver._forkserver._forkserver_pid, signal.SIGKILL)\n"
+        "os.kill(process.pid, signal.SIGKILL)\n"
+        "process.join()\n"
+        "print(process.exitcode)\n"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert answer.stdout == f"{internals.DIED_WITH_FORK_SERVER}\n", answer.stderr
 
 
 def test_the_code_server_starts_runs_by_the_context_that_is_replaced():

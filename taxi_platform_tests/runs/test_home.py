@@ -41,7 +41,7 @@ def test_an_instance_whose_file_was_cut_sends_nothing_and_keeps_its_limits():
         assert not instance.telemetry_enabled
         assert instance.get_concurrency_config().run_queue_config.max_concurrent_runs == this_machine().runs
         assert instance.get_concurrency_config().pool_config.default_pool_limit == 2
-        assert instance.run_retries_max_retries == 1
+        assert instance.run_retries_max_retries == 3
 
 
 @pytest.mark.parametrize("earlier", EARLIER_TEXTS)

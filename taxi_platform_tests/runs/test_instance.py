@@ -8,10 +8,10 @@ import time
 import dagster as dg
 import pytest
 
-from taxi_platform.assets.names import PROCESS_RUN_TAG, PROCESS_TAG
+from taxi_platform.assets.names import CODE_SERVER_TAG, MAX_RETRIES_TAG, PROCESS_RUN_TAG, PROCESS_TAG
 from taxi_platform.definitions import build_definitions
 from taxi_platform.runs.ingest import ingest_month
-from taxi_platform.runs.instance import open_instance, report_dead_runs
+from taxi_platform.runs.instance import MOST_TRIES, open_instance, report_dead_runs
 from taxi_platform.settings import load_settings
 from taxi_platform.trips.months import DatasetMonth
 from taxi_platform.trips.processes import process_name
@@ -76,6 +76,20 @@ def test_a_run_that_is_executed_again_is_not_taken_for_the_killed_one_whose_tags
     assert report_dead_runs(instance) == 1
     for run, status in ((first, "FAILURE"), (again, "NOT_STARTED"), (of_an_earlier_version, "NOT_STARTED")):
         assert instance.get_run_by_id(run.run_id).status.value == status
+
+
+def test_a_run_that_died_with_its_code_server_has_one_try_more_up_to_a_limit(instance):
+    job = build_definitions(load_settings()).resolve_job_def("green_ingest")
+    dead = {PROCESS_TAG: f"{socket.gethostname()}/1@1.00", CODE_SERVER_TAG: "{}"}
+    cases = {"5": "6", str(MOST_TRIES): str(MOST_TRIES), None: str(instance.run_retries_max_retries + 1)}
+    runs = {}
+    for before in cases:
+        tags = dead if before is None else {**dead, MAX_RETRIES_TAG: before}
+        runs[before] = instance.create_run_for_job(job, tags=tags).run_id
+        instance.add_run_tags(runs[before], {PROCESS_RUN_TAG: runs[before]})
+    assert report_dead_runs(instance) == len(cases)
+    after = {before: instance.get_run_by_id(run_id).tags[MAX_RETRIES_TAG] for before, run_id in runs.items()}
+    assert after == cases
 
 
 def _started(run):

@@ -15,8 +15,9 @@ from psycopg import sql
 from taxi_platform.definitions import build_definitions
 from taxi_platform.marts.tables import mart_names
 from taxi_platform.runs.ingest import ingest_month
-from taxi_platform.runs.instance import open_instance
+from taxi_platform.runs.instance import check_schema, open_instance
 from taxi_platform.settings import load_settings
+from taxi_platform.trips.errors import TaxiError
 from taxi_platform.trips.months import Dataset, DatasetMonth
 from taxi_platform_tests.support.system import crash, free_port
 
@@ -24,6 +25,7 @@ PRODUCTION = Path(__file__).parents[2] / "deploy" / "dagster.yaml"
 MARK = "c4naryWord"
 PASSWORD = f"{MARK}/@:%é"  # and all that a URL could trip over
 GREEN, NEXT = DatasetMonth.parse("green", "2020-04"), DatasetMonth.parse("green", "2020-05")
+EARLIER = DatasetMonth.parse("green", "2020-03")
 
 
 @dataclass(frozen=True)
@@ -116,6 +118,22 @@ def test_a_restart_of_the_database_in_mid_run_loses_nothing(instance, database):
     assert run.status == dg.DagsterRunStatus.SUCCESS
 
 
+@pytest.mark.fault(156)
+def test_tables_of_an_earlier_dagster_are_named_and_migrated_with_their_history(instance, database):
+    """Those before concurrency limits had a default, without which the first run of a pool fails."""
+    runs = instance.get_runs_count()
+    with psycopg.connect(**database.parameters) as con:
+        con.execute("ALTER TABLE concurrency_limits DROP COLUMN using_default_limit")
+        con.execute("UPDATE alembic_version SET version_num = '6b7fb194ff9c'")
+    with pytest.raises(TaxiError, match=r"an earlier Dagster \(revision 6b7fb194ff9c\)"):
+        check_schema(instance)
+    instance.upgrade()  # what `dagster instance migrate` calls
+    assert check_schema(instance) == "Dagster's tables are those of the installed version"
+    assert instance.get_runs_count() == runs
+    outcome = ingest_month(instance, build_definitions(load_settings()), EARLIER)
+    assert outcome.succeeded, outcome.problem
+
+
 def rows_showing(con: psycopg.Connection, text: str) -> int:
     """How many rows of all tables have the text somewhere."""
     tables = con.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'").fetchall()
@@ -134,6 +152,6 @@ def test_nothing_is_sent_anywhere_and_no_run_is_tried_again_unasked(instance):
     assert not instance.telemetry_enabled
     assert not instance.nux_enabled
     assert instance.run_retries_enabled
-    assert instance.run_retries_max_retries == 1
+    assert instance.run_retries_max_retries == 3
     assert not instance.run_retries_retry_on_asset_or_op_failure
     assert instance.get_concurrency_config().run_queue_config.max_concurrent_runs == 4

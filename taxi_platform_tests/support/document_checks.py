@@ -36,9 +36,11 @@ HOSTS = frozenset(
         "caddyserver.com",
         "cloud.google.com",
         "dagster.io",
+        "docs.dagster.io",
         "keepachangelog.com",
         "marimo.io",
         "oauth2-proxy.github.io",
+        "prometheus.io",
         "semver.org",
     }
 )
@@ -47,7 +49,8 @@ HOSTS = frozenset(
 PROGRAMS = frozenset(
     {
         *("bq", "cd", "cp", "curl", "docker", "duckdb", "gcloud", "git", "helm", "kubectl", "make", "mkdir", "openssl"),
-        *("pg_dump", "pg_restore", "psql", "python", "python3", "rm", "sh", "ssh", "systemctl", "umask"),
+        *("pg_dump", "pg_restore", "promtool", "psql", "python", "python3", "rm", "sh", "ssh", "systemctl", "umask"),
+        *("pip", "chown", "install", "mv", "systemd-run", "systemd-sysusers"),
     }
 )
 """Programs that pages may call, besides those in .venv/bin."""
@@ -118,10 +121,10 @@ def _problems_of(command: Command) -> Iterator[str]:
     for word in [program, *arguments]:
         if REPOSITORY_PATH.fullmatch(word) and not (ROOT / word).exists():
             yield f"{word} is not in the repository"
-    name = program.removeprefix(".venv/bin/")
-    if name != program and not Path(sys.executable).with_name(name).exists():
+    name = program.rpartition("/bin/")[2]
+    if program.startswith(".venv/") and not Path(sys.executable).with_name(name).exists():
         yield f"{program} is not in the environment"
-    elif name == program and program and program not in {*PROGRAMS, "taxi", "pytest"}:
+    elif not program.startswith(".venv/") and name and name not in {*PROGRAMS, "taxi", "pytest"}:
         yield f"{program} is not in PROGRAMS"
     if check := CHECKS.get(name):
         yield from check(arguments)

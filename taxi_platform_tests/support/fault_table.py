@@ -130,7 +130,7 @@ FAULTS: dict[int, tuple[str, str]] = {
         "The lake's own error names the file and the right setting; other months go on.",
     ),
     78: ("a power failure after folders were made", "They are synced up to the root, like the files in them."),
-    79: ("a run, code server, daemon or machine killed", "The run is run again once; its backfill ends complete."),
+    79: ("a run, code server, daemon or machine killed", "The run is run again; its backfill ends complete."),
     80: ("a `dagster.yaml` that is empty or cut", "It is written again; the damaged one is kept beside it."),
     81: ("Dagster's SQLite files locked for a minute, or damaged", "Waited for; named, with how to go on."),
     82: ("a process that is stuck with a month", "Only runs of that month wait; their logs name the process."),
@@ -146,7 +146,7 @@ FAULTS: dict[int, tuple[str, str]] = {
     89: ("a terminal in ASCII or Latin-1", "What it lacks is printed in ASCII."),
     90: (
         "the process that runs are forked from killed",
-        "Its runs end with it, are reported and run again once, forked from a new one; their backfill ends complete.",
+        "Its runs end with it, are reported and run again, forked from a new one; their backfill ends complete.",
     ),
     91: (
         "a kill between trips and marts, or within the marts",
@@ -203,13 +203,42 @@ FAULTS: dict[int, tuple[str, str]] = {
     ),
     123: ("Dagster's storage restarted under agents", "The runs succeed."),
     124: ("a run on an agent canceled, while it runs or waits", "It ends as canceled; nobody executes it later."),
+    135: ("a Kubernetes Job killed in mid-run", "It is noticed; the month is run again once and loaded once."),
+    136: ("a Kubernetes API that does not answer", "Runs go on; none is reported as failed or started again."),
+    137: ("a run canceled while its Kubernetes Job works", "Job and pods are deleted; the month stays as it was."),
+    138: ("a pod that never starts: no room, no image", "The run fails at the start timeout, with Kubernetes' reason."),
+    139: ("a Job that starts after its run was given up", "It does nothing; the month of the second run stays."),
+    140: (
+        "parts of `taxi serve`, and itself, killed at random during a backfill",
+        "They are started again; every month is loaded once, and no run is left over.",
+    ),
+    141: (
+        "a second `taxi serve` on one home, or on one database from another machine",
+        "It says who holds it, and since when, and ends.",
+    ),
+    142: (
+        "`taxi serve` stopped or reloaded while runs are in progress",
+        "It waits for them; a second signal interrupts them, and they are run again after the next start.",
+    ),
+    143: (
+        "Dagster's database away when `taxi serve` starts, or while it runs",
+        "It waits up to a limit and says so; it goes on when the database answers again.",
+    ),
+    144: ("a backup of Dagster's database while it is written", "The copy is whole, and opens with all runs."),
+    150: ("a part that hangs when /health or /metrics asks it", "The answer comes in seconds, and says which part."),
+    151: ("a scrape while Dagster's database is away", "It shows what was known, and that the database is down."),
+    152: ("a wrong token, or none, for metrics and health", "Metrics are refused; health tells its code alone."),
+    153: (
+        "a daemon that has stopped; a code server that is stuck",
+        "/health answers 503 and names it to who may know.",
+    ),
     155: (
         "a home that a newer version of the platform opened",
         "A home that it can read is opened, with a warning; another is refused by name, and nothing is changed.",
     ),
     156: (
         "Dagster's database with the tables of an earlier or a later Dagster",
-        "Dagster goes on with them; the doctor names an earlier one, and one command migrates it with its history.",
+        "The doctor names earlier ones, and one command migrates them with their history; later ones are used.",
     ),
 }
 """Number → the fault, and what happens then."""

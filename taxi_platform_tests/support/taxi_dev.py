@@ -6,9 +6,9 @@ import os
 import signal
 import subprocess
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +22,16 @@ ASSETS = ("raw_file", "clean_trips", "rejected_trips", "trips")
 
 @dataclass(frozen=True)
 class Platform:
-    """`taxi dev` at `url`, and its process id."""
+    """`taxi dev` at `url`, its process id, home and environment."""
 
     url: str
     pid: int = 0
+    home: Path = Path()
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    def taxi(self, *arguments: str) -> None:
+        """Run another command on the same home, with the same settings; fails unless it succeeds."""
+        subprocess.run([TAXI, *arguments], env=self.environment, check=True, stdout=subprocess.DEVNULL)
 
     def ask(self, query: str, **variables: Any) -> Any:
         """The GraphQL answer's `data`; fails on errors."""
@@ -179,7 +185,7 @@ def taxi_dev(home: Path, **settings: str) -> Iterator[Platform]:
         assert process.stdout is not None
         try:
             assert "The UI is at" in process.stdout.readline()
-            yield Platform(f"http://127.0.0.1:{port}", process.pid)
+            yield Platform(f"http://127.0.0.1:{port}", process.pid, home, environment)
         finally:
             process.send_signal(signal.SIGINT)
-            process.wait(60)
+            process.wait(2 * 60)

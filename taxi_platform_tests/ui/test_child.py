@@ -1,31 +1,78 @@
-"""A process of `taxi dev` that ends by itself."""
+"""A part of `taxi serve` that ends by itself."""
 
 import pytest
 
 from taxi_platform.trips.errors import TaxiError
-from taxi_platform.ui.child import RESTARTS, Child
+from taxi_platform.ui import child as module
+from taxi_platform.ui.child import RESTART_DELAYS, Child
 from taxi_platform_tests.support.system import wait_for
+
+SLEEP = "import time; time.sleep(600)"
+
+
+@pytest.fixture
+def no_delays(monkeypatch):
+    monkeypatch.setattr(module, "RESTART_DELAYS", (0.0, 0.2, 0.0))
+
+
+def keep_alive_until_it_ends_again(child):
+    """What is said once the child ended that is running now."""
+    wait_for(lambda: child.process is not None or child.keep_alive(), 10)
+    wait_for(child.has_ended, 10)
+    return child.keep_alive()
 
 
 @pytest.mark.fault(79)
-def test_a_child_that_keeps_ending_is_given_up_with_its_last_words(tmp_path):
-    log, said = tmp_path / "daemon.log", []
-    child = Child("daemon", ["-c", "raise SystemExit('no room')"], log, lambda: True)
+def test_a_child_that_keeps_ending_is_started_again_later_each_time_and_then_given_up(tmp_path, no_delays):
+    log = tmp_path / "daemon.log"
+    child = Child("daemon", ["-c", "import time; time.sleep(0.3); raise SystemExit('no room')"], log, lambda: True)
     child.start()
-    for _ in range(RESTARTS):
-        wait_for(child.has_ended)
-        child.restart_if_ended(said.append)
-    wait_for(child.has_ended)
+    assert child.keep_alive() is None
+    assert child.is_ready
+    ended = "The daemon ended with status 1: no room It is started again"
+    said = []
+    for _ in range(3):
+        wait_for(child.has_ended, 10)
+        said.append(child.keep_alive())
+        assert not child.is_ready
+        wait_for(lambda: child.keep_alive() or child.process, 10)
+    assert said == [f"{ended}.", f"{ended} in 0 s.", f"{ended}."]
+    wait_for(child.has_ended, 10)
     with pytest.raises(TaxiError, match=r"The daemon ended with status 1: no room Its log is .*daemon\.log"):
-        child.restart_if_ended(said.append)
-    assert said == ["The daemon ended with status 1: no room It is started again."] * RESTARTS
+        child.keep_alive()
+
+
+def test_the_delays_grow_and_are_few():
+    assert list(RESTART_DELAYS) == sorted(RESTART_DELAYS)
+    assert (RESTART_DELAYS[0], len(RESTART_DELAYS)) == (0.0, 5)
+
+
+def test_a_child_that_never_answered_is_not_started_again(tmp_path):
+    child = Child("webserver", ["-c", "raise SystemExit('wrong setting')"], tmp_path / "log", lambda: False)
+    child.start()
+    wait_for(child.has_ended, 10)
+    with pytest.raises(TaxiError, match="wrong setting"):
+        child.keep_alive()
 
 
 def test_a_child_that_runs_is_left_alone_until_it_is_stopped(tmp_path):
-    child = Child("daemon", ["-c", "import time; time.sleep(600)"], tmp_path / "daemon.log", lambda: True)
+    child = Child("daemon", ["-c", SLEEP], tmp_path / "daemon.log", lambda: True)
     child.start()
     process = child.process
-    child.restart_if_ended(print)
+    assert child.keep_alive() is None
     assert child.process is process
     child.stop()
     assert process.poll() is not None
+
+
+def test_a_long_log_is_set_aside_and_its_last_line_is_quoted(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "LOG_BYTES", 100)
+    log = tmp_path / "daemon.log"
+    log.write_text("old\n" * 50)
+    child = Child("daemon", ["-c", "print('x' * 9000); raise SystemExit('the last words')"], log, lambda: False)
+    child.start()
+    wait_for(child.has_ended, 10)
+    with pytest.raises(TaxiError, match="the last words"):
+        child.keep_alive()
+    assert (tmp_path / "daemon.log.1").read_text() == "old\n" * 50
+    assert "old" not in log.read_text()

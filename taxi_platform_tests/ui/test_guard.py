@@ -541,7 +541,10 @@ def test_what_is_not_plainly_off_is_read_only(text, read_only):
     assert load_access(3000, {"TAXI_UI_READ_ONLY": text}).read_only is read_only
 
 
-@pytest.mark.parametrize("name", ["TAXI_UI_TOKEN", "TAXI_REPORT_TOKEN"])
+TOKENS = ("TAXI_UI_TOKEN", "TAXI_REPORT_TOKEN", "TAXI_METRICS_TOKEN")
+
+
+@pytest.mark.parametrize("name", TOKENS)
 @pytest.mark.parametrize("token", ["too-short", "holds a space, which is lost", "holds-an-ü-which-is-lost"])
 def test_a_poor_token_is_refused_without_being_shown(name, token):
     with pytest.raises(SettingError, match=name) as error:
@@ -550,7 +553,7 @@ def test_a_poor_token_is_refused_without_being_shown(name, token):
 
 
 def test_tokens_are_not_shown():
-    assert TOKEN not in repr(load_access(3000, {"TAXI_UI_TOKEN": TOKEN, "TAXI_REPORT_TOKEN": TOKEN}))
+    assert TOKEN not in repr(load_access(3000, dict.fromkeys(TOKENS, TOKEN)))
 
 
 def test_the_ui_is_served_on_loopback_only(tmp_path):

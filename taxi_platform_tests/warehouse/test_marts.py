@@ -23,7 +23,7 @@ from taxi_platform.lake.months import LakeMonth
 from taxi_platform.marts.tables import mart_names, mart_table, mart_tables, mart_version
 from taxi_platform.sources import open_source
 from taxi_platform.trips.engine import Engine
-from taxi_platform.trips.errors import Conflict, WarehouseError
+from taxi_platform.trips.errors import Conflict, IntegrityError, WarehouseError
 from taxi_platform.trips.months import Dataset, DatasetMonth, Month
 from taxi_platform.warehouse import open_warehouse
 from taxi_platform.warehouse.base import Warehouse
@@ -252,6 +252,33 @@ def test_months_in_postgresql_have_no_partitions_of_their_own(postgres_backend: 
         f"WHERE relnamespace = '{schema}'::regnamespace AND relname LIKE 'green%hours%' AND relkind <> 'i'"
     )
     assert postgres_backend.execute(query) == [("r", 1)]
+
+
+def test_the_check_of_a_run_trusts_what_the_run_compared_as_long_as_nothing_changed(duckdb_backend: Backend, tmp_path):
+    house = House(tmp_path, duckdb_backend.warehouse)
+    there = (house.lake, house.warehouse, APRIL, house.home)
+    house.load(APRIL)
+    rows = house.build(APRIL, run="first").rows
+    duckdb_backend.execute("UPDATE green_hours SET trips = trips + 1")
+    with pytest.raises(IntegrityError):  # marts that the run itself made are read again
+        steps.check_marts(*there, "first")
+    house.build(APRIL)
+    assert house.build(APRIL, run="second").unchanged
+    assert steps.check_marts(*there, "second") == rows
+    for run, damage in (
+        ("another", "UPDATE green_hours SET trips = trips + 1"),
+        ("third", "DELETE FROM green_hours WHERE pickup_hour IS NOT NULL"),
+    ):
+        house.build(APRIL)
+        assert house.build(APRIL, run="third").unchanged
+        duckdb_backend.execute(damage)
+        with pytest.raises(IntegrityError):
+            steps.check_marts(*there, run)
+    house.build(APRIL)
+    assert house.build(APRIL, run="fourth").unchanged
+    house.load(APRIL, "sample://?rows=200")  # its clean file is another one now
+    with pytest.raises((IntegrityError, Conflict)):
+        steps.check_marts(*there, "fourth")
 
 
 @pytest.mark.fault(97)

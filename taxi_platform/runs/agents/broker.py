@@ -22,6 +22,9 @@ VISIBILITY_SECONDS = 120
 """A message that an agent took and did not start within this time goes to another. It is acknowledged as soon as a
 process for its run is there, which takes no time: only a killed agent leaves one."""
 CONNECT_SECONDS = 5
+CLAIM_SECONDS = 24 * 3600
+ANSWER_SECONDS = 30
+"""A broker that is stuck counts as one that is down."""
 CONFIG: dict[str, Any] = {
     # One process a run, forked from the agent, which has imported everything: no memory of one run reaches the next.
     "worker_max_tasks_per_child": 1,
@@ -41,6 +44,7 @@ CONFIG: dict[str, Any] = {
         "interval_step": 0.2,
         "interval_max": 0.5,
         "socket_connect_timeout": CONNECT_SECONDS,
+        "socket_timeout": ANSWER_SECONDS,
         "socket_keepalive": True,
     },
     "worker_hijack_root_logger": False,
@@ -103,6 +107,13 @@ def held_task_ids(app: Celery, queues: Sequence[Queue]) -> set[str]:
         messages = [json.loads(text) for key in dict.fromkeys(keys) for text in channel.client.lrange(key, 0, -1)]
         messages += [json.loads(text)[0] for text in channel.client.hvals(channel.unacked_key)]
     return {message["headers"]["id"] for message in messages if "id" in message.get("headers", {})}
+
+
+def claim(app: Celery, task: str, agent: str) -> bool:
+    """Whether this agent is the first to take a task: a message can be delivered twice, even at the same moment."""
+    with broker_errors(app), app.connection_for_write() as connection:
+        client = connection.default_channel.client
+        return bool(client.set(f"taxi-claim:{task}", agent, nx=True, ex=CLAIM_SECONDS))
 
 
 def waiting(app: Celery, queue: Queue) -> int:

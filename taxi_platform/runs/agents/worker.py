@@ -26,7 +26,7 @@ from dagster_celery.config import TASK_EXECUTE_JOB_NAME
 from sqlalchemy.exc import DBAPIError
 
 from taxi_platform.assets.names import AGENT_TAG
-from taxi_platform.runs.agents.broker import Queue, broker_errors
+from taxi_platform.runs.agents.broker import BrokerDown, Queue, broker_errors, claim
 from taxi_platform.runs.agents.launcher import AgentRunLauncher, task_of
 from taxi_platform.runs.agents.shared import Release, check_shareable, published, release_of, this_machine
 from taxi_platform.runs.dagster_internals import NOISY_LOGGERS, execute_in_worker
@@ -152,13 +152,19 @@ class _AgentState:
         if not self.is_ending:
             self.is_ending = True
             runs = f"{len(running)} {'run' if len(running) == 1 else 'runs'}"
-            self.say(f"Ending: takes nothing more, and waits for {runs}. A second signal interrupts them.")
+            _say_at_once(f"Ending: takes nothing more, and waits for {runs}. A second signal interrupts them.")
         else:
-            self.say(f"Interrupts {len(running)} runs; Dagster runs them again elsewhere.")
+            _say_at_once(f"Interrupts {len(running)} runs; Dagster runs them again elsewhere.")
             for request in running:
                 _signal(request.worker_pid)
         if not state.requests:
             state.should_stop = os.EX_OK
+
+
+def _say_at_once(text: str) -> None:
+    """From a signal handler, which may interrupt a print that is going on."""
+    with suppress(OSError):
+        os.write(1, f"{text}\n".encode())
 
 
 def _signal(pid: int) -> None:
@@ -224,7 +230,7 @@ def _register(app: Celery, agent: _AgentState) -> None:
 
     @app.task(bind=True, name=TASK_EXECUTE_JOB_NAME)
     def execute_job(task: Any, execute_job_args_packed: dict[str, Any]) -> int:
-        return _execute(task.request.id, agent)
+        return _execute(app, task.request.id, agent)
 
 
 def _begin_child(**_: Any) -> None:
@@ -232,7 +238,7 @@ def _begin_child(**_: Any) -> None:
     os.setsid()
 
 
-def _execute(task: str, agent: _AgentState) -> int:
+def _execute(app: Celery, task: str, agent: _AgentState) -> int:
     """Execute a run if it was sent by this task, and is still to start; returns 0 if it succeeded or was left alone."""
     run_id = task.partition(".")[0]
     with ExitStack() as until_end:
@@ -240,6 +246,9 @@ def _execute(task: str, agent: _AgentState) -> int:
         run = instance.get_run_by_id(run_id)
         if run is None or run.status not in STARTING or task_of(run) != task:
             return 0
+        with suppress(BrokerDown):  # it was up a moment ago; the run's status keeps others away too
+            if not claim(app, task, agent.name):
+                return 0
         instance.add_run_tags(run_id, {AGENT_TAG: f"{agent.name} {task}"})
         instance.report_engine_event(f"The agent {agent.name} has taken the run.", run)
         return 0 if execute_in_worker(instance, run_id) else 1

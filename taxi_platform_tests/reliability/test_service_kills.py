@@ -1,0 +1,95 @@
+"""`taxi serve` under a process manager, with its parts killed at random in the middle of a backfill."""
+
+import random
+import time
+from collections import Counter
+from contextlib import suppress
+
+import dagster as dg
+import duckdb
+import psutil
+import pytest
+
+from taxi_platform.trips.months import Month
+from taxi_platform_tests.support.system import wait_for
+from taxi_platform_tests.support.taxi_dev import Platform
+from taxi_platform_tests.support.taxi_serve import Manager
+
+SETTINGS = {"TAXI_DATASETS": "green", "TAXI_SET_ASIDE": "no", "TAXI_SINCE": "2014-01"}
+DONE_SECONDS = 1800
+PARTS = ("serve", "code server", "api grpc", "fork server", "run", "daemon", "webserver")
+UNFINISHED = ("QUEUED", "NOT_STARTED", "STARTING", "STARTED", "CANCELING")
+
+
+@pytest.mark.slow
+@pytest.mark.fault(140)
+def test_every_month_of_a_backfill_is_loaded_once_although_parts_are_killed(tmp_path):
+    kill_parts(tmp_path, months=6, kills=8, seconds=(1.0, 3.0), rows=20_000)
+
+
+@pytest.mark.soak
+@pytest.mark.fault(140)
+def test_every_month_of_sixty_is_loaded_once_although_parts_are_killed_a_hundred_times(tmp_path):
+    kill_parts(tmp_path, months=60, kills=100, seconds=(1.0, 5.0), rows=20_000)
+
+
+def kill_parts(folder, months, kills, seconds, rows):
+    """Backfill that many months while parts of the service are killed, and compare what is there afterwards."""
+    home, chosen, begun = folder / "home", random.Random(kills), time.monotonic()
+    names = [str(Month.parse("2014-01").plus(number)) for number in range(months)]
+    killed = Counter()
+    with Manager(home, folder / "serve.log", TAXI_SOURCE_URL=f"sample://?rows={rows}", **SETTINGS) as service:
+        platform = Platform(service.url)
+        backfill = platform.launch_backfill("green", names)
+        for part in deck(chosen, kills):
+            present = wait_for(lambda part=part: has_ended(platform, backfill) or service.processes().get(part), 600)
+            if present is True:
+                break
+            time.sleep(chosen.uniform(*seconds))
+            with suppress(psutil.NoSuchProcess, IndexError):
+                chosen.choice(service.processes().get(part, [])).kill()
+                killed[part] += 1
+                print(f"{time.monotonic() - begun:6.0f} s: {part} killed, {sum(killed.values())} in all", flush=True)
+        assert sum(killed.values()) >= kills * 0.8, "the backfill ended before its parts were killed"
+        wait_for(lambda: has_ended(platform, backfill), DONE_SECONDS)
+        print(f"{time.monotonic() - begun:6.0f} s: the backfill ended", flush=True)
+        assert platform.backfill_status(backfill) == "COMPLETED_SUCCESS"
+        assert platform.backfill_months(backfill)["green/trips"]["materialized"] == months
+    print(f"killed: {dict(killed)}, starts of the service: {service.starts}", flush=True)
+    check_loaded_once(home, backfill, names)
+
+
+def deck(chosen, kills):
+    """The parts to kill in random order, each as often as the others."""
+    parts = [PARTS[number % len(PARTS)] for number in range(kills)]
+    chosen.shuffle(parts)
+    return parts
+
+
+def has_ended(platform, backfill):
+    with suppress(OSError, AssertionError):  # the webserver may be starting again
+        return platform.backfill_status(backfill) not in ("REQUESTED", "FAILING", "CANCELING")
+
+
+def check_loaded_once(home, backfill, names):
+    """Each month has one successful run and is in the table once, with as many rows as its clean file."""
+    with dg.DagsterInstance.from_config(str(home / "dagster")) as instance:
+        runs = instance.get_runs(dg.RunsFilter(tags={"dagster/backfill": backfill}))
+        assert not [run.run_id for run in runs if run.status.value in UNFINISHED]
+        assert not instance.event_log_storage.get_concurrency_run_ids()
+    successes = Counter(run.tags["dagster/partition"] for run in runs if run.status.value == "SUCCESS")
+    assert successes == dict.fromkeys(names, 1)
+    print(f"runs: {dict(Counter(run.status.value for run in runs))}", flush=True)
+    with duckdb.connect(str(home / "warehouse.duckdb"), read_only=True) as con:
+        query = """SELECT strftime(file_month, '%Y-%m'), count(DISTINCT file_version), count(*)
+                   FROM green_trips GROUP BY 1 ORDER BY 1"""
+        loaded = con.execute(query).fetchall()
+        clean = [
+            con.execute("SELECT count(*) FROM read_parquet(?)", [str(clean_file(home, month))]).fetchone()[0]
+            for month in names
+        ]
+    assert loaded == [(month, 1, rows) for month, rows in zip(names, clean, strict=True)]
+
+
+def clean_file(home, month):
+    return home / "lake" / "clean" / "green" / f"month={month}" / "trips.parquet"
