@@ -74,7 +74,8 @@ def trips_by_month(rows: Rows, gaps: Rows, width: int) -> Drawing | None:
             )
         )
         marks = _marks_below(drawing, gaps, dataset, height, dataset == datasets[-1])
-        panels.append(alt.layer(chart, *marks).properties(title=style.DATASET_NAMES[dataset]))
+        layers = alt.layer(chart, *marks).resolve_scale(color="independent")
+        panels.append(layers.properties(title=style.DATASET_NAMES[dataset]))
     drawing.chart = alt.vconcat(*panels)
     return drawing if panels else None
 

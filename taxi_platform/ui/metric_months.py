@@ -17,7 +17,9 @@ from taxi_platform.trips.months import Dataset, Month, newest_month
 from taxi_platform.ui.metric_sources import Age, Sample
 
 MISSING = "missing"
-STATES = [*(stage.value for stage in Stage if stage not in (Stage.UNKNOWN, Stage.NOT_PUBLISHED)), MISSING]
+BY_THE_SOURCE = (Stage.PUBLISHED, Stage.NOT_PUBLISHED, Stage.REPUBLISHED)
+"""Stages that only the source's answer tells, which is not asked here."""
+STATES = [*(stage.value for stage in Stage if stage not in (Stage.UNKNOWN, *BY_THE_SOURCE)), MISSING]
 """The values of the label `state`."""
 IN_TABLES = (Stage.LOADED, Stage.MARTS_DUE, Stage.SET_ASIDE)
 """The stages of a month that is loaded; one with a newer version set aside is, if it has a clean file."""

@@ -17,10 +17,10 @@ from taxi_platform_tests.support.pictures import FOLDER, SCALE, take_picture
 pytestmark = pytest.mark.browser
 
 
-def opened(browser, path, width=1280, colours="light", height=900):
+def opened(browser, path, width=1280, colours="light", height=900, scale=1):
     """The page at `path` in a browser that has no network; it asks for nothing else."""
     size = {"width": width, "height": height}
-    context = browser.new_context(viewport=size, color_scheme=colours, offline=True, device_scale_factor=SCALE)
+    context = browser.new_context(viewport=size, color_scheme=colours, offline=True, device_scale_factor=scale)
     page = context.new_page()
     asked, problems = [], []
     page.on("request", lambda request: asked.append(request.url))
@@ -75,7 +75,8 @@ def test_the_page_of_a_platform_has_the_trips_of_its_tables(browser, platform, h
     for dataset in ("green", "fhv", "fhvhv") if FOLDER else ():  # the months of the demo
         platform.taxi("ingest", dataset, str(NEWEST.plus(-2)), str(NEWEST))
     platform.taxi("overview")
-    page = opened(browser, overview_path(platform.home), 1000, height=1060)
+    path = overview_path(platform.home)
+    page = opened(browser, path, 1000, height=1060, scale=SCALE)
     listed = tables_of(page.content())["Trips by month"]
     with duckdb.connect(str(platform.home / "trips.duckdb"), read_only=True) as con:
         trips = dict(
@@ -86,10 +87,12 @@ def test_the_page_of_a_platform_has_the_trips_of_its_tables(browser, platform, h
     assert shown == {month: f"{count:,} (synthetic)" for month, count in trips.items()}
     assert set(HISTORY) <= set(shown)
     take_picture(page, "overview")
+    page.context.close()
+    page = opened(browser, path, 1000, height=560)  # shapes need many bytes
     page.locator("#map").evaluate("section => section.scrollIntoView()")
     take_picture(page, "overview-map")
     page.context.close()
-    page = opened(browser, overview_path(platform.home), 390, "dark", 844)
+    page = opened(browser, path, 390, "dark", 844, SCALE)
     take_picture(page, "overview-phone")
     page.context.close()
 

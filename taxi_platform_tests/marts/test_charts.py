@@ -42,6 +42,23 @@ def test_a_missing_month_is_marked_where_it_would_be():
     assert june - may == pytest.approx((july - may) * 31 / 61, rel=0.01)
 
 
+def test_what_the_marks_mean_is_said_below_each_chart_over_months():
+    gaps = [
+        {"dataset": dataset, "month": "2020-05", "kind": kind}
+        for dataset in (Dataset.GREEN, Dataset.FHV)
+        for kind in ("missing", "synthetic")
+    ]
+    months = [
+        {"dataset": gap["dataset"], "month": "2020-04", "trips": 7, "name": "cash", "share": 1} for gap in gaps[1:3]
+    ]
+    for drawing in (
+        charts.trips_by_month(months, gaps, 900),
+        charts.stacked_shares(months, gaps, {"cash": "#17886a"}, 900),
+        charts.quality(months, gaps, 900),
+    ):
+        assert re.findall(">(missing|synthetic)<", chart_style.svg(drawing)) == ["missing", "synthetic"]
+
+
 def test_long_histories_merge_equal_neighbours():
     months = [str(month) for month in Month(2014, 1).until(Month(2023, 12))]
     rows = [{"dataset": Dataset.GREEN, "month": month, "name": "rejected", "share": 0.002} for month in months]

@@ -15,6 +15,7 @@ import pytest
 from dagster._core.definitions.run_request import InstigatorType
 from dagster._core.remote_origin import RemoteInstigatorOrigin
 from dagster._core.scheduler.instigation import InstigatorState, InstigatorStatus, TickData, TickStatus
+from dagster._daemon.types import DaemonHeartbeat
 from dagster._utils.error import SerializableErrorInfo
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics_families
 from prometheus_client.parser import text_string_to_metric_families as text_families
@@ -27,8 +28,9 @@ from taxi_platform.runs.dagster_internals import remote_job_origin
 from taxi_platform.runs.ingest import ingest_month
 from taxi_platform.runs.instance import open_instance
 from taxi_platform.settings import load_settings
+from taxi_platform.trips.errors import TaxiError
 from taxi_platform.trips.months import Dataset, DatasetMonth, newest_month
-from taxi_platform.ui.health import Health
+from taxi_platform.ui.health import Health, check_daemon
 from taxi_platform.ui.metric_names import METRICS, table
 from taxi_platform.ui.metric_sources import agent_samples, history_samples
 from taxi_platform.ui.metrics import Metrics
@@ -249,3 +251,17 @@ def test_agents_and_their_queues_are_those_that_the_broker_knows(tmp_path, monke
             broker.stop()
             with pytest.raises(BrokerDown):
                 agent_samples(load_settings(), instance)
+
+
+@pytest.mark.fault(153)
+@pytest.mark.parametrize(("age", "problem"), [(10, None), (200, "200 s ago"), (-4000, "-4000 s ago")])
+def test_a_daemon_is_alive_by_heartbeats_that_are_neither_old_nor_ahead_of_the_clock(platform, age, problem):
+    instance = platform[1]
+    names = instance.get_required_daemon_types()
+    for name in names:
+        instance.add_daemon_heartbeat(DaemonHeartbeat(time.time() - (age if name == names[0] else 0), name, "id"))
+    if problem is None:
+        check_daemon(instance)
+    else:
+        with pytest.raises(TaxiError, match=f"missing or old: {names[0]}: {problem}"):
+            check_daemon(instance)
