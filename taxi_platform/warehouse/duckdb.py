@@ -10,7 +10,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -59,10 +59,13 @@ class DuckDBSession(Session):
         return column.column_type.duckdb
 
     def columns(self, table: Table) -> dict[str, str]:
-        with suppress(MissingTable):
-            # `duckdb_columns()` would look at every table, also DuckDB's own: three times as long.
-            return dict(self.execute(f"SELECT name, type FROM pragma_table_info({literal(identifier(table.name))})"))
-        return {}
+        # `pragma_table_info` takes 1 ms less, but fails without a table, and DuckDB 2 then ends the transaction.
+        return dict(
+            self.execute(
+                "SELECT column_name, data_type FROM duckdb_columns() WHERE database_name = current_database() "
+                f"AND schema_name = current_schema() AND table_name = {literal(table.name)} ORDER BY column_index"
+            )
+        )
 
     def execute(self, statement: str) -> list[tuple[Any, ...]]:
         try:

@@ -69,6 +69,8 @@ def test_without_any_month_the_views_are_there_and_empty(lake, home):
         assert ask(home, f"SELECT count(*) FROM {dataset}_trips") == [(0,)]
         assert ask(home, f"SELECT count(*) FROM {dataset}_rejected_trips") == [(0,)]
     assert ask(home, "SELECT zone FROM taxi_zones WHERE location_id = 132") == [("JFK Airport",)]
+    formats = "SELECT tags['storage_version'] FROM duckdb_databases() WHERE NOT internal"
+    assert ask(home, formats) == [("v1.5.0+",)]  # which DuckDB 1.5 and 2 read
 
 
 def test_the_views_show_the_months_of_the_lake_with_the_columns_of_the_contract(lake, home):

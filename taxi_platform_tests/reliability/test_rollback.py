@@ -14,7 +14,7 @@ from taxi_platform.runs.home_record import check_home
 from taxi_platform.runs.instance import open_instance
 from taxi_platform.settings import load_settings
 from taxi_platform.trips.months import DatasetMonth
-from taxi_platform_tests.support.earlier_versions import BEFORE, TODAY, unpack
+from taxi_platform_tests.support.earlier_versions import BEFORE, TODAY, changed_requirements, unpack
 
 FIRST, REPUBLISHED = "2020-04", "2020-05"
 MONTHS = [FIRST, REPUBLISHED, "2020-06"]
@@ -41,6 +41,15 @@ class Home:
 
     def problems(self, version):
         return [problem for result in self.json(version, "audit") for problem in result["problems"]]
+
+
+def test_an_earlier_version_brings_what_was_locked_in_another_version_then():
+    pins = {"a==1": "aa", "b==2 ; python_version < '3.12'": "bb", "c==3": "cc"}
+    before = "".join(f"{pin} \\\n    --hash=sha256:{digest}\n" for pin, digest in pins.items())
+    today = before.replace("b==2", "b==2.1").replace("c==3", "d==3")
+    assert changed_requirements(before, today).splitlines() == [
+        *("b==2 ; python_version < '3.12' \\", "    --hash=sha256:bb", "c==3 \\", "    --hash=sha256:cc")
+    ]
 
 
 @pytest.mark.slow

@@ -61,7 +61,7 @@ def before(request, tmp_path_factory):
     return unpack(request.param, tmp_path_factory.mktemp(request.param))
 
 
-@pytest.fixture(params=["duckdb", "postgres"])
+@pytest.fixture(params=["duckdb", pytest.param("postgres", marks=pytest.mark.slow)])
 def url(request, tmp_path):
     """The warehouse's."""
     if request.param == "duckdb":

@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 
 from taxi_platform.trips.errors import WarehouseBusy, WarehouseError
 from taxi_platform.warehouse.base import zones_table
-from taxi_platform.warehouse.duckdb import DuckDBWarehouse
+from taxi_platform.warehouse.duckdb import STORAGE_VERSION, DuckDBWarehouse
 from taxi_platform_tests.support.system import wait_for
 
 from .conftest import Months
@@ -78,6 +78,21 @@ def test_the_file_is_free_for_others_after_a_load(months: Months, tmp_path):
     warehouse.replace_month(months("green", "2020-04"))
     with held_open(warehouse.path) as other:
         assert other.poll() is None
+
+
+def test_the_file_has_the_format_that_duckdb_1_5_opens_too(months: Months, tmp_path):
+    warehouse = DuckDBWarehouse(tmp_path / "warehouse.duckdb")
+    warehouse.replace_month(months("green", "2020-04"))
+    with duckdb.connect(str(warehouse.path), read_only=True) as con:
+        formats = con.execute("SELECT tags['storage_version'] FROM duckdb_databases() WHERE NOT internal").fetchall()
+    assert formats == [(f"{STORAGE_VERSION}+",)] == [("v1.5.0+",)]
+
+
+def test_a_table_that_is_missing_leaves_the_transaction_usable(tmp_path):
+    """DuckDB 2 ends a transaction in which a table was asked for that does not exist."""
+    with DuckDBWarehouse(tmp_path / "warehouse.duckdb").session("load") as session, session._committed():
+        assert session.columns(zones_table()) == {}
+        assert session.execute("SELECT 1") == [(1,)]
 
 
 def test_a_folder_that_cannot_be_written_is_a_clear_error(months: Months):
