@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 import uuid
+import warnings
 from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
@@ -30,6 +31,9 @@ from taxi_platform.runs.dagster_internals import (
 )
 from taxi_platform.settings import DEFAULT_QUEUE, EVERY_OTHER, load_settings, queue_name
 from taxi_platform.trips.processes import is_dead
+
+# dagster-celery defines its task anew for each launch.
+warnings.filterwarnings("ignore", message="Task name 'execute_job' is already registered")
 
 PING_SECONDS = 3.0
 FRESH_SECONDS = 2.0

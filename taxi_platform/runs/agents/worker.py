@@ -98,6 +98,8 @@ def _silence() -> None:
     """Keep stderr for our own lines and for real problems: each run has its log in the UI."""
     for name in NOISY_LOGGERS:
         logging.getLogger(name).setLevel(logging.ERROR)
+    # It warns that a canceled run cannot be marked in a result store, which there is none of.
+    logging.getLogger("celery.worker.control").setLevel(logging.ERROR)
     # It warns against executing pickled messages as root; only JSON is accepted.
     warnings.filterwarnings("ignore", category=SecurityWarning)
     warnings.filterwarnings("ignore", category=CPendingDeprecationWarning)
