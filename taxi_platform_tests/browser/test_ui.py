@@ -101,7 +101,7 @@ def test_a_month_shows_its_chart_columns_and_checks(page, platform, history):
     chart = page.locator('img[src^="data:image/svg"]').first
     expect(chart).to_be_visible()
     assert chart.evaluate("image => image.complete && image.naturalWidth") == 440
-    take_picture(page, "month", height=560)
+    take_picture(page, "month", width=840, height=560)  # without paths of this machine
     page.goto(f"{platform.url}/assets/yellow/clean_trips")
     expect(page.get_by_text("When the meter was engaged, New York wall clock.").first).to_be_visible()
     page.get_by_text("Plots", exact=True).first.click()  # numbers over the months
