@@ -26,8 +26,8 @@ from taxi_platform.trips.processes import is_dead
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 HOMES = "TAXI_HOME (or DAGSTER_HOME)"
-MOST_TRIES = 10
-"""How often a run is run again at most, however it ends."""
+MOST_TRIES = 20
+"""How often a run that dies with its code server is run again at most: it may be what takes the machine down."""
 
 
 @contextmanager
@@ -129,7 +129,7 @@ def report_dead_runs(instance: dg.DagsterInstance) -> int:
 def allow_another_try(instance: dg.DagsterInstance, run: dg.DagsterRun) -> None:
     """Let Dagster run a run again that is about to fail through no fault of its own, besides the tries it has.
 
-    Up to `MOST_TRIES`, because it may be what takes the machine down.
+    Up to `MOST_TRIES`.
     """
     tries = int(run.tags.get(MAX_RETRIES_TAG, instance.run_retries_max_retries)) + 1
     if tries <= MOST_TRIES:

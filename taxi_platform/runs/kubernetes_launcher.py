@@ -12,13 +12,13 @@ from typing import Any
 
 import dagster as dg
 from dagster import Field
-from dagster._core.launcher.base import CheckRunHealthResult, LaunchRunContext, WorkerStatus
 from dagster_k8s import K8sRunLauncher
 from dagster_k8s.container_context import K8sContainerContext
 from dagster_k8s.job import USER_DEFINED_K8S_JOB_CONFIG_SCHEMA, UserDefinedDagsterK8sConfig, get_user_defined_k8s_config
 
 from taxi_platform.assets.partitions import datasets_of
 from taxi_platform.runs.agents.shared import local_parts
+from taxi_platform.runs.dagster_internals import CheckRunHealthResult, LaunchRunContext, WorkerStatus
 from taxi_platform.settings import load_settings
 from taxi_platform.trips.errors import UserError
 from taxi_platform.trips.months import Dataset

@@ -80,7 +80,7 @@ class Daemon:
         return wait_for(failed, seconds)
 
     def log(self, run_id):
-        return [entry.user_message for entry in self.instance.all_logs(run_id)]
+        return [entry.message for entry in self.instance.all_logs(run_id)]
 
 
 @pytest.fixture(scope="module")
