@@ -82,7 +82,8 @@ class Month:
         wait_for(lambda: self.statuses() == list(statuses), DEADLINE)
 
     def tag(self, name, run=-1):
-        return self.cluster.tag(self.runs[run]["runId"], name)
+        runs = self.runs  # none before the backfill has created its run
+        return self.cluster.tag(runs[run]["runId"], name) if runs else None
 
     def agent(self, run=-1):
         """The agent that took its run."""
