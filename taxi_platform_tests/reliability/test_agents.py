@@ -109,7 +109,7 @@ def agents_shown(cluster, **settings):
     return json.loads(done.stdout), done.returncode
 
 
-@pytest.mark.fault(121)
+@pytest.mark.fault(112)
 def test_each_dataset_goes_to_its_queue_and_a_queue_that_nobody_serves_is_named(cluster, month):
     default = cluster.start_agent("default").wait_until_ready()
     green, yellow = month("green", 1), month("yellow", 1)
@@ -144,7 +144,7 @@ def elsewhere(cluster, slots):
     return agent
 
 
-@pytest.mark.fault(116)
+@pytest.mark.fault(107)
 def test_the_runs_of_an_agent_that_is_killed_and_never_returns_are_run_by_another(cluster, month):
     lost = elsewhere(cluster, slots=2)
     months = [month("green", 3, LONG), month("green", 4, LONG)]
@@ -158,7 +158,7 @@ def test_the_runs_of_an_agent_that_is_killed_and_never_returns_are_run_by_anothe
         assert each.agent() == other.name
 
 
-@pytest.mark.fault(119)
+@pytest.mark.fault(110)
 def test_a_broker_that_is_down_and_forgets_loses_no_run(cluster, month):
     agent = cluster.start_agent().wait_until_ready()
     running = month("green", 9, LONG)
@@ -175,7 +175,7 @@ def test_a_broker_that_is_down_and_forgets_loses_no_run(cluster, month):
     assert waiting.log().count("The run waits for an agent") == 2  # it was sent again
 
 
-@pytest.mark.fault(123)
+@pytest.mark.fault(114)
 def test_a_storage_that_restarts_loses_no_run(cluster, month):
     agent = cluster.start_agent().wait_until_ready()
     green = month("green", 12, 5)
@@ -192,7 +192,7 @@ def answers(month):
         return False
 
 
-@pytest.mark.fault(124)
+@pytest.mark.fault(115)
 def test_runs_are_canceled_from_the_ui_while_they_run_and_while_they_wait(cluster, month, platform):
     agent = cluster.start_agent().wait_until_ready()
     running = month("yellow", 2)  # nobody serves its queue
@@ -224,7 +224,7 @@ def hostname_of_its_own():
     yield command
 
 
-@pytest.mark.fault(115)
+@pytest.mark.fault(106)
 def test_an_agent_on_another_machine_refuses_a_local_lake_and_says_why(cluster, platform):
     with hostname_of_its_own() as prefix:
         refused = cluster.start_agent(prefix=prefix)

@@ -41,7 +41,7 @@ def test_a_home_names_the_version_that_opened_it_once():
     assert f"last opened by taxi_platform {__version__}" in home.message
 
 
-@pytest.mark.fault(155)
+@pytest.mark.fault(130)
 def test_a_rollback_is_noted_and_said_once(tmp_path, caplog):
     store(tmp_path, versions=("0.1.5", NEWER), color="yellow")  # an unknown field is ignored
     for _ in range(2):
@@ -67,7 +67,7 @@ def test_two_versions_that_take_turns_do_not_fill_the_file(tmp_path):
     assert versions(tmp_path)[-2:] == ["0.1.6", __version__]
 
 
-@pytest.mark.fault(155)
+@pytest.mark.fault(130)
 @pytest.mark.parametrize(
     "arguments",
     [("ingest", "green", "2020-04"), ("prune", "--apply")],
@@ -86,7 +86,7 @@ def test_a_home_that_only_a_newer_version_can_read_is_refused_by_every_command(t
     assert (home / FILE).read_bytes() == before
 
 
-@pytest.mark.fault(155)
+@pytest.mark.fault(130)
 def test_the_doctor_calls_a_home_of_a_newer_version_wrong():
     settings = load_settings()
     store(settings.home, HOME_FORMAT + 1)
@@ -97,7 +97,7 @@ def test_the_doctor_calls_a_home_of_a_newer_version_wrong():
         pass
 
 
-@pytest.mark.fault(155)
+@pytest.mark.fault(130)
 def test_a_record_of_a_newer_format_is_refused_without_being_understood(tmp_path):
     (tmp_path / FILE).write_text(json.dumps({"format_version": 2, "anything": 5}))
     with pytest.raises(UserError, match="written by a newer taxi_platform"):

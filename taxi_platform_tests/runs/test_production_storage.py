@@ -118,7 +118,7 @@ def test_a_restart_of_the_database_in_mid_run_loses_nothing(instance, database):
     assert run.status == dg.DagsterRunStatus.SUCCESS
 
 
-@pytest.mark.fault(156)
+@pytest.mark.fault(131)
 def test_tables_of_an_earlier_dagster_are_named_and_migrated_with_their_history(instance, database):
     """Those before concurrency limits had a default, without which the first run of a pool fails."""
     runs = instance.get_runs_count()

@@ -115,7 +115,7 @@ def test_a_month_of_a_backfill_is_loaded_by_a_job(cluster, never_started):
     assert pod.container["resources"]["requests"] == {"cpu": "500m", "memory": "1Gi", "ephemeral-storage": "1Gi"}
 
 
-@pytest.mark.fault(135)
+@pytest.mark.fault(116)
 def test_a_killed_job_is_noticed_and_its_month_is_run_again(cluster, never_started):
     api, platform = cluster
     run = launch(platform, "2020-02")
@@ -128,7 +128,7 @@ def test_a_killed_job_is_noticed_and_its_month_is_run_again(cluster, never_start
     assert "2020-02" in platform.materialized("green/trips")
 
 
-@pytest.mark.fault(136)
+@pytest.mark.fault(117)
 def test_a_run_goes_on_while_the_cluster_does_not_answer(cluster, never_started):
     api, platform = cluster
     run = launch(platform, "2020-03")
@@ -140,7 +140,7 @@ def test_a_run_goes_on_while_the_cluster_does_not_answer(cluster, never_started)
     wait_for_status(platform, run, "SUCCESS")
 
 
-@pytest.mark.fault(137)
+@pytest.mark.fault(118)
 def test_a_run_that_is_canceled_in_the_ui_has_no_job_left(cluster, never_started):
     api, platform = cluster
     run = launch(platform, "2020-05")
@@ -153,7 +153,7 @@ def test_a_run_that_is_canceled_in_the_ui_has_no_job_left(cluster, never_started
     assert "2020-05" not in platform.materialized("green/trips")
 
 
-@pytest.mark.fault(138)
+@pytest.mark.fault(119)
 def test_a_job_that_never_starts_is_reported_with_the_reason(cluster, never_started):
     _, platform = cluster
     for month, reason in {
@@ -166,7 +166,7 @@ def test_a_job_that_never_starts_is_reported_with_the_reason(cluster, never_star
         assert reason in messages(platform, run)
 
 
-@pytest.mark.fault(139)
+@pytest.mark.fault(120)
 def test_a_job_that_starts_after_its_run_was_given_up_does_nothing(cluster, never_started):
     api, platform = cluster
     run = never_started["2020-08"]

@@ -55,7 +55,7 @@ def downgrade(settings):
                 run_alembic_downgrade(config, connection, EARLIER, "index")
 
 
-@pytest.mark.fault(156)
+@pytest.mark.fault(131)
 def test_tables_of_an_earlier_dagster_work_are_named_and_are_migrated_with_their_history(settings):
     ingest(settings, GREEN)
     assert history(settings).message == "Dagster's tables are those of the installed version; runs in its history: 1"
@@ -70,7 +70,7 @@ def test_tables_of_an_earlier_dagster_work_are_named_and_are_migrated_with_their
     assert history(settings).message == "Dagster's tables are those of the installed version; runs in its history: 2"
 
 
-@pytest.mark.fault(156)
+@pytest.mark.fault(131)
 def test_tables_of_a_later_dagster_are_used_as_they_are(settings):
     with open_instance(settings):
         pass

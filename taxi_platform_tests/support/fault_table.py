@@ -175,68 +175,68 @@ FAULTS: dict[int, tuple[str, str]] = {
     103: ("a home that cannot be written, when the overview is drawn", "The page goes to a temporary folder, named."),
     104: ("marts of another version, or none, when the overview is drawn", "They are not counted; the page says so."),
     105: ("more refused CSV values than DuckDB keeps an account of", "The month is read with care, in bounded memory."),
-    115: (
+    106: (
         "an agent on another machine, with a lake or a table on one machine's disk",
         "It refuses to start and says what cannot be shared.",
     ),
-    116: (
+    107: (
         "an agent killed with its runs, which never comes back",
         "Noticed after a minute without an answer; its runs are run again by another.",
     ),
-    117: (
+    108: (
         "an agent that answers slowly, or is frozen for some seconds",
         "It keeps its runs.",
     ),
-    118: (
+    109: (
         "a run's process killed under its agent, or a task that ended while the run says it runs",
         "The agent answers without it; the run fails and is run again.",
     ),
-    119: (
+    110: (
         "a broker that is down, or forgets what it was told",
         "Runs go on and others wait; lost messages are sent again. Nobody counts as lost in the meantime.",
     ),
-    120: ("an agent of another version, or with other settings", "It says what differs, and takes nothing."),
-    121: ("a queue that nobody serves", "Its runs wait and never fail for that; log, UI and `taxi agents` name it."),
-    122: (
+    111: ("an agent of another version, or with other settings", "It says what differs, and takes nothing."),
+    112: ("a queue that nobody serves", "Its runs wait and never fail for that; log, UI and `taxi agents` name it."),
+    113: (
         "an agent that is told to end",
         "It finishes its runs and answers until then; a second signal interrupts them, and they are run again.",
     ),
-    123: ("Dagster's storage restarted under agents", "The runs succeed."),
-    124: ("a run on an agent canceled, while it runs or waits", "It ends as canceled; nobody executes it later."),
-    135: ("a Kubernetes Job killed in mid-run", "It is noticed; the month is run again once and loaded once."),
-    136: ("a Kubernetes API that does not answer", "Runs go on; none is reported as failed or started again."),
-    137: ("a run canceled while its Kubernetes Job works", "Job and pods are deleted; the month stays as it was."),
-    138: ("a pod that never starts: no room, no image", "The run fails at the start timeout, with Kubernetes' reason."),
-    139: ("a Job that starts after its run was given up", "It does nothing; the month of the second run stays."),
-    140: (
+    114: ("Dagster's storage restarted under agents", "The runs succeed."),
+    115: ("a run on an agent canceled, while it runs or waits", "It ends as canceled; nobody executes it later."),
+    116: ("a Kubernetes Job killed in mid-run", "It is noticed; the month is run again once and loaded once."),
+    117: ("a Kubernetes API that does not answer", "Runs go on; none is reported as failed or started again."),
+    118: ("a run canceled while its Kubernetes Job works", "Job and pods are deleted; the month stays as it was."),
+    119: ("a pod that never starts: no room, no image", "The run fails at the start timeout, with Kubernetes' reason."),
+    120: ("a Job that starts after its run was given up", "It does nothing; the month of the second run stays."),
+    121: (
         "parts of `taxi serve`, and itself, killed at random during a backfill",
         "They are started again; every month is loaded once, and no run is left over.",
     ),
-    141: (
+    122: (
         "a second `taxi serve` on one home, or on one database from another machine",
         "It says who holds it, and since when, and ends.",
     ),
-    142: (
+    123: (
         "`taxi serve` stopped or reloaded while runs are in progress",
         "It waits for them; a second signal interrupts them, and they are run again after the next start.",
     ),
-    143: (
+    124: (
         "Dagster's database away when `taxi serve` starts, or while it runs",
         "It waits up to a limit and says so; it goes on when the database answers again.",
     ),
-    144: ("a backup of Dagster's database while it is written", "The copy is whole, and opens with all runs."),
-    150: ("a part that hangs when /health or /metrics asks it", "The answer comes in seconds, and says which part."),
-    151: ("a scrape while Dagster's database is away", "It shows what was known, and that the database is down."),
-    152: ("a wrong token, or none, for metrics and health", "Metrics are refused; health tells its code alone."),
-    153: (
+    125: ("a backup of Dagster's database while it is written", "The copy is whole, and opens with all runs."),
+    126: ("a part that hangs when /health or /metrics asks it", "The answer comes in seconds, and says which part."),
+    127: ("a scrape while Dagster's database is away", "It shows what was known, and that the database is down."),
+    128: ("a wrong token, or none, for metrics and health", "Metrics are refused; health tells its code alone."),
+    129: (
         "a daemon that has stopped; a code server that is stuck",
         "/health answers 503 and names it to who may know.",
     ),
-    155: (
+    130: (
         "a home that a newer version of the platform opened",
         "A home that it can read is opened, with a warning; another is refused by name, and nothing is changed.",
     ),
-    156: (
+    131: (
         "Dagster's database with the tables of an earlier or a later Dagster",
         "The doctor names earlier ones, and one command migrates them with their history; later ones are used.",
     ),
@@ -271,7 +271,7 @@ KINDS = (
     Kind(
         "Rows and columns",
         "Only rows that cannot be stored truthfully are rejected, with the reason; all others are kept.",
-        "9, 10, 12-20, 22, 23, 63, 105-109",
+        "9, 10, 12-20, 22, 23, 63, 105",
     ),
     Kind(
         "The source and the network",
@@ -286,7 +286,7 @@ KINDS = (
     Kind(
         "Killed runs, and runs at the same time",
         "Readers see the old month or the new one, whole, and the next run completes it.",
-        "33-35, 47, 79, 82, 90, 91, 160-164",
+        "33-35, 47, 79, 82, 90, 91",
     ),
     Kind(
         "The warehouse",
@@ -296,7 +296,7 @@ KINDS = (
     Kind(
         "Marts, views, pictures and the overview",
         "Sums are compared with the file's; what is missing or older than its trips is named and made again.",
-        "92-104, 110-114",
+        "92-104",
     ),
     Kind(
         "Dagster, schedules and backfills",
@@ -312,21 +312,21 @@ KINDS = (
     Kind(
         "Agents on other machines",
         "A run whose agent is lost is noticed and run again; no month is loaded twice or forgotten.",
-        "115-134",
+        "106-115",
     ),
-    Kind("Kubernetes and Cloud Run", "A job that is lost, refused or never starts is reported.", "135-139"),
+    Kind("Kubernetes and Cloud Run", "A job that is lost, refused or never starts is reported.", "116-120"),
     Kind(
         "The server, its health and its metrics",
         "Parts that die are started again, and what does not answer is named.",
-        "140-154",
+        "121-129",
     ),
     Kind(
         "Upgrades and rollbacks",
         "What an older version wrote is read; what a newer one wrote is refused and left alone.",
-        "75, 76, 155-159",
+        "75, 76, 130, 131",
     ),
 )
-"""The sections of the page, in order. Ranges may hold numbers that are not taken yet."""
+"""The sections of the page, in order."""
 
 
 @cache

@@ -96,7 +96,7 @@ def test_a_scrape_is_read_by_both_parsers_and_by_promtool_where_it_is_installed(
         assert (checked.returncode, checked.stderr) == (0, "")
 
 
-@pytest.mark.fault(150, 153)
+@pytest.mark.fault(126, 129)
 def test_a_code_server_that_hangs_is_named_and_nobody_waits_for_it(platform):
     running, _ = platform
     with stopped(children(running, "code-server start") + children(running, "dagster api grpc")):
@@ -106,7 +106,7 @@ def test_a_code_server_that_hangs_is_named_and_nobody_waits_for_it(platform):
     wait_for(lambda: not problems(running))
 
 
-@pytest.mark.fault(153)
+@pytest.mark.fault(129)
 def test_a_daemon_that_has_stopped_is_named_with_the_age_of_its_heartbeats(platform, monkeypatch):
     running, home = platform
     monkeypatch.setenv("DAGSTER_HOME", str(home / "dagster"))
@@ -180,7 +180,7 @@ def answers(platform):
     return 0
 
 
-@pytest.mark.fault(150, 151)
+@pytest.mark.fault(126, 127)
 def test_a_database_that_hangs_or_is_gone_is_named_and_a_scrape_shows_what_was_known(postgres, tmp_path):
     variables, folder, control = postgres
     with monitoring(tmp_path / "home", variables) as running:

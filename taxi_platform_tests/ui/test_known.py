@@ -53,7 +53,7 @@ def test_a_failure_keeps_the_value_and_is_told_in_one_line():
     assert (known.value, known.problem, known.read_at) == (7, "It is away. Two Wait.", read_at)
 
 
-@pytest.mark.fault(150)
+@pytest.mark.fault(126)
 def test_nobody_waits_for_what_hangs_and_no_second_thread_is_started():
     goes_on, started = threading.Event(), []
 

@@ -176,7 +176,7 @@ def test_a_part_that_does_not_answer_is_0(platform):
     assert 'taxi_up{part="lake"} 1.0' in text
 
 
-@pytest.mark.fault(151)
+@pytest.mark.fault(127)
 def test_with_the_database_away_what_is_known_is_exported(platform, exported, monkeypatch):
     _, instance, metrics, _ = platform
     make_due(metrics)
@@ -253,7 +253,7 @@ def test_agents_and_their_queues_are_those_that_the_broker_knows(tmp_path, monke
                 agent_samples(load_settings(), instance)
 
 
-@pytest.mark.fault(153)
+@pytest.mark.fault(129)
 @pytest.mark.parametrize(("age", "problem"), [(10, None), (200, "200 s ago"), (-4000, "-4000 s ago")])
 def test_a_daemon_is_alive_by_heartbeats_that_are_neither_old_nor_ahead_of_the_clock(platform, age, problem):
     instance = platform[1]

@@ -78,7 +78,7 @@ def test_without_a_token_both_are_open_on_this_machine():
         assert ask("/anything") == (200, "the UI")
 
 
-@pytest.mark.fault(152)
+@pytest.mark.fault(128)
 def test_with_a_token_metrics_need_exactly_that_one():
     with serving(TAXI_METRICS_TOKEN=TOKEN, TAXI_UI_TOKEN=UI_TOKEN) as ask:
         assert ask("/metrics", TOKEN) == (200, EXPOSITION)
@@ -93,7 +93,7 @@ def test_with_a_token_metrics_need_exactly_that_one():
         assert ask("/runs", TOKEN)[0] == 401, "it opens nothing else"
 
 
-@pytest.mark.fault(152)
+@pytest.mark.fault(128)
 def test_strangers_are_told_the_code_of_health_alone():
     for settings in ({"TAXI_METRICS_TOKEN": TOKEN}, {"TAXI_UI_TOKEN": UI_TOKEN}, {"TAXI_UI_HOSTS": PROXY}):
         with serving(**settings) as ask:

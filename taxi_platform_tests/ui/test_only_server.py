@@ -28,7 +28,7 @@ def hold(instance):
     return DatabaseHold(instance, process_name(os.getpid()), "2026-01-02 00:00:00")
 
 
-@pytest.mark.fault(141)
+@pytest.mark.fault(122)
 def test_the_second_on_a_home_learns_who_holds_it(tmp_path):
     code = (
         "import sys, time\nfrom pathlib import Path\nfrom taxi_platform.ui.only_server import hold_home\n"
@@ -46,7 +46,7 @@ def test_the_second_on_a_home_learns_who_holds_it(tmp_path):
         pass
 
 
-@pytest.mark.fault(141)
+@pytest.mark.fault(122)
 def test_a_daemon_on_another_machine_that_is_alive_keeps_this_one_away(instance, hold, monkeypatch):
     other = DatabaseHold(instance, OTHER_MACHINE, SINCE)
     other.take()

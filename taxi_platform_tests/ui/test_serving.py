@@ -49,7 +49,7 @@ def told(tmp_path):
         thread.join()
 
 
-@pytest.mark.fault(141)
+@pytest.mark.fault(122)
 def test_it_is_ready_once_everything_answers_keeps_a_second_one_away_and_ends_with_0(home, told, tmp_path):
     port = free_port()
     settings = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "4000000", "TAXI_DATASETS": "green"}
@@ -75,7 +75,7 @@ def test_it_is_ready_once_everything_answers_keeps_a_second_one_away_and_ends_wi
 
 
 @pytest.mark.slow
-@pytest.mark.fault(142)
+@pytest.mark.fault(123)
 def test_a_reload_and_a_stop_let_runs_finish_and_a_second_signal_interrupts_them(home):
     port = free_port()
     with taxi_serve(home, "--port", str(port), **SLOW_ROWS) as process:
@@ -152,7 +152,7 @@ def test_the_parts_to_leave_out_exclude_each_other(home):
     )
 
 
-@pytest.mark.fault(143)
+@pytest.mark.fault(124)
 def test_a_database_that_stays_away_is_waited_for_and_then_named(home, monkeypatch):
     port = free_port()
     folder = home / "dagster"

@@ -114,7 +114,7 @@ def daemon(cluster, source, monkeypatch):
         agent.end()
 
 
-@pytest.mark.fault(117, 118)
+@pytest.mark.fault(108, 109)
 def test_a_killed_process_is_noticed_and_a_slow_agent_is_not_taken_for_lost(cluster, daemon):
     agent = cluster.start_agent(slots=2).wait_until_ready()
     slow, killed = daemon.launch("2020-01", LONG), daemon.launch("2020-02", LONG)
@@ -128,7 +128,7 @@ def test_a_killed_process_is_noticed_and_a_slow_agent_is_not_taken_for_lost(clus
     assert daemon.ends(slow) == "SUCCESS"
 
 
-@pytest.mark.fault(116)
+@pytest.mark.fault(107)
 def test_an_agent_that_never_comes_back_is_noticed(cluster, daemon):
     agent = cluster.start_agent().wait_until_ready()
     run = daemon.launch("2020-03", LONG)
@@ -139,7 +139,7 @@ def test_an_agent_that_never_comes_back_is_noticed(cluster, daemon):
     assert time.monotonic() - before >= LOST_SECONDS
 
 
-@pytest.mark.fault(122)
+@pytest.mark.fault(113)
 def test_an_agent_that_ends_answers_until_its_run_has_ended(cluster, daemon):
     agent = cluster.start_agent().wait_until_ready()
     run = daemon.launch("2020-04", LONG)
@@ -158,7 +158,7 @@ def test_an_agent_that_ends_answers_until_its_run_has_ended(cluster, daemon):
     assert agent_of(daemon.run(waits)) == other.name
 
 
-@pytest.mark.fault(122)
+@pytest.mark.fault(113)
 def test_a_second_signal_interrupts_the_run_so_that_dagster_runs_it_again(cluster, daemon):
     agent = cluster.start_agent().wait_until_ready()
     run = daemon.launch("2020-06", LONG)
@@ -171,7 +171,7 @@ def test_a_second_signal_interrupts_the_run_so_that_dagster_runs_it_again(cluste
     assert agent.process.wait(DEADLINE) == 0
 
 
-@pytest.mark.fault(119, 121)
+@pytest.mark.fault(110, 112)
 def test_a_lost_message_is_sent_again_and_one_that_comes_twice_is_executed_once(cluster, daemon):
     run = daemon.launch("2020-07")
     assert "No agent answers. Waiting: default: 1. No agent serves default." in daemon.waiting.look(daemon.instance)
@@ -188,7 +188,7 @@ def test_a_lost_message_is_sent_again_and_one_that_comes_twice_is_executed_once(
     ]
 
 
-@pytest.mark.fault(124)
+@pytest.mark.fault(115)
 def test_a_run_is_canceled_while_it_waits_and_while_it_runs(cluster, daemon):
     waits = daemon.launch("2020-08")
     for run in [waits]:
@@ -204,7 +204,7 @@ def test_a_run_is_canceled_while_it_waits_and_while_it_runs(cluster, daemon):
     assert daemon.status(waits) == "CANCELED"
 
 
-@pytest.mark.fault(120)
+@pytest.mark.fault(111)
 def test_an_agent_with_other_settings_says_so_and_takes_nothing(cluster, daemon):
     other = cluster.start_agent(TAXI_REJECT="zero_passengers").wait_until_ready()
     assert "This agent takes nothing: it has another TAXI_REJECT" in other.said

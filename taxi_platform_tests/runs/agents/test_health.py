@@ -36,14 +36,14 @@ def looks(script):
     return [scripted.look(answer, seconds) for answer, seconds in script]
 
 
-@pytest.mark.fault(116)
+@pytest.mark.fault(107)
 def test_an_agent_that_stays_silent_is_lost_after_a_minute_and_not_before():
     problems = looks([(SILENT, 5)] * 13)
     assert problems[:12] == [None] * 12
     assert "has not answered for 60 s" in problems[12]
 
 
-@pytest.mark.fault(117)
+@pytest.mark.fault(108)
 def test_slow_answers_are_no_alarm_however_many():
     assert looks([(SILENT, 5), (SILENT, 20), (SILENT, 20), (HAS, 14)] * 20) == [None] * 80
 
@@ -52,7 +52,7 @@ def test_one_look_after_a_long_pause_is_no_alarm():
     assert looks([(SILENT, 5), (SILENT, 10 * LOST_SECONDS)]) == [None, None]
 
 
-@pytest.mark.fault(118)
+@pytest.mark.fault(109)
 def test_an_agent_that_answers_without_the_run_has_lost_it_after_some_looks():
     problems = looks([(HAS, 5), (LACKS, 5), (LACKS, 1), (LACKS, 1), (LACKS, ENDED_SECONDS)])
     assert problems[:-1] == [None] * 4
@@ -64,7 +64,7 @@ def test_a_run_that_begins_or_ends_between_two_looks_is_no_alarm():
     assert looks([(LACKS, 5), (LACKS, 5), (HAS, 5), (LACKS, 5), (LACKS, 5)]) == [None] * 5
 
 
-@pytest.mark.fault(119)
+@pytest.mark.fault(110)
 def test_time_in_which_the_broker_is_down_counts_against_nobody():
     script = [(SILENT, 5)] * 8 + [(DOWN, 5)] * 40 + [(SILENT, 5)] * 8 + [(HAS, 5)]
     assert looks(script) == [None] * len(script)

@@ -68,7 +68,7 @@ def test_a_password_neither_counts_nor_shows():
         ({**SHARED, "TAXI_SERVING_URL": "duckdb:///serving.duckdb"}, THERE, True),
     ],
 )
-@pytest.mark.fault(115)
+@pytest.mark.fault(106)
 def test_what_lies_on_one_machine_is_refused_to_agents_on_others(settings, server, is_refused):
     loaded = load_settings(settings)
     if not is_refused:
