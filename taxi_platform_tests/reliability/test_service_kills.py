@@ -27,6 +27,7 @@ def test_every_month_of_a_backfill_is_loaded_once_although_parts_are_killed(tmp_
     kill_parts(tmp_path, months=6, kills=8, seconds=(1.0, 3.0), rows=20_000)
 
 
+@pytest.mark.slow
 @pytest.mark.soak
 @pytest.mark.fault(121)
 def test_every_month_of_sixty_is_loaded_once_although_parts_are_killed_a_hundred_times(tmp_path):
