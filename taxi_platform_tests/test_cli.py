@@ -254,7 +254,7 @@ def test_a_second_ui_over_the_same_home_is_refused(tmp_path):
     (tmp_path / "home/dagster").mkdir(parents=True)
     with FileLock(tmp_path / "home/dagster/dev.lock"):
         status, _, err = taxi("dev", "--port", str(free_port()))
-    assert (status, "already running" in err) == (2, True)
+    assert (status, "taxi is already serving" in err) == (2, True)
 
 
 def test_dev_serves_the_graph_on_loopback_and_ends_with_its_processes_on_ctrl_c(tmp_path):
