@@ -11,7 +11,6 @@ import multiprocessing
 import signal
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
@@ -22,8 +21,9 @@ import dagster as dg
 from dagster._api.list_repositories import sync_list_repositories_grpc
 from dagster._core.definitions.job_base import InMemoryJob
 
-# What a run launcher raises to have its run stay in the queue; for anything else the daemon fails the run.
-from dagster._core.errors import DagsterUserCodeUnreachableError
+# What a run launcher raises to have its run stay in the queue; for anything else the daemon fails the run. A code
+# server that starts again is the one or the other.
+from dagster._core.errors import DagsterCodeLocationLoadError, DagsterUserCodeUnreachableError
 from dagster._core.execution.api import execute_run_iterator
 
 # What run monitoring asks of a run launcher.
@@ -58,6 +58,7 @@ __all__ = [
     "NOISY_LOGGERS",
     "NOT_FINISHED_STATUSES",
     "CheckRunHealthResult",
+    "DagsterCodeLocationLoadError",
     "DagsterUserCodeUnreachableError",
     "LaunchRunContext",
     "WorkerStatus",
@@ -76,7 +77,7 @@ __all__ = [
     "job_code_origin",
     "reload_code_location",
     "remote_job_origin",
-    "retry_when_code_server_answers",
+    "retry_modules",
     "runs_table",
     "sql_module",
     "sqlite_event_log_class",
@@ -89,9 +90,8 @@ NOISY_LOGGERS = ("dagster", "dagster._core.execution.plan.active")
 """Loggers that repeat a run's own log on stderr. The second by name because a run sets the level of the first again;
 it warns that the checks of a month that is not published are skipped."""
 
-RELOAD_SECONDS, CODE_SERVER_SECONDS = 120, 600
-"""For loading the code location, and for a code server that is starting again; the daemon's own patience with one of
-its threads is half an hour."""
+RELOAD_SECONDS = 120
+"""For loading the code location."""
 
 DIED_WITH_FORK_SERVER = 255
 """The exit status that `multiprocessing` gives a process whose fork server was killed."""
@@ -147,6 +147,16 @@ def compute_logs_module() -> Any:
 def check_state_module() -> Any:
     """The module in which Dagster computes, by `_process_partition_records`, in which months a check passed."""
     return importlib.import_module("dagster._core.storage.asset_check_state")
+
+
+def retry_modules() -> tuple[Any, Any]:
+    """How Dagster runs killed runs again, by `retry_run`, and the part of its daemon that notices them by their events.
+
+    Neither can be asked to wait for a code server, or to look at a run once more.
+    """
+    package = "dagster._daemon.auto_run_reexecution"
+    reexecution, consumer = (f"{package}.{name}" for name in ("auto_run_reexecution", "event_log_consumer"))
+    return importlib.import_module(reexecution), importlib.import_module(consumer)
 
 
 def runs_table() -> Any:
@@ -294,28 +304,3 @@ def reload_code_location(code_socket: str) -> str:
     except (DagsterUserCodeUnreachableError, DagsterUserCodeProcessError) as error:
         return str(error)
     return "" if isinstance(answer, ListRepositoriesResponse) else answer.to_string()
-
-
-def retry_when_code_server_answers() -> None:
-    """In a daemon: run killed runs again only once the code server answers.
-
-    Dagster gives up at the first attempt. What kills runs often kills the code server too, which takes seconds to start
-    again: those runs would never be run again.
-    """
-    from dagster._core.errors import DagsterCodeLocationLoadError, DagsterUserCodeUnreachableError
-    from dagster._daemon.auto_run_reexecution import auto_run_reexecution as module
-
-    retry_run = module.retry_run
-
-    def patient(failed_run: dg.DagsterRun, workspace_context: Any) -> None:
-        deadline = time.monotonic() + CODE_SERVER_SECONDS
-        while True:
-            try:
-                retry_run(failed_run, workspace_context)
-                return
-            except (DagsterUserCodeUnreachableError, DagsterCodeLocationLoadError):
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(2)
-
-    module.retry_run = patient

@@ -7,7 +7,7 @@ import runpy
 from pathlib import Path
 
 from taxi_platform.runs.connections import held_connections
-from taxi_platform.runs.dagster_internals import retry_when_code_server_answers
+from taxi_platform.runs.retries import retry_killed_runs
 from taxi_platform.runs.sqlite import wait_for_locked_files
 from taxi_platform.trips.locks import lock_file
 
@@ -19,6 +19,6 @@ if __name__ == "__main__":
     os.environ.setdefault("DAGSTER_BACKFILL_RETRY_DEFINITION_CHANGED_ERROR", "1")
     home = Path(os.environ["DAGSTER_HOME"])
     wait_for_locked_files()
-    retry_when_code_server_answers()
+    retry_killed_runs()
     with lock_file(home / "daemon.lock", "the end of the earlier daemon", END_SECONDS), held_connections():
         runpy.run_module("dagster._daemon", run_name="__main__", alter_sys=True)

@@ -101,7 +101,7 @@ def test_the_origin_has_the_names_of_the_workspace():
     assert origin.repository_origin.code_location_origin.location_name == "taxi_platform"
 
 
-def test_a_run_is_executed_by_what_dagsters_own_command_calls():
+def test_a_run_is_executed_by_what_dagsters_own_command_calls(monkeypatch):
     from dagster._cli.api import _execute_run_command_body
     from dagster._core.definitions.reconstruct import initialize_repository_def_from_pointer
     from dagster._daemon.run_coordinator import queued_run_coordinator_daemon
@@ -116,6 +116,7 @@ def test_a_run_is_executed_by_what_dagsters_own_command_calls():
     source = inspect.getsource(queued_run_coordinator_daemon.QueuedRunCoordinatorDaemon._dequeue_run)
     assert "(DagsterUserCodeUnreachableError, DagsterCodeLocationLoadError)" in source
     origin = internals.job_code_origin("green_ingest")
+    monkeypatch.setattr("taxi_platform.definitions.fork_runs", lambda module: None)  # this process is no code server
     assert "green_ingest" in initialize_repository_def_from_pointer(origin.get_repo_pointer()).job_names
 
 
@@ -141,26 +142,19 @@ def test_the_tags_are_dagsters_own():
     assert names.HURRIED_TAG.startswith(tags.HIDDEN_TAG_PREFIX)
     assert tags.GRPC_INFO_TAG == names.CODE_SERVER_TAG
     assert tags.MAX_RETRIES_TAG == names.MAX_RETRIES_TAG
+    assert tags.AUTO_RETRY_RUN_ID_TAG == names.RETRY_TAG
+    assert tags.WILL_RETRY_TAG == names.WILL_RETRY_TAG
+    assert tags.RETRY_STRATEGY_TAG == names.RETRY_STRATEGY_TAG
 
 
-def test_a_killed_run_is_run_again_only_once_the_code_server_answers(monkeypatch):
-    from dagster._core.errors import DagsterUserCodeUnreachableError
-    from dagster._daemon.auto_run_reexecution import auto_run_reexecution as module
-
-    assert list(inspect.signature(module.retry_run).parameters) == ["failed_run", "workspace_context"]
-    assert " retry_run(" in inspect.getsource(module.consume_new_runs_for_automatic_reexecution)
-    attempts = []
-
-    def retry_run(failed_run, workspace_context):
-        attempts.append((failed_run, workspace_context))
-        if len(attempts) < 3:
-            raise DagsterUserCodeUnreachableError("it starts again")
-
-    monkeypatch.setattr(module, "retry_run", retry_run)
-    monkeypatch.setattr(internals.time, "sleep", lambda seconds: None)
-    internals.retry_when_code_server_answers()
-    module.retry_run("run", "workspace")
-    assert attempts == [("run", "workspace")] * 3
+def test_how_killed_runs_are_run_again_is_replaced_where_dagster_uses_it():
+    reexecution, consumer = internals.retry_modules()
+    assert list(inspect.signature(reexecution.retry_run).parameters) == ["failed_run", "workspace_context"]
+    retry = reexecution.consume_new_runs_for_automatic_reexecution
+    assert list(inspect.signature(retry).parameters) == ["workspace_process_context", "run_records", "logger"]
+    assert " retry_run(" in inspect.getsource(retry)
+    iteration = consumer.EventLogConsumerDaemon.run_iteration
+    assert list(inspect.signature(iteration).parameters) == ["self", "workspace_process_context"]
 
 
 def test_a_code_server_that_is_not_there_is_named_when_it_is_asked_to_reload(tmp_path):

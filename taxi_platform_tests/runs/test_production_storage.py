@@ -19,6 +19,7 @@ from taxi_platform.runs.instance import check_schema, open_instance
 from taxi_platform.settings import load_settings
 from taxi_platform.trips.errors import TaxiError
 from taxi_platform.trips.months import Dataset, DatasetMonth
+from taxi_platform_tests.support.retries import fail_while_looked_at, retry_daemon
 from taxi_platform_tests.support.system import crash, free_port
 
 PRODUCTION = Path(__file__).parents[2] / "deploy" / "dagster.yaml"
@@ -116,6 +117,18 @@ def test_a_restart_of_the_database_in_mid_run_loses_nothing(instance, database):
     assert str(NEXT.month) in instance.get_materialized_partitions(asset)
     run = instance.get_run_by_id(outcome.run_id)
     assert run.status == dg.DagsterRunStatus.SUCCESS
+
+
+@pytest.mark.fault(132)
+def test_a_run_that_the_daemon_missed_is_found_and_run_again(instance, monkeypatch):
+    with retry_daemon(instance, monkeypatch) as daemon:
+        run = daemon.started_run()
+        fail_while_looked_at(daemon, run, monkeypatch)
+        daemon.look()
+        assert daemon.retries(run) == []
+        for _ in range(2):
+            daemon.look(later=90)
+        assert [again.status for again in daemon.retries(run)] == [dg.DagsterRunStatus.QUEUED]
 
 
 @pytest.mark.fault(131)

@@ -240,6 +240,14 @@ FAULTS: dict[int, tuple[str, str]] = {
         "Dagster's database with the tables of an earlier or a later Dagster",
         "The doctor names earlier ones, and one command migrates them with their history; later ones are used.",
     ),
+    132: (
+        "a failed run that Dagster's daemon misses: it looked before the run was recorded as failed",
+        "Within about a minute it is found and run again, once; its backfill goes on.",
+    ),
+    133: (
+        "a run killed after its last step, before it is recorded as successful",
+        "It is shown as failed, and run again as a whole, which finds its work done.",
+    ),
 }
 """Number → the fault, and what happens then."""
 
@@ -286,7 +294,7 @@ KINDS = (
     Kind(
         "Killed runs, and runs at the same time",
         "Readers see the old month or the new one, whole, and the next run completes it.",
-        "33-35, 47, 79, 82, 90, 91",
+        "33-35, 47, 79, 82, 90, 91, 132, 133",
     ),
     Kind(
         "The warehouse",
