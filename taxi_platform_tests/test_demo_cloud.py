@@ -56,6 +56,7 @@ def test_three_months_are_loaded_and_read_again_by_googles_clients(started, tmp_
     assert list(tmp_path.glob("taxi-*")) == []
 
 
+@pytest.mark.soak
 def test_ctrl_c_ends_everything_that_it_started(started, tmp_path):
     _, children = children_until(started, "$ taxi bootstrap")
     assert len(children) >= 2

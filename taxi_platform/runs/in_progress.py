@@ -10,7 +10,7 @@ from contextlib import suppress
 
 import dagster as dg
 
-from taxi_platform.assets.names import CODE_SERVER_TAG
+from taxi_platform.assets.names import CODE_SERVER_TAG, RETRY_STEP_FAILURES_TAG
 from taxi_platform.assets.partitions import dataset_months_of
 from taxi_platform.runs.instance import allow_another_try, is_killed, process_of
 from taxi_platform.trips.processes import process_id
@@ -29,6 +29,8 @@ def interrupt(instance: dg.DagsterInstance, runs: Sequence[dg.DagsterRun]) -> No
         process = process_of(run)
         if process and not is_killed(run):
             allow_another_try(instance, run)
+            # An interruption in the middle of a step is a failure of that step, which is not tried again otherwise.
+            instance.add_run_tags(run.run_id, {RETRY_STEP_FAILURES_TAG: "true"})
             with suppress(ProcessLookupError):
                 os.kill(process_id(process), signal.SIGTERM)
 

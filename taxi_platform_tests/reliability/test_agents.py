@@ -79,7 +79,10 @@ class Month:
         return [run["status"] for run in self.runs]
 
     def wait(self, *statuses):
-        wait_for(lambda: self.statuses() == list(statuses), DEADLINE)
+        try:
+            wait_for(lambda: self.statuses() == list(statuses), DEADLINE)
+        except AssertionError:
+            raise AssertionError(f"{self.statuses()} instead of {statuses}: {self.log()}") from None
 
     def tag(self, name, run=-1):
         runs = self.runs  # none before the backfill has created its run
@@ -159,6 +162,7 @@ def test_the_runs_of_an_agent_that_is_killed_and_never_returns_are_run_by_anothe
 
 
 @pytest.mark.fault(110)
+@pytest.mark.soak
 def test_a_broker_that_is_down_and_forgets_loses_no_run(cluster, month):
     cluster.start_agent().wait_until_ready()
     # Asked for at once, as the daemon looks for backfills each 30 s: the agent has one slot, so one of the two waits.
@@ -176,6 +180,7 @@ def test_a_broker_that_is_down_and_forgets_loses_no_run(cluster, month):
 
 
 @pytest.mark.fault(114)
+@pytest.mark.soak
 def test_a_storage_that_restarts_loses_no_run(cluster, month):
     agent = cluster.start_agent().wait_until_ready()
     green = month("green", 12, 5)
@@ -193,26 +198,35 @@ def answers(month):
 
 
 @pytest.mark.fault(115)
-def test_runs_are_canceled_from_the_ui_while_they_run_and_while_they_wait(cluster, month, platform):
-    agent = cluster.start_agent().wait_until_ready()
-    running = month("yellow", 2)  # nobody serves its queue
-    wait_for(lambda: running.statuses() == ["STARTING"], DEADLINE)
-    assert terminate(platform, running) == "TerminateRunSuccess"
-    running.wait("CANCELED")
-    green = month("green", 1, LONG)
-    assert green.agent() == agent.name
-    assert terminate(platform, green) == "TerminateRunSuccess"
-    green.wait("CANCELED")
+@pytest.mark.soak
+def test_a_run_that_waits_for_an_agent_is_canceled_from_the_ui_and_no_agent_takes_it(cluster, month, platform):
+    waiting = month("yellow", 2)  # nobody serves its queue
+    wait_for(lambda: waiting.statuses() == ["STARTING"], DEADLINE)
+    # Dagster lets a run that has not begun be ended by force only: "Force termination immediately" in the UI.
+    assert terminate(platform, waiting, "MARK_AS_CANCELED_IMMEDIATELY") == "TerminateRunSuccess"
+    waiting.wait("CANCELED")
     heavy = cluster.start_agent("heavy").wait_until_ready()
     later = month("yellow", 3)
     later.wait("SUCCESS")
     assert later.agent() == heavy.name
-    assert running.statuses() == ["CANCELED"]
+    assert waiting.statuses() == ["CANCELED"]
 
 
-def terminate(platform, month):
-    query = "mutation($id: String!) { terminateRun(runId: $id) { __typename } }"
-    return platform.ask(query, id=month.runs[-1]["runId"])["terminateRun"]["__typename"]
+@pytest.mark.soak
+def test_a_run_at_work_on_an_agent_is_canceled_from_the_ui(cluster, month, platform):
+    # Not solved: the run ends as failed and is run again. deploy/agents/README.md says so.
+    agent = cluster.start_agent().wait_until_ready()
+    green = month("green", 1, LONG)
+    assert green.agent() == agent.name
+    assert terminate(platform, green) == "TerminateRunSuccess"
+    green.wait("CANCELED")
+
+
+def terminate(platform, month, policy="SAFE_TERMINATE"):
+    query = """mutation($id: String!, $policy: TerminateRunPolicy) { terminateRun(runId: $id, terminatePolicy: $policy)
+               { __typename ... on TerminateRunFailure { message } } }"""
+    answer = platform.ask(query, id=month.runs[-1]["runId"], policy=policy)["terminateRun"]
+    return answer.get("message", answer["__typename"])
 
 
 @contextmanager
@@ -248,6 +262,7 @@ def test_months_that_are_queued_from_the_command_line_are_followed_to_their_end(
     assert [each["status"] for each in json.loads(cluster.taxi(*arguments).stdout)] == ["unchanged", "unchanged"]
 
 
+@pytest.mark.soak
 def test_ctrl_c_stops_following_and_the_run_goes_on(cluster, platform, source):
     agent = cluster.start_agent().wait_until_ready()
     page = source.pages["/green_tripdata_2020-05.csv.gz"]

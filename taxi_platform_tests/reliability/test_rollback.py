@@ -54,6 +54,7 @@ def test_an_earlier_version_brings_what_was_locked_in_another_version_then():
 
 @pytest.mark.slow
 @pytest.mark.fault(76)
+@pytest.mark.soak
 def test_a_home_of_today_goes_back_by_a_version_and_forward_again_and_loses_nothing(tmp_path, monkeypatch):
     before, home = unpack(BEFORE, tmp_path / "before"), Home(tmp_path, monkeypatch)
     assert home.ingest(TODAY, FIRST, MONTHS[-1]) == ["loaded"] * 3

@@ -55,7 +55,9 @@ print(json.dumps(answer))
 """
 
 
-@pytest.fixture(scope="module", params=[BEFORE, pytest.param(WITHOUT_MARTS, marks=pytest.mark.slow)])
+@pytest.fixture(
+    scope="module", params=[BEFORE, pytest.param(WITHOUT_MARTS, marks=[pytest.mark.slow, pytest.mark.soak])]
+)
 def before(request, tmp_path_factory):
     """An earlier version."""
     return unpack(request.param, tmp_path_factory.mktemp(request.param))

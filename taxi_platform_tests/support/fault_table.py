@@ -202,7 +202,7 @@ FAULTS: dict[int, tuple[str, str]] = {
         "It finishes its runs and answers until then; a second signal interrupts them, and they are run again.",
     ),
     114: ("Dagster's storage restarted under agents", "The runs succeed."),
-    115: ("a run on an agent canceled, while it runs or waits", "It ends as canceled; nobody executes it later."),
+    115: ("a run for an agent canceled while it waits", "It ends as canceled, and no agent takes it."),
     116: ("a Kubernetes Job killed in mid-run", "It is noticed; the month is run again once and loaded once."),
     117: ("a Kubernetes API that does not answer", "Runs go on; none is reported as failed or started again."),
     118: ("a run canceled while its Kubernetes Job works", "Job and pods are deleted; the month stays as it was."),

@@ -110,7 +110,7 @@ def test_a_reload_and_a_stop_let_runs_finish_and_a_second_signal_interrupts_them
         assert answers["health"].json()["parts"]["database"] == {"healthy": True}
         assert 'taxi_up{part="lake"} 1.0' in answers["metrics"].text
         assert requests.get(f"http://127.0.0.1:{port}/runs", timeout=60).status_code == 404
-        wait_for(lambda: statuses(home, backfill) == {"2020-02": ["SUCCESS", "FAILURE"]})
+        wait_for(lambda: statuses(home, backfill) == {"2020-02": ["SUCCESS", "FAILURE"]}, 300)
 
 
 def check_viewer(home):

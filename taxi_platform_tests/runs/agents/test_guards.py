@@ -129,6 +129,7 @@ def test_a_killed_process_is_noticed_and_a_slow_agent_is_not_taken_for_lost(clus
 
 
 @pytest.mark.fault(107)
+@pytest.mark.soak
 def test_an_agent_that_never_comes_back_is_noticed(cluster, daemon):
     agent = cluster.start_agent().wait_until_ready()
     run = daemon.launch("2020-03", LONG)
@@ -159,6 +160,7 @@ def test_an_agent_that_ends_answers_until_its_run_has_ended(cluster, daemon):
 
 
 @pytest.mark.fault(113)
+@pytest.mark.soak
 def test_a_second_signal_interrupts_the_run_so_that_dagster_runs_it_again(cluster, daemon):
     agent = cluster.start_agent().wait_until_ready()
     run = daemon.launch("2020-06", LONG)
@@ -205,6 +207,7 @@ def test_a_run_is_canceled_while_it_waits_and_while_it_runs(cluster, daemon):
 
 
 @pytest.mark.fault(111)
+@pytest.mark.soak
 def test_an_agent_with_other_settings_says_so_and_takes_nothing(cluster, daemon):
     other = cluster.start_agent(TAXI_REJECT="zero_passengers").wait_until_ready()
     assert "This agent takes nothing: it has another TAXI_REJECT" in other.said
