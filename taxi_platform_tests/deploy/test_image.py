@@ -116,7 +116,7 @@ def test_a_month_is_loaded_from_a_read_only_root(installed, tmp_path):
         *(f"mount --bind {folder} {folder}" for folder in written),
         "mount -o remount,bind,ro /",
         f"! touch {tmp_path}/new 2>/dev/null",
-        f"exec {sys.executable} -c 'from taxi_platform.cli import main; main()' ingest green 2020-04",
+        f"exec '{sys.executable}' -c 'from taxi_platform.cli import main; main()' ingest green 2020-04",
     ]
     if subprocess.run(["unshare", "--mount", "true"], capture_output=True).returncode:
         pytest.skip("this machine does not let us mount")

@@ -49,7 +49,9 @@ def test_systemd_accepts_the_unit_and_finds_it_hardly_exposed(tmp_path):
     if not shutil.which("systemd-analyze"):
         pytest.skip("systemd-analyze is not installed")
     copy = tmp_path / "taxi.service"
-    copy.write_text((SERVER / "taxi.service").read_text().replace("/opt/taxi/bin/taxi", str(TAXI)))
+    command = tmp_path / "taxi"  # without the spaces that the folder of the project may have
+    command.symlink_to(TAXI)
+    copy.write_text((SERVER / "taxi.service").read_text().replace("/opt/taxi/bin/taxi", str(command)))
     checked = subprocess.run(["systemd-analyze", "verify", "--man=no", str(copy)], capture_output=True, text=True)
     problems = [line for line in checked.stderr.splitlines() if "taxi.service" in line]
     assert problems == []
