@@ -132,7 +132,15 @@ def ingest(
     results = []
     if dataset_months:
         results = _ingest(
-            settings, dataset_months, force, rules, jobs, patient, as_json, False, only_marts, through_dagster
+            settings,
+            dataset_months,
+            force,
+            rules,
+            jobs,
+            patient,
+            quiet=as_json,
+            only_marts=only_marts,
+            through_dagster=through_dagster,
         )
     if as_json:
         click.echo(json.dumps([result.as_json() for result in results], indent=1))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from difflib import get_close_matches
@@ -80,6 +80,11 @@ class Settings:
     """Where runs wait for agents; None without agents."""
     queues: Mapping[str, str]
     """Dataset, or `*`, → the queue that its runs wait in, in the order that was written."""
+
+    def queue_for(self, datasets: Collection[str]) -> str:
+        """The queue of a run of these datasets: that of the first entry that names one of them, else everybody's."""
+        other = self.queues.get(EVERY_OTHER, DEFAULT_QUEUE)
+        return next((queue for name, queue in self.queues.items() if name in datasets), other)
 
     @property
     def dagster_home(self) -> Path:

@@ -46,11 +46,11 @@ def marts_asset(dataset: Dataset, settings: Settings) -> dg.AssetsDefinition:
     ) -> Iterator[dg.MaterializeResult]:
         started = time.monotonic()
         with errors_as_failures(context):
-            opened_lake, opened, month = lake.open(), warehouse.open(), dataset_month(context, dataset)
+            opened = warehouse.open()
             built = steps.build_marts(
-                opened_lake,
+                lake.open(),
                 opened,
-                month,
+                dataset_month(context, dataset),
                 lake.work_home,
                 force=config.force,
                 say=context.log.info,
@@ -59,7 +59,7 @@ def marts_asset(dataset: Dataset, settings: Settings) -> dg.AssetsDefinition:
             )
             try_create_views(opened, settings.datasets, context.log.info)
             refresh_views(context, lake)
-            metadata = mart_metadata(opened_lake, opened, month, built, time.monotonic() - started)
+            metadata = mart_metadata(opened, dataset, built, time.monotonic() - started)
         version = dg.DataVersion(f"{built.file_version}-{built.mart_version}")
         for name in mart_names(dataset):
             yield dg.MaterializeResult(

@@ -13,11 +13,10 @@ import dagster as dg
 from taxi_platform.assets.lineage import mart_lineage, table_lineage
 from taxi_platform.ingestion.steps import BuiltMarts, Cleaned, Fetched, Loaded
 from taxi_platform.lake.base import Lake
-from taxi_platform.lake.mart_month import MartMonth
 from taxi_platform.marts.tables import mart_table
 from taxi_platform.trips.contract import REJECTED_COLUMNS, Column, contract_of
 from taxi_platform.trips.locks import seconds_waited
-from taxi_platform.trips.months import Dataset, DatasetMonth
+from taxi_platform.trips.months import Dataset
 from taxi_platform.trips.report import Report
 from taxi_platform.trips.text import escaped_html, listed_names, printable
 from taxi_platform.warehouse.base import Warehouse, trips_table
@@ -113,12 +112,9 @@ def table_metadata(loaded: Loaded, dataset: Dataset, seconds: float) -> Metadata
     }
 
 
-def mart_metadata(
-    lake: Lake, warehouse: Warehouse, dataset_month: DatasetMonth, built: BuiltMarts, seconds: float
-) -> dict[str, Metadata]:
+def mart_metadata(warehouse: Warehouse, dataset: Dataset, built: BuiltMarts, seconds: float) -> dict[str, Metadata]:
     """The metadata of each mart of a month, by name. `seconds` is what all of them took together."""
-    dataset, metadata = dataset_month.dataset, dict[str, Metadata]()
-    files = MartMonth(lake, dataset_month, list(built.rows), built.file_version, built.mart_version)
+    metadata = dict[str, Metadata]()
     for name, rows in built.rows.items():
         table = mart_table(dataset, name)
         metadata[name] = {
@@ -126,7 +122,7 @@ def mart_metadata(
             "dagster/partition_row_count": rows,
             "dagster/table_name": table.name,
             "dagster/uri": warehouse.uri(table.name),
-            "lake_uri": lake.uri(files.key(name)),
+            "lake_uri": built.uris[name],
             "dagster/column_schema": column_schema(table.columns),
             "dagster/column_lineage": mart_lineage(dataset, name),
             "file_version": built.file_version,

@@ -77,8 +77,8 @@ def ingest_month(
     """
     options = options or IngestOptions()
     started = time.monotonic()
-    job = _job(definitions, dataset_month, options)
-    run = create_run(instance, definitions, dataset_month, options)
+    job = month_job(definitions, dataset_month, options)
+    run = create_run(instance, job, dataset_month, options)
     record = RunRecord()
     try:
         for event in execute_run(job, run, instance):
@@ -93,13 +93,13 @@ def ingest_month(
 
 def create_run(
     instance: dg.DagsterInstance,
-    definitions: dg.Definitions,
+    job: dg.JobDefinition,
     dataset_month: DatasetMonth,
     options: IngestOptions,
     for_daemon: bool = False,
 ) -> dg.DagsterRun:
-    """A new run of the month's job, to be executed by this process or, `for_daemon`, wherever the daemon starts it."""
-    job, run_id = _job(definitions, dataset_month, options), str(uuid.uuid4())
+    """A new run of the month's `month_job`, to be executed here or, `for_daemon`, wherever the daemon starts it."""
+    run_id = str(uuid.uuid4())
     tags = {**job.tags, PARTITION_TAG: str(dataset_month.month)}
     if not for_daemon:
         # The command says what failed, and its user repeats it: the daemon runs nothing again that it did not start.
@@ -117,7 +117,8 @@ def create_run(
     )
 
 
-def _job(definitions: dg.Definitions, dataset_month: DatasetMonth, options: IngestOptions) -> dg.JobDefinition:
+def month_job(definitions: dg.Definitions, dataset_month: DatasetMonth, options: IngestOptions) -> dg.JobDefinition:
+    """The dataset's job, or its part that builds the marts if nothing else is due."""
     job = definitions.resolve_job_def(job_name(dataset_month.dataset))
     selection = _selection(dataset_month, options)
     return job.get_subset(asset_selection=selection) if selection else job

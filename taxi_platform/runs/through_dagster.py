@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 import dagster as dg
 
 from taxi_platform.assets.names import RETRY_TAG, WILL_RETRY_TAG
-from taxi_platform.runs.ingest import IngestOptions, RunRecord, create_run
+from taxi_platform.runs.ingest import IngestOptions, RunRecord, create_run, month_job
 from taxi_platform.runs.instance import open_instance
 from taxi_platform.runs.many_months import silence_loggers
 from taxi_platform.runs.result import IngestStatus, MonthResult
@@ -40,7 +40,8 @@ def ingest_through_dagster(
         followed: dict[DatasetMonth, str] = {}
         try:
             for dataset_month in dataset_months:
-                run = create_run(instance, built, dataset_month, options, for_daemon=True)
+                job = month_job(built, dataset_month, options)
+                run = create_run(instance, job, dataset_month, options, for_daemon=True)
                 instance.submit_run(run.run_id, None)  # type: ignore[arg-type]  # Dagster's queue needs no workspace
                 followed[dataset_month] = run.run_id
             yield from _follow(instance, followed)

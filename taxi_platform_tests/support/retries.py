@@ -16,7 +16,7 @@ from dagster._core.workspace.load_target import WorkspaceFileTarget
 
 from taxi_platform.definitions import build_definitions
 from taxi_platform.runs.dagster_internals import get_current_datetime, retry_modules
-from taxi_platform.runs.ingest import IngestOptions, create_run
+from taxi_platform.runs.ingest import IngestOptions, create_run, month_job
 from taxi_platform.runs.retries import retry_killed_runs
 from taxi_platform.settings import load_settings
 from taxi_platform.trips.months import DatasetMonth
@@ -40,7 +40,8 @@ class RetryDaemon:
 
     def new_run(self) -> dg.DagsterRun:
         """A run of a month."""
-        return create_run(self.instance, build_definitions(load_settings()), GREEN, IngestOptions(), for_daemon=True)
+        job = month_job(build_definitions(load_settings()), GREEN, IngestOptions())
+        return create_run(self.instance, job, GREEN, IngestOptions(), for_daemon=True)
 
     def started_run(self) -> dg.DagsterRun:
         """One in progress, as the daemon sees it."""

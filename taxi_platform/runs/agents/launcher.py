@@ -29,7 +29,7 @@ from taxi_platform.runs.dagster_internals import (
     LaunchRunContext,
     WorkerStatus,
 )
-from taxi_platform.settings import DEFAULT_QUEUE, EVERY_OTHER, load_settings, queue_name
+from taxi_platform.settings import DEFAULT_QUEUE, load_settings, queue_name
 from taxi_platform.trips.processes import is_dead
 
 # dagster-celery defines its task anew for each launch.
@@ -67,9 +67,7 @@ class AgentRunLauncher(CeleryRunLauncher):
         release = release_of(settings).name
         if tag := run.tags.get(DAGSTER_CELERY_QUEUE_TAG):
             return Queue(queue_name(tag, f"The tag {DAGSTER_CELERY_QUEUE_TAG}"), release)
-        datasets = {dataset.value for dataset in datasets_of(run)}
-        other = settings.queues.get(EVERY_OTHER, DEFAULT_QUEUE)
-        return Queue(next((queue for name, queue in settings.queues.items() if name in datasets), other), release)
+        return Queue(settings.queue_for({dataset.value for dataset in datasets_of(run)}), release)
 
     def send(self, run: dg.DagsterRun) -> None:
         """Put a run, for the first time or again, into its queue. An agent executes only what was sent last."""

@@ -11,7 +11,7 @@ from celery import Celery
 
 from taxi_platform.runs.agents.broker import Queue, broker_errors, known_queues, risks, waiting
 from taxi_platform.runs.agents.shared import Release
-from taxi_platform.settings import DEFAULT_QUEUE, EVERY_OTHER, Settings
+from taxi_platform.settings import Settings
 
 ANSWER_SECONDS = 3.0
 
@@ -111,9 +111,7 @@ def _unserved(state: QueueState, release: Release) -> str:
 
 def used_queues(settings: Settings) -> list[str]:
     """The queues that TAXI_QUEUES sends runs to."""
-    others = settings.queues.get(EVERY_OTHER, DEFAULT_QUEUE)
-    named = [settings.queues.get(dataset.value, others) for dataset in settings.datasets]
-    return sorted({*named, others})
+    return sorted({settings.queue_for(()), *(settings.queue_for((dataset.value,)) for dataset in settings.datasets)})
 
 
 def answering_agents(app: Celery) -> list[Agent]:
@@ -132,15 +130,13 @@ def _agent(name: str, said: Mapping[str, Any]) -> Agent:
 def listing(app: Celery, settings: Settings, release: Release) -> Listing:
     """Ask the broker and all agents. Raises `BrokerDown`."""
     agents = answering_agents(app)
-    queues = {Queue(name, release.name): 0 for name in used_queues(settings)}
-    queues |= {Queue(name, agent.release.name): 0 for agent in agents for name in agent.queues}
-    queues |= dict.fromkeys(known_queues(app), 0)
+    used = {Queue(name, release.name) for name in used_queues(settings)}
+    served = {Queue(name, agent.release.name) for agent in agents for name in agent.queues}
     states = []
-    for queue in sorted(queues):
+    for queue in sorted({*used, *served, *known_queues(app)}):
         count = waiting(app, queue)
         serving = tuple(agent.name for agent in agents if agent.serves(queue))
-        is_used = queue.release == release.name and queue.name in used_queues(settings)
-        if count or serving or is_used:
+        if count or serving or queue in used:
             states.append(QueueState(queue, count, serving))
     return Listing(release, agents, states, risks(app))
 

@@ -52,7 +52,7 @@ class Release:
 
 
 @dataclass(frozen=True)
-class Machine:
+class Host:
     """The machine that a process runs on: its name, and what no other has."""
 
     name: str
@@ -75,33 +75,33 @@ def release_of(settings: Settings) -> Release:
     return Release(__version__, _digest(contracts)[:12], hashes)
 
 
-def this_machine() -> Machine:
+def this_host() -> Host:
     """Containers on one host share the boot id, not the name; machines with one name share no boot id."""
     name = socket.gethostname()
     try:
         boot = BOOT_ID.read_text("ascii").strip()
     except OSError:
         boot = ""
-    return Machine(name, _digest(f"{name}/{boot}")[:12])
+    return Host(name, _digest(f"{name}/{boot}")[:12])
 
 
-def publish(instance: dg.DagsterInstance, release: Release, machine: Machine) -> None:
+def publish(instance: dg.DagsterInstance, release: Release, machine: Host) -> None:
     """Called in the code server: store what agents must have."""
     value = json.dumps({"release": asdict(release), "machine": asdict(machine)}, sort_keys=True)
     instance.daemon_cursor_storage.set_cursor_values({KEY: value})
 
 
-def published(instance: dg.DagsterInstance) -> tuple[Release, Machine] | None:
+def published(instance: dg.DagsterInstance) -> tuple[Release, Host] | None:
     """What the code server stored last; None if there was none yet, or if it was of a version that stored otherwise."""
     text = instance.daemon_cursor_storage.get_cursor_values({KEY}).get(KEY)
     try:
         value = json.loads(text or "")
-        return Release(**value["release"]), Machine(**value["machine"])
+        return Release(**value["release"]), Host(**value["machine"])
     except (ValueError, KeyError, TypeError):
         return None
 
 
-def check_shareable(settings: Settings, storage_is_local: bool, server: Machine | None, machine: Machine) -> None:
+def check_shareable(settings: Settings, storage_is_local: bool, server: Host | None, machine: Host) -> None:
     """Raise `UserError` if an agent here would write where the code server's machine cannot read.
 
     `server` is the machine of the code server if it is known; before its first start, a broker on loopback tells that

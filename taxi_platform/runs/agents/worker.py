@@ -28,9 +28,10 @@ from sqlalchemy.exc import DBAPIError
 from taxi_platform.assets.names import AGENT_TAG
 from taxi_platform.runs.agents.broker import BrokerDown, Queue, broker_errors, claim
 from taxi_platform.runs.agents.launcher import AgentRunLauncher, task_of
-from taxi_platform.runs.agents.shared import Release, check_shareable, published, release_of, this_machine
-from taxi_platform.runs.dagster_internals import NOISY_LOGGERS, execute_in_worker
+from taxi_platform.runs.agents.shared import Release, check_shareable, published, release_of, this_host
+from taxi_platform.runs.dagster_internals import execute_in_worker
 from taxi_platform.runs.instance import instance_of_process, open_instance
+from taxi_platform.runs.many_months import silence_loggers
 from taxi_platform.settings import Settings
 from taxi_platform.trips.errors import UserError
 
@@ -54,7 +55,7 @@ def work(
     """
     with open_instance(settings) as instance:
         launcher = launcher_of(instance)
-        release, machine = release_of(settings), this_machine()
+        release, machine = release_of(settings), this_host()
         known = published(instance)
         check_shareable(settings, _storage_is_local(instance), known[1] if known else None, machine)
         _prepare_pools(instance)
@@ -95,9 +96,8 @@ def _prepare_pools(instance: dg.DagsterInstance) -> None:
 
 
 def _silence() -> None:
-    """Keep stderr for our own lines and for real problems: each run has its log in the UI."""
-    for name in NOISY_LOGGERS:
-        logging.getLogger(name).setLevel(logging.ERROR)
+    """`silence_loggers`, and what Celery warns of in vain."""
+    silence_loggers()
     # It warns that a canceled run cannot be marked in a result store, which there is none of.
     logging.getLogger("celery.worker.control").setLevel(logging.ERROR)
     # It warns against executing pickled messages as root; only JSON is accepted.
@@ -140,7 +140,7 @@ class _AgentState:
 
     def described(self) -> dict[str, Any]:
         return {
-            "machine": this_machine().name,
+            "machine": this_host().name,
             "release": asdict(self.release),
             "queues": list(self.queues),
             "slots": self.slots,

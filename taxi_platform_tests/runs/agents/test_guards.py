@@ -10,9 +10,9 @@ import pytest
 from taxi_platform.definitions import build_definitions
 from taxi_platform.runs.agents.launcher import SUSPICIONS, agent_of
 from taxi_platform.runs.agents.listing import answering_agents, listing
-from taxi_platform.runs.agents.shared import publish, release_of, this_machine
+from taxi_platform.runs.agents.shared import publish, release_of, this_host
 from taxi_platform.runs.agents.waiting import WaitingRuns
-from taxi_platform.runs.ingest import IngestOptions, create_run
+from taxi_platform.runs.ingest import IngestOptions, create_run, month_job
 from taxi_platform.runs.instance import instance_of_process
 from taxi_platform.settings import load_settings
 from taxi_platform.sources.sample.writing import write_sample
@@ -40,12 +40,14 @@ class Daemon:
         self.instance = self.opened.__enter__()
         self.launcher = self.instance.run_launcher
         self.waiting = WaitingRuns()
-        publish(self.instance, release_of(self.settings), this_machine())
+        publish(self.instance, release_of(self.settings), this_host())
 
     def launch(self, month, delay=0.0, dataset="green"):
         self.source.pages[f"/{dataset}_tripdata_{month}.csv.gz"].delay = delay
         of = DatasetMonth.parse(dataset, month)
-        run = create_run(self.instance, self.definitions, of, IngestOptions(force=True, patient=True), for_daemon=True)
+        options = IngestOptions(force=True, patient=True)
+        job = month_job(self.definitions, of, options)
+        run = create_run(self.instance, job, of, options, for_daemon=True)
         self.instance.submit_run(run.run_id, None)
         starting = dg.DagsterEvent(event_type_value="PIPELINE_STARTING", job_name=run.job_name)
         self.instance.report_dagster_event(starting, run_id=run.run_id)

@@ -7,19 +7,19 @@ import pytest
 
 from taxi_platform import __version__
 from taxi_platform.runs.agents.shared import (
-    Machine,
+    Host,
     check_shareable,
     local_parts,
     publish,
     published,
     release_of,
-    this_machine,
+    this_host,
     without_password,
 )
 from taxi_platform.settings import load_settings
 from taxi_platform.trips.errors import UserError
 
-HERE, THERE = Machine("here", "1"), Machine("there", "2")
+HERE, THERE = Host("here", "1"), Host("there", "2")
 SHARED = {
     "TAXI_LAKE_URL": "gs://bucket/taxi",
     "TAXI_WAREHOUSE_URL": "postgresql://loader:s3cret@db/taxi",
@@ -92,7 +92,7 @@ def test_what_the_code_server_published_is_read_back_and_nothing_is_no_error():
     with dg.DagsterInstance.ephemeral() as instance:
         assert published(instance) is None
         release = release_of(load_settings(SHARED))
-        publish(instance, release, this_machine())
-        assert published(instance) == (release, this_machine())
+        publish(instance, release, this_host())
+        assert published(instance) == (release, this_host())
         instance.daemon_cursor_storage.set_cursor_values({"taxi/code_server": '{"release": {}}'})
         assert published(instance) is None
