@@ -1,4 +1,5 @@
 # Every target first sets up what it needs. `make` is only a wrapper: .venv/bin/taxi and .venv/bin/pytest work without it.
+# `make test-slow TESTS=taxi_platform_tests/ui` runs a part of the tests that take minutes.
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-cloud notebook dev test test-bigquery test-browser test-slow soak lint agents-demo bench bench-agents bench-archive eras audit build setup setup-notebook setup-dev clean
 
@@ -27,7 +28,7 @@ test-browser: setup-dev ## Drive the real UI in Chromium
 	@.venv/bin/pytest -n 0 -m "browser and not soak"
 
 test-slow: setup-dev ## Run the tests that take minutes: a simulated year, hundreds of kills, notifications, the guard
-	@.venv/bin/pytest -m "slow and not (bigquery or browser or soak)"
+	@.venv/bin/pytest -m "slow and not (bigquery or browser or soak)" $(TESTS)
 
 soak: setup-dev ## Repeat the browser tests, all of reliability/ and what else is marked soak ten times
 	@for i in 1 2 3 4 5 6 7 8 9 10; do echo "round $$i" && .venv/bin/pytest -n 0 -m browser && .venv/bin/pytest -m "not bigquery" taxi_platform_tests/reliability && .venv/bin/pytest -m "soak and not browser" || exit 1; done
@@ -44,7 +45,7 @@ agents-demo: setup-dev ## Run a year on two agents, kill one on the way, and sho
 bench: setup-dev ## Measure speed, size and memory against plain ways, side by side; writes benchmarks/results.md
 	@.venv/bin/python -m benchmarks
 
-bench-agents: setup-dev ## Measure agents: overhead, speed-up, kills, outages, every month queued (needs redis-server; hours)
+bench-agents: setup-dev ## Measure agents: overhead, speed-up, kills, outages, every month queued (needs redis-server; an hour)
 	@.venv/bin/python -m benchmarks.agents
 
 bench-archive: setup-dev ## Measure months of 19 and 28 million rows, a backfill from the UI, and the archive; hours

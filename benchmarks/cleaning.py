@@ -26,21 +26,27 @@ NOT_PLAIN = {"yellow 2017-03": "yellow 2019-03", "fhv 2018-03": "fhv 2019-03"}
 """Months whose CSV lines are not plain (blank lines, mixed line ends, quotes), and plain ones to compare them with."""
 
 
+def idle() -> None:
+    """Nothing, in a child: what its imports take."""
+
+
 def bare(source: str, target: str) -> None:
     """The bare COPY, in a child."""
     with _connect() as con:
         con.execute(f"COPY (SELECT * FROM {_reading(source)}) TO {literal(target)} (FORMAT parquet)")
 
 
-def casts(source: str, target: str, dataset: str) -> None:
-    """A COPY with one plain cast for each column of the clean schema, written as the cleaner writes it; in a child."""
+def casts(source: str, target: str, dataset: str, whole_schema: bool = True) -> None:
+    """A COPY with one plain cast for each column of the clean schema, written as the cleaner writes it; in a child.
+
+    Without the `whole_schema`, only of the columns that the file has.
+    """
     contract = contract_of(DatasetMonth.parse(dataset, "2024-01").dataset)
     with _connect() as con:
         relation = _reading(source) if source.endswith(".parquet") else _typed_csv(source, contract)
         names = [row[0] for row in con.execute(f"DESCRIBE FROM {relation}").fetchall()]
-        select = ", ".join(
-            [*_casts(contract, names), "DATE '2024-01-01' AS file_month, '0123456789ab' AS file_version"]
-        )
+        provenance = ["DATE '2024-01-01' AS file_month", "'0123456789ab' AS file_version"] if whole_schema else []
+        select = ", ".join([*_casts(contract, names, whole_schema), *provenance])
         con.execute(f"COPY (SELECT {select} FROM {relation}) TO {literal(target)} ({PARQUET_OPTIONS})")
 
 
@@ -141,10 +147,14 @@ def _typed_csv(source: str, contract: Contract) -> str:
     return f"read_csv({literal(source)}, header = true, ignore_errors = true, types = {{{listed}}})"
 
 
-def _casts(contract: Contract, names: list[str]) -> list[str]:
+def _casts(contract: Contract, names: list[str], whole_schema: bool) -> list[str]:
     published = {column.name: identifier(names[i]) for column, i in _pairs(contract, names)}
     columns = [*contract.columns, contract.table_columns[len(contract.columns)]]  # and extra_columns
-    return [f"CAST({published.get(c.name, 'NULL')} AS {c.duckdb_type}) AS {c.name}" for c in columns]
+    return [
+        f"CAST({published.get(c.name, 'NULL')} AS {c.duckdb_type}) AS {c.name}"
+        for c in columns
+        if whole_schema or c.name in published
+    ]
 
 
 def _pairs(contract: Contract, names: list[str]) -> list[tuple[Column, int]]:

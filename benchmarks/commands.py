@@ -1,5 +1,5 @@
 """Whole processes: `taxi ingest` of a month against the bare steps, an unchanged month, loading the code location, many
-tiny months, and `taxi status`."""
+tiny months, and `taxi status`. What Dagster takes alone stands beside them."""
 
 from __future__ import annotations
 
@@ -18,10 +18,12 @@ from statistics import median
 
 import duckdb
 
+from benchmarks.dagster_alone import note_definitions, note_run
 from benchmarks.history import EACH_MONTH, ONE_TINY_MONTH
 from benchmarks.measure import Timing, alternate, check_equal, ratio, seconds, timed, timed_command
 from benchmarks.months import Months, Options
 from benchmarks.report import Row, ratio_row
+from taxi_platform.runs.home import write_dagster_yaml
 from taxi_platform.trips.casting import literal
 from taxi_platform.trips.months import Month
 
@@ -51,7 +53,7 @@ def bare_steps(url: str, folder: str) -> int:
 def measure(months: Months, options: Options) -> list[Row]:
     """The rows of whole processes."""
     pairs = options.pairs
-    rows, dagster = _code_location(pairs)
+    rows, dagster = _code_location(months.folder, pairs)
     template = months.folder / "template"
     _ingest(template, TINY_SOURCE, "green", "2020-04")
     with _serving(months.inputs) as url:
@@ -74,18 +76,24 @@ def status_row(home: Path, pairs: int, what: str, goal: float, **environment: st
     return Row(what, seconds(timings), "s", goal, _range(timings))
 
 
-def _code_location(pairs: int) -> tuple[list[Row], float]:
-    """The row of loading the code location, and the seconds of `import dagster`."""
+def _code_location(folder: Path, pairs: int) -> tuple[list[Row], float]:
+    """The rows of loading the code location, and the seconds of `import dagster`."""
+    file = folder / "location.pickle"
+    timed(note_definitions, file, TAXI_HOME=str(folder / "home-of-location"))
     ours = "from taxi_platform.definitions import defs; defs().get_repository_def()"
-    code = {"ours": ours, "dagster": "import dagster"}
+    floor = f"from benchmarks.dagster_alone import load_definitions; load_definitions({str(file)!r})"
+    code = {"ours": ours, "dagster": "import dagster", "floor": floor}
     ways = {name: partial(timed_command, [sys.executable, "-c", line]) for name, line in code.items()}
     for way in ways.values():
         way()  # compiles the modules
     timings = alternate(ways, pairs)
     dagster = seconds(timings["dagster"])
     note = f"{seconds(timings['ours']):.2f} and {dagster:.2f} s"
-    result = ratio(timings["ours"], timings["dagster"])
-    return [ratio_row("loading the code location, against import dagster alone", result, 1.4, note)], dagster
+    result, alone = ratio(timings["ours"], timings["dagster"]), ratio(timings["ours"], timings["floor"])
+    rows = [ratio_row("loading the code location, against import dagster alone", result, 1.4, note)]
+    note = f"{seconds(timings['ours']):.2f} and {seconds(timings['floor']):.2f} s"
+    rows.append(ratio_row("… against one of as many assets, checks and jobs that do nothing", alone, None, note))
+    return rows, dagster
 
 
 def _one_month(
@@ -107,10 +115,41 @@ def _one_month(
     note = f"goal: 1.5 × the bare steps, {bare_seconds:.2f} s, + 1.5 s; {times}"
     row = Row(f"taxi ingest of a month, {what}, {dataset} {month}", seconds(ours), "s", goal, _range(ours), note=note)
     rows = [replace(row, rate=dataset if kind == "parquet" else "")]
-    again = [_ingest(months.folder / "home", _url(url, kind), dataset, month) for _ in range(pairs)]
+    home, file = months.folder / "home", months.folder / "floor.pickle"
+    _note_run(home, dataset, file)
+    repeated = {
+        "again": partial(_ingest, home, _url(url, kind), dataset, month),
+        "dagster": partial(timed_command, [sys.executable, "-c", "import dagster"]),
+        "floor": partial(_floor, file, month, month),
+    }
+    timings = alternate(repeated, pairs)
+    again, floor = timings["again"], timings["floor"]
     assert json.loads(again[0].output)[0]["status"] == "unchanged"
-    note = f"{seconds(again) / dagster:.1f} × import dagster"
-    return [*rows, Row(f"… of the same month, unchanged ({what})", seconds(again), "s", 1.5, _range(again), note=note)]
+    times = ratio(again, timings["dagster"])
+    note = f"{times.median:.1f} × import dagster (processor time {times.processor:.1f} ×), measured in turn"
+    rows.append(Row(f"… of the same month, unchanged ({what})", seconds(again), "s", 1.5, _range(again), note=note))
+    return [*rows, _floor_row(f"taxi ingest of an unchanged month ({what})", again, floor)]
+
+
+def _floor_row(what: str, ours: list[Timing], floor: list[Timing]) -> Row:
+    note = f"{seconds(ours):.2f} and {seconds(floor):.2f} s"
+    what = f"{what}, against a Dagster job of as many assets and checks that do nothing"
+    return ratio_row(what, ratio(ours, floor), None, note)
+
+
+def _note_run(home: Path, dataset: str, file: Path) -> None:
+    environment = {"TAXI_HOME": str(home), "DAGSTER_HOME": str(home / "dagster")}
+    timed(note_run, dataset, file, **environment)
+
+
+def _floor(file: Path, first: str, last: str, jobs: str = "1") -> Timing:
+    """`benchmarks.dagster_alone` on a home of its own, whose months are as many as its runs so far."""
+    home = file.with_suffix("")
+    if not home.exists():
+        home.mkdir()
+        write_dagster_yaml(home)
+    command = [sys.executable, "-m", "benchmarks.dagster_alone", str(file), first, last, jobs]
+    return timed_command(command, DAGSTER_HOME=str(home))
 
 
 def _tiny_months(home: Path, folder: Path, options: Options) -> list[Row]:
@@ -124,10 +163,14 @@ def _tiny_months(home: Path, folder: Path, options: Options) -> list[Row]:
         assert [result["status"] for result in json.loads(rounds[-1].output)] == ["loaded"] * months
     each = [timing.wall / months for timing in rounds]
     value, processor = median(each), median(timing.processor for timing in rounds) / months
-    what, note = f"taxi ingest of {months} tiny months, {JOBS} processes, a month", f"{processor:.2f} s of processor"
+    file = folder / "floor-tiny.pickle"
+    _note_run(home, "yellow", file)
+    floor = [_floor(file, str(first), str(last), JOBS) for _ in rounds]
+    what, note = f"taxi ingest of {months} tiny months, {JOBS} processes", f"{processor:.2f} s of processor"
     tiny = _ingest(folder / "template", TINY_SOURCE, "green", "2020-05")
     return [
-        Row(what, value, "s", 0.3, (min(each), max(each)), note=f"{note} time a month", rate=EACH_MONTH),
+        Row(f"{what}, a month", value, "s", 0.3, (min(each), max(each)), note=f"{note} time a month", rate=EACH_MONTH),
+        _floor_row(what, rounds, floor),
         Row("taxi ingest of one tiny month", seconds([tiny]), "s", note="measured once", rate=ONE_TINY_MONTH),
     ]
 

@@ -65,15 +65,16 @@ def timed(function: Callable[..., Any], *arguments: Any, **environment: str) -> 
 
 def _child(module: str, name: str) -> None:
     function = getattr(importlib.import_module(f"benchmarks.{module}"), name)
-    for used in ("duckdb", "numpy", "pandas", "pyarrow.parquet", "pyarrow.compute"):
+    for used in ("duckdb", "numpy", "pyarrow.parquet"):
         importlib.import_module(used)
     arguments = json.loads(sys.argv[1])
-    started, before = time.perf_counter(), _processor_seconds()
+    started, before = time.perf_counter(), processor_seconds()
     output = function(*arguments)
-    print(json.dumps([time.perf_counter() - started, _processor_seconds() - before, output]))
+    print(json.dumps([time.perf_counter() - started, processor_seconds() - before, output]))
 
 
-def _processor_seconds() -> float:
+def processor_seconds() -> float:
+    """What this process has used so far, in all threads, with the children that have ended."""
     usage = [resource.getrusage(whose) for whose in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(each.ru_utime + each.ru_stime for each in usage)
 

@@ -33,9 +33,11 @@ TIPS = {"yellow": "tip_amount", "fhvhv": "tips"}
 REPETITIONS = 3
 
 
-def scans(clean: str, published: str, dataset: str, pairs: int) -> dict[str, list[tuple[float, float, float, float]]]:
+def scans(
+    clean: str, published: str, dataset: str, pairs: int, asked: dict[str, str] = SCANS
+) -> dict[str, list[tuple[float, float, float, float]]]:
     """In a child: by scan, the seconds of both files that passed, and of processor time, of each pair."""
-    queries = {name: (sql, *(_query(sql, file, dataset) for file in (clean, published))) for name, sql in SCANS.items()}
+    queries = {name: (sql, *(_query(sql, file, dataset) for file in (clean, published))) for name, sql in asked.items()}
     taken: dict[str, list[tuple[float, float, float, float]]] = {}
     with duckdb.connect() as con:
         for name, (_, ours, theirs) in queries.items():

@@ -10,7 +10,6 @@ import json
 import os
 import signal
 import sys
-import webbrowser
 from typing import TYPE_CHECKING
 
 import click
@@ -31,6 +30,7 @@ from taxi_platform.output import (
 from taxi_platform.runs.home_record import check_home
 from taxi_platform.runs.result import ExitStatus
 from taxi_platform.settings import load_settings, open_warehouses
+from taxi_platform.trips.collecting import collect_seldom
 from taxi_platform.trips.errors import LakeError, TaxiError, UserError
 from taxi_platform.trips.locks import log_to_stderr
 from taxi_platform.trips.months import Dataset, DatasetMonth, newest_month
@@ -109,12 +109,13 @@ def prune(dataset: str | None, month: str | None, keep: int, apply: bool) -> Non
 @click.option("--json", "as_json", is_flag=True, help="Print a list of months as JSON.")
 def status(ask: bool, as_json: bool) -> None:
     """Show the status of every month, and what failed."""
-    from taxi_platform.runs.status import checks_not_passed, failed_months, status
+    from taxi_platform.runs.status import status, what_failed
 
     settings = checked_settings()
     with errors.status("Looking at every month …"):
-        all_months = status(settings, newest_month(today()), failed_months(settings), ask)
-        all_months.failed_checks = checks_not_passed(settings)
+        failures, failed_checks = what_failed(settings)
+        all_months = status(settings, newest_month(today()), failures, ask)
+        all_months.failed_checks = failed_checks
     if as_json:
         click.echo(json.dumps([month.as_json() for month in all_months.months], indent=1))
     else:
@@ -170,6 +171,8 @@ def overview(open_it: bool) -> None:
     with errors.status("Drawing …"):
         path = write_overview(settings)
     if open_it:
+        import webbrowser
+
         webbrowser.open(path.as_uri())
 
 
@@ -227,6 +230,7 @@ def notify_test() -> None:
 
 def main() -> None:
     """Run the command line; an expected error ends in a sentence and an exit status, never in a traceback."""
+    collect_seldom()
     for number in (signal.SIGINT, signal.SIGTERM):  # a shell starts background jobs with SIGINT ignored
         signal.signal(number, signal.default_int_handler)
     accept_any_encoding()

@@ -77,7 +77,14 @@ def serve(port: int, no_ui: bool, ui_only: bool, drain_seconds: int, database_se
     try:
         serve(
             settings,
-            Options(port, not no_ui, not ui_only, drain_seconds, database_seconds),
+            Options(
+                port,
+                with_ui=not no_ui,
+                with_daemon=not ui_only,
+                reloads=True,
+                drain_seconds=drain_seconds,
+                database_seconds=database_seconds,
+            ),
             lambda problem: _report(settings, problem),
         )
     except OSError as error:  # a full disk, before anything could be started

@@ -93,13 +93,12 @@ def _home(settings: Settings) -> str:
     if not os.access(folder, os.W_OK):
         raise TaxiError(f"{folder} is not writable.", "Set TAXI_HOME to a folder that you own.")
     opened = check_home(settings.home).last_version
-    free = shutil.disk_usage(folder).free
-    if free < MIN_FREE_BYTES:
-        raise TaxiError(
-            f"Only {free / 1e9:.1f} GB are free at {folder}.", "Free some space, or set TAXI_HOME to another disk."
-        )
+    free = {place: shutil.disk_usage(disk).free for place, disk in settings.disks().items()}
+    if low := {place: size for place, size in free.items() if size < MIN_FREE_BYTES}:
+        said = ", ".join(f"{size / 1e9:.1f} GB at the {place}" for place, size in low.items())
+        raise TaxiError(f"The disk is nearly full: free are {said}.", "Free some space, or move it to another disk.")
     by = f", last opened by taxi_platform {opened}" if opened else ""
-    return f"{settings.home}{by}, {free / 1e9:.0f} GB free; Dagster's home is {settings.dagster_home}"
+    return f"{settings.home}{by}, {free['home'] / 1e9:.0f} GB free; Dagster's home is {settings.dagster_home}"
 
 
 def _source(settings: Settings, newest: Month) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import date
 from difflib import get_close_matches
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 from taxi_platform.lake import open_lake
 from taxi_platform.sources import open_source
@@ -85,6 +86,20 @@ class Settings:
         """The queue of a run of these datasets: that of the first entry that names one of them, else everybody's."""
         other = self.queues.get(EVERY_OTHER, DEFAULT_QUEUE)
         return next((queue for name, queue in self.queues.items() if name in datasets), other)
+
+    def disks(self) -> dict[str, Path]:
+        """A folder on each disk of this machine that months are written to, by what it is for: first the home."""
+        places = {"home": self.home}
+        if self.lake_url.startswith("file:"):
+            places["lake"] = Path(unquote(urlsplit(self.lake_url).path))
+        for name, url in (("warehouse", self.warehouse_url), ("serving", self.serving_url or "")):
+            if url.startswith("duckdb:"):
+                places[name] = Path(url.partition("://")[2])
+        found: dict[int, tuple[str, Path]] = {}
+        for name, path in places.items():
+            folder = next(folder for folder in (path, *path.parents) if os.access(folder, os.F_OK))
+            found.setdefault(folder.stat().st_dev, (name, folder))
+        return dict(found.values())
 
     @property
     def dagster_home(self) -> Path:

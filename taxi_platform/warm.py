@@ -20,7 +20,7 @@ import duckdb
 from taxi_platform import definitions
 from taxi_platform.marts.view_sql import view_select
 from taxi_platform.marts.views import VIEWS
-from taxi_platform.runs.connections import held_connections
+from taxi_platform.runs.connections import held_connections, wait_for_postgres
 from taxi_platform.runs.dagster_internals import import_what_runs_use
 from taxi_platform.runs.mirroring import mirrored_by_threads
 from taxi_platform.settings import Settings, load_settings
@@ -71,7 +71,7 @@ def _modules(settings: Settings) -> Iterator[str]:
 
 
 def _begin_run(warm_up: object) -> None:
-    """In the process of a run, before it begins.
+    """In the process of a run, before it begins: one that the fork server forks, or an agent.
 
     The code server learns of a run's end from the process that forked it, so no run may outlive that: it would be run
     again.
@@ -79,6 +79,7 @@ def _begin_run(warm_up: object) -> None:
     end_with_parent(signal.SIGKILL)
     until_end = ExitStack()
     until_end.enter_context(held_connections())
+    wait_for_postgres()
     until_end.enter_context(mirrored_by_threads())
     Finalize(None, until_end.close, exitpriority=1)
 

@@ -12,7 +12,7 @@ from benchmarks.report import Row, page
 from taxi_platform.trips.months import Dataset
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
-SCRIPTS = ("archive", "backfill", "ui", "__main__")
+SCRIPTS = ("archive", "backfill", "floors", "ui", "__main__")
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in BENCHMARKS.glob("*.py")))

@@ -281,13 +281,28 @@ def test_dev_serves_the_graph_on_loopback_and_ends_with_its_processes_on_ctrl_c(
     assert not [process for process in family if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
 
 
-def test_dev_names_a_port_that_is_taken():
+@pytest.mark.slow
+def test_dev_ends_with_its_terminal():
+    process, terminal = pty.fork()
+    if process == 0:
+        os.execv(TAXI, [TAXI, "dev", "--port", str(free_port())])
+    shown = b""
+    while b"The UI is at" not in shown:
+        shown += os.read(terminal, 1000)
+    family = psutil.Process(process).children(recursive=True)
+    os.close(terminal)
+    os.waitpid(process, 0)
+    assert not psutil.wait_procs(family, timeout=30)[1]
+
+
+def test_dev_names_a_port_that_is_taken_and_by_whom():
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        status, _, err = taxi("dev", "--port", str(taken.getsockname()[1]))
+        port = taken.getsockname()[1]
+        status, _, err = taxi("dev", "--port", str(port))
     assert status == 2
-    assert "is in use" in err
+    assert f"Port {port} is in use by process {os.getpid()} (" in err
 
 
 def test_the_overview_of_nothing_is_a_page_that_says_so(tmp_path):

@@ -6,6 +6,7 @@ import pytest
 from taxi_platform.doctor import examine, plan
 from taxi_platform.settings import load_settings
 from taxi_platform.trips.months import Month
+from taxi_platform_tests.support.system import small_file_system
 from taxi_platform_tests.test_cli import taxi
 
 NEWEST = Month(2020, 4)
@@ -75,6 +76,14 @@ def test_the_variables_that_are_set_are_listed_and_unknown_ones_named(tmp_path, 
     monkeypatch.delenv("TAXI_SET_ASIDE")
     first = next(examine(load_settings(), NEWEST))
     assert (first.name, first.message) == ("settings", "TAXI_HOME, TAXI_SOURCE_URL set; unknown, ignored: TAXI_COLOR")
+
+
+@pytest.mark.fault(32)
+def test_a_lake_on_another_disk_that_is_nearly_full_is_wrong(tmp_path):
+    with small_file_system(tmp_path / "small", 16) as small:
+        environment = {"TAXI_HOME": str(tmp_path / "home"), "TAXI_LAKE_URL": (small / "a lake").as_uri()}
+        assert load_settings(environment).disks() == {"home": tmp_path, "lake": small}
+        assert "The disk is nearly full: free are 0.0 GB at the lake." in wrong(**environment)["home"]
 
 
 def test_a_home_that_is_a_file_is_wrong(tmp_path):

@@ -18,7 +18,7 @@ from taxi_platform import __version__
 
 ROOT = Path(__file__).parents[1]
 SOURCES = ("taxi_platform", "docs", "scripts", "README.md", "CHANGELOG.md", "LICENSE", "NOTICE", "requirements.lock")
-SOURCES += ("pyproject.toml", ".gitignore")
+SOURCES += ("deploy", "workspace.yaml", "pyproject.toml", ".gitignore")
 LARGEST = 600_000
 """Bytes of either file; the data in the package are 200 kB as they are."""
 
@@ -77,6 +77,7 @@ def test_the_sdist_holds_what_the_wheel_is_built_from_and_the_docs(built):
         names = {name.partition("/")[2] for name in archive.getnames()}
     assert {name.partition("/")[0] for name in names} - set(SOURCES) == {"PKG-INFO"}
     assert {"docs/upgrading.md", "requirements.lock", "LICENSE", "NOTICE", "CHANGELOG.md"} <= names
+    assert {"deploy/server/taxi.service", "deploy/monitoring/taxi-rules.yml", "workspace.yaml"} <= names
     assert not [name for name in names if name.endswith((".pyc", ".png", ".duckdb", ".tar.gz"))]
     assert max(path.stat().st_size for path in built.values()) < LARGEST
 

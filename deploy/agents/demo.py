@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import shutil
-import signal
 import sys
 import tempfile
 import time
@@ -61,9 +60,8 @@ def _backfill(cluster: Cluster, platform: Platform, months: list[str]) -> bool:
             say(f"{loaded} of {len(months)} months are loaded")
             shown = loaded
         if loaded >= len(months) // 4 and victim.process.poll() is None and cluster.running_on(victim):
-            victim.signal(signal.SIGKILL)
-            victim.process.wait()
-            say(f"killed the agent {victim.name} while it worked on a month; it never comes back")
+            victim.crash()
+            say(f"killed the agent {victim.name} and the month it worked on; it never comes back")
         time.sleep(1)
     runs = runs_by_month(platform, backfill)
     ends = {month: [run["status"] for run in runs.get(month, [])] for month in months}

@@ -67,6 +67,7 @@ def cleaning_asset(dataset: Dataset, settings: Settings) -> dg.AssetsDefinition:
                 judge=settings.set_aside,
                 say=context.log.info,
             )
+            steps.note_cleaned(context.run.run_id, cleaned.month, cleaned.footer, cleaned.report)
             refresh_views(context, lake)
             metadata_of_clean = clean_metadata(cleaned, time.monotonic() - started)
             metadata_of_rejected = rejected_metadata(cleaned)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from taxi_platform.ingestion.common import month_files, open_clean_month, retry_on_conflict
-from taxi_platform.ingestion.compared import take_comparison
+from taxi_platform.ingestion.common import month_files, open_clean_file, open_clean_month, retry_on_conflict
+from taxi_platform.ingestion.compared import is_same_clean_file, take_comparison
 from taxi_platform.ingestion.work_folder import work_folder
 from taxi_platform.lake.base import Lake
-from taxi_platform.lake.clean_month import CleanFooter
 from taxi_platform.lake.manifest import SetAside
 from taxi_platform.lake.mart_month import MartMonth
 from taxi_platform.lake.months import LakeMonth
@@ -50,11 +49,11 @@ def check_table(lake: Lake, warehouse: Warehouse, dataset_month: DatasetMonth, h
     """
     if compared := take_comparison("trips", run, warehouse.url, dataset_month):
         footer, result = compared
-        is_same = _is_same_clean_file(lake, dataset_month, footer)
+        is_same = is_same_clean_file(lake, dataset_month, footer)
         if is_same and warehouse.is_loaded(dataset_month, footer.file_version, result.rows, result.rejected_rows):
             return result
     with (
-        open_clean_month(lake, dataset_month) as (month, footer, _),
+        open_clean_file(lake, dataset_month) as (month, footer),
         month_files(month, footer.file_version, home) as files,
     ):
         return warehouse.verify_month(files)
@@ -73,10 +72,10 @@ def check_marts(
     if compared := take_comparison("marts", run, warehouse.url, dataset_month):
         footer, rows = compared
         rows_by_table = {mart_table(dataset, name): number for name, number in rows.items()}
-        is_same = _is_same_clean_file(lake, dataset_month, footer)
+        is_same = is_same_clean_file(lake, dataset_month, footer)
         if is_same and warehouse.holds(dataset_month, footer.file_version, rows_by_table):
             return dict(rows)
-    with open_clean_month(lake, dataset_month) as (_, footer, _), work_folder(home, dataset_month) as folder:
+    with open_clean_file(lake, dataset_month) as (_, footer), work_folder(home, dataset_month) as folder:
         marts = MartMonth(lake, dataset_month, mart_names(dataset), footer.file_version, mart_version(dataset))
         if not marts.is_complete():
             raise IntegrityError(f"The lake does not have all marts of {dataset_month} in this version.", remedy)
@@ -89,9 +88,3 @@ def check_marts(
                 return dict(zip(paths, warehouse.verify_marts(files), strict=True))
             except MissingTable as error:
                 raise IntegrityError(error.problem, remedy) from error
-
-
-def _is_same_clean_file(lake: Lake, dataset_month: DatasetMonth, footer: CleanFooter) -> bool:
-    """Whether the month's clean file is still the one whose footer was read."""
-    stored = lake.stat(LakeMonth(lake, dataset_month).clean_key)
-    return stored is not None and stored.version == footer.object_version

@@ -71,8 +71,6 @@ def _clean_current(
     month: LakeMonth, home: Path, engine: Engine, rules: Sequence[str], force: bool, judge: bool, say: Say
 ) -> Cleaned | None:
     """Clean the current raw file; None if it was set aside, so that another one is current."""
-    from taxi_platform.trips.cleaning import Cleaner, CleaningInput
-
     lake, dataset_month = month.lake, month.dataset_month
     manifest = month.manifest()
     raw = manifest.current
@@ -85,6 +83,8 @@ def _clean_current(
     if footer and report:
         say(f"{dataset_month}: the clean file is already version {version}.")
         return Cleaned(month, raw, footer, report, unchanged=True)
+    from taxi_platform.trips.cleaning import Cleaner, CleaningInput  # which an unchanged month does not need
+
     is_new = footer is None or footer.raw_sha256 != raw.sha256
     with work_folder(home, dataset_month) as folder, lake.local_copy(raw.key, folder) as path:
         _check_content(path, raw, lake.uri(raw.key))

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random
 
+from taxi_platform.ingestion.compared import cleaned_by, forget_cleaned
 from taxi_platform.ingestion.work_folder import work_folder
 from taxi_platform.lake.base import Lake
 from taxi_platform.lake.clean_month import CleanFooter, cleaned_by_another_run
@@ -35,16 +36,46 @@ def no_message(sentence: str) -> None:
 def published(lake: Lake, dataset_month: DatasetMonth) -> tuple[CleanFooter, Report]:
     """The footer and report of the clean month in the lake; raises `LakeError` if either is missing."""
     month = LakeMonth(lake, dataset_month)
-    footer = month.footer()
-    report = month.report(footer.file_version) if footer else None
-    if footer is None or report is None:
-        raise LakeError(f"The lake has no clean file of {dataset_month}.", "Materialize its clean_trips first.")
-    return footer, report
+    footer = _footer(month)
+    return footer, _report(month, footer)
+
+
+def _footer(month: LakeMonth) -> CleanFooter:
+    if (footer := month.footer()) is None:
+        raise _not_clean(month)
+    return footer
+
+
+def _report(month: LakeMonth, footer: CleanFooter) -> Report:
+    if (report := month.report(footer.file_version)) is None:
+        raise _not_clean(month)
+    return report
+
+
+def _not_clean(month: LakeMonth) -> LakeError:
+    return LakeError(f"The lake has no clean file of {month.dataset_month}.", "Materialize its clean_trips first.")
 
 
 @contextmanager
-def open_clean_month(lake: Lake, dataset_month: DatasetMonth) -> Iterator[tuple[LakeMonth, CleanFooter, Report]]:
-    """Lock the month and read what its clean file consists of, once; raises `LakeError` if it is incomplete.
+def open_clean_month(
+    lake: Lake, dataset_month: DatasetMonth, run: str = ""
+) -> Iterator[tuple[LakeMonth, CleanFooter, Report]]:
+    """`open_clean_file` with the report of its cleaning; raises `LakeError` if that is missing.
+
+    What the cleaning of `run` knows of the month is not read again: four requests to a bucket.
+    """
+    if cleaned := cleaned_by(run, lake, dataset_month):
+        month, footer, report = cleaned
+        with lake.lock(dataset_month), _unless_cleaned_meanwhile(month, footer):
+            yield month, footer, report
+    else:
+        with open_clean_file(lake, dataset_month) as (month, footer):
+            yield month, footer, _report(month, footer)
+
+
+@contextmanager
+def open_clean_file(lake: Lake, dataset_month: DatasetMonth) -> Iterator[tuple[LakeMonth, CleanFooter]]:
+    """Lock the month and read its clean file's footer, once; raises `LakeError` if there is none.
 
     Without locks another run may clean the month again meanwhile and delete the files of the version that was read.
     So the footer is read again at the end: if it names another version, any other error is a consequence of that, and
@@ -52,19 +83,26 @@ def open_clean_month(lake: Lake, dataset_month: DatasetMonth) -> Iterator[tuple[
     """
     with lake.lock(dataset_month):
         month = LakeMonth(lake, dataset_month)
-        footer, report = published(lake, dataset_month)
-        problem: TaxiError | None = None
-        try:
-            yield month, footer, report
-        except (LakeError, WarehouseError, IntegrityError) as error:
-            problem = error
-        stored = lake.stat(month.clean_key)
-        after = footer if stored and stored.version == footer.object_version else month.footer()
-        # The same version may be cleaned again by force, or because it was damaged.
-        if after is None or after.file_version != footer.file_version or (problem and after != footer):
-            raise cleaned_by_another_run(dataset_month)
-        if problem:
-            raise problem
+        footer = _footer(month)
+        with _unless_cleaned_meanwhile(month, footer):
+            yield month, footer
+
+
+@contextmanager
+def _unless_cleaned_meanwhile(month: LakeMonth, footer: CleanFooter) -> Iterator[None]:
+    problem: TaxiError | None = None
+    try:
+        yield
+    except (LakeError, WarehouseError, IntegrityError) as error:
+        problem = error
+    stored = month.lake.stat(month.clean_key)
+    after = footer if stored and stored.version == footer.object_version else month.footer()
+    # The same version may be cleaned again by force, or because it was damaged.
+    if after is None or after.file_version != footer.file_version or (problem and after != footer):
+        forget_cleaned()
+        raise cleaned_by_another_run(month.dataset_month)
+    if problem:
+        raise problem
 
 
 @contextmanager

@@ -42,7 +42,7 @@ def load(
     warehouse raises. `run` names the run, whose check then need not compare an unchanged month again.
     """
     trips = trips_table(dataset_month.dataset)
-    with open_clean_month(lake, dataset_month) as (month, footer, report):
+    with open_clean_month(lake, dataset_month, run) as (month, footer, report):
         version = footer.file_version
         with month_files(month, version, home) as files:
             result = None

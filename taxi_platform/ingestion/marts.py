@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from heapq import nlargest
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,10 @@ def build_marts(
     names the run, whose check then need not compare unchanged marts again.
     """
     dataset = dataset_month.dataset
-    with open_clean_month(lake, dataset_month) as (month, footer, report), work_folder(home, dataset_month) as folder:
+    with (
+        open_clean_month(lake, dataset_month, run) as (month, footer, report),
+        work_folder(home, dataset_month) as folder,
+    ):
         marts = MartMonth(lake, dataset_month, mart_names(dataset), footer.file_version, mart_version(dataset))
         current = None if force else _current(marts, warehouse, folder, say)
         unchanged = current is not None
@@ -113,7 +117,7 @@ def _make(
     from taxi_platform.marts.computing import MonthOfMarts  # sqlglot takes 0.15 s to import
 
     of_month = MonthOfMarts(marts.dataset_month, marts.file_version, quality)
-    with month.copies(marts.file_version, folder) as (clean, _):
+    with month.clean_copy(marts.file_version, folder) as clean:
         paths = of_month.compute(clean, folder, engine)
     files = [MartFile(*_identity(marts, name, path), of_month.select(name)) for name, path in paths.items()]
     rows = warehouse.replace_marts(files)
@@ -130,8 +134,10 @@ def _busiest(paths: Mapping[str, Path]) -> dict[str, list[dict[str, Any]]]:
     busiest = {}
     for name, path in paths.items():
         table = pq.ParquetFile(path).read()  # pq.read_table imports pandas: 0.3 s
-        count = next(column for column in table.column_names if column in ("trips", "rows"))
-        busiest[name] = table.sort_by([(count, "descending")]).slice(0, BUSIEST_ROWS).to_pylist()
+        counts = next(table[column] for column in table.column_names if column in ("trips", "rows")).to_pylist()
+        rows = nlargest(BUSIEST_ROWS, range(len(counts)), key=counts.__getitem__)
+        # Table.sort_by and take import pyarrow.compute: 0.08 s.
+        busiest[name] = [row for number in rows for row in table.slice(number, 1).to_pylist()]
     return busiest
 
 
@@ -143,5 +149,5 @@ def _identity(marts: MartMonth, name: str, path: Path) -> tuple[Table, Path, str
 
 def _is_synthetic(month: LakeMonth, footer: CleanFooter) -> bool:
     """Whether the month was made from a sample, whose rows are as many as were asked for."""
-    made_from = [raw for raw in month.manifest().versions if raw.sha256 == footer.raw_sha256]
+    made_from = [raw for raw in month.last_manifest().versions if raw.sha256 == footer.raw_sha256]
     return any(raw.publication.is_synthetic for raw in made_from)

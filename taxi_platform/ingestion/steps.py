@@ -6,6 +6,7 @@ The lake and the warehouse decide what that is, never Dagster's history.
 from taxi_platform.ingestion.check import check_accounted_for, check_marts, check_table, version_set_aside
 from taxi_platform.ingestion.clean import Cleaned, clean
 from taxi_platform.ingestion.common import Say, published
+from taxi_platform.ingestion.compared import note_cleaned
 from taxi_platform.ingestion.damage import clean_or_fetch_again
 from taxi_platform.ingestion.fetch import Fetched, fetch
 from taxi_platform.ingestion.judging import accept_command, stays_as_it_was
@@ -27,6 +28,7 @@ __all__ = [
     "clean_or_fetch_again",
     "fetch",
     "load",
+    "note_cleaned",
     "published",
     "stays_as_it_was",
     "version_set_aside",

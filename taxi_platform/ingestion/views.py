@@ -12,9 +12,12 @@ right when repeated; with `union_by_name`, or without the empty file, one in fiv
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from fnmatch import fnmatchcase
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -30,17 +33,20 @@ from taxi_platform.trips.errors import LakeBusy, LakeError
 from taxi_platform.trips.in_memory import in_memory
 from taxi_platform.trips.locks import lock_file
 from taxi_platform.trips.months import Dataset
+from taxi_platform.trips.replacing import replacing
+
+Seen = dict[str, tuple[str, str]]
 
 FILE_NAME = "trips.duckdb"
 FOLDER = "views"
 """The folder in the home with the empty Parquet files that the views start with."""
+SEEN = "seen.json"
+"""In that folder: clean file → its identity and contract version. Each run is a process of its own, and reading the
+footers of 600 months takes it 0.25 s."""
+_seen_scripts: dict[Path, tuple[str, str]] = {}
+"""Database of views → its identity and script, as this process read them."""
 LOCK_SECONDS = 120.0
 """How long to wait for another run that makes the views, which takes seconds."""
-
-_seen_versions: dict[str, tuple[tuple[int, ...], str]] = {}
-"""Clean file → its identity and contract version, as this process read them."""
-_seen_scripts: dict[Path, tuple[tuple[int, ...], str]] = {}
-"""Database of views → its identity and script, likewise: opening it takes 11 ms."""
 
 
 def views_path(home: Path) -> Path:
@@ -59,8 +65,9 @@ def refresh_views(lake: Lake, home: Path) -> bool:
         if not _is_local(lake):
             in_memory().execute("LOAD httpfs").close()
         folder.mkdir(parents=True, exist_ok=True)
-        with lock_file(folder / "refresh.lock", f"the views in {FILE_NAME}", LOCK_SECONDS):
-            script = "\n".join(_statements(lake, folder))
+        lock = lock_file(folder / "refresh.lock", f"the views in {FILE_NAME}", LOCK_SECONDS)
+        with lock, _kept(folder / SEEN) as seen:
+            script = "\n".join(_statements(lake, folder, seen))
             path = views_path(home)
             if path.exists() and _seen_scripts.get(path) == (_identity(path), script):
                 return False
@@ -80,7 +87,7 @@ def refresh_views(lake: Lake, home: Path) -> bool:
         raise LakeError(f"Cannot write {views_path(home)}: {error.strerror}.", "Check TAXI_HOME.") from error
 
 
-def _statements(lake: Lake, folder: Path) -> Iterator[str]:
+def _statements(lake: Lake, folder: Path, seen: Seen) -> Iterator[str]:
     """The SQL of the views, in a fixed order, so that it can be compared as text with what the file was made from.
 
     Those over the marts of all datasets are comments with a version in it: writing them takes sqlglot, and importing
@@ -92,7 +99,7 @@ def _statements(lake: Lake, folder: Path) -> Iterator[str]:
         clean, rejected = f"{root}/clean/{dataset}/*/trips.parquet", f"{root}/rejected/{dataset}/*/*.parquet"
         empty = _empty_file(folder / f"{dataset}-{contract.version}.parquet", contract.table_columns)
         if _is_local(lake):
-            versions = _contract_versions(_folder_of(lake) / f"clean/{dataset}")
+            versions = _by_contract_version(_folder_of(lake) / f"clean/{dataset}", seen)
         else:  # reading the footers of a bucket's 606 files after each month would take minutes
             keys = lake.list(f"clean/{dataset}/")
             versions = {contract.version: keys} if keys else {}
@@ -114,14 +121,23 @@ def _statements(lake: Lake, folder: Path) -> Iterator[str]:
 def _marts(lake: Lake, folder: Path, dataset: Dataset, root: str, clean: str) -> Iterator[str]:
     """The views of a dataset's marts: of today's mart version, and of the trips that `clean`'s files hold now."""
     version = mart_version(dataset)
-    keys = [key for key in lake.list(f"marts/{dataset}/") if key.endswith(f"-{version}.parquet")]
+    present = _marts_present(lake, dataset, version)
     for name in mart_names(dataset):
         table = mart_table(dataset, name)
         empty = _empty_file(folder / f"{table.name}-{version}.parquet", table.columns)
         select = _select([empty])
-        if any(key.startswith(f"marts/{dataset}/{name}/") for key in keys):
+        if name in present:
             select = f"{_select([empty, f'{root}/{name}/*/*-{version}.parquet'])} WHERE {_is_current(clean)}"
         yield f"CREATE VIEW {table.name} AS {select};"
+
+
+def _marts_present(lake: Lake, dataset: Dataset, version: str) -> set[str]:
+    """The marts that have a file of this mart version. In a folder the first one is enough: 600 months take 0.1 s."""
+    prefix, file = f"marts/{dataset}/", f"*-{version}.parquet"
+    if _is_local(lake):
+        folder = _folder_of(lake) / prefix
+        return {name for name in mart_names(dataset) if any(folder.glob(f"{name}/*/{file}"))}
+    return {key.removeprefix(prefix).split("/")[0] for key in lake.list(prefix) if fnmatchcase(key, file)}
 
 
 def _is_current(clean: str) -> str:
@@ -132,10 +148,10 @@ def _is_current(clean: str) -> str:
     )
 
 
-def _identity(path: Path) -> tuple[int, ...]:
+def _identity(path: Path) -> str:
     """What tells a file from another one that replaced it."""
     status = path.stat()
-    return status.st_ino, status.st_mtime_ns, status.st_size
+    return f"{status.st_ino}-{status.st_mtime_ns}-{status.st_size}"
 
 
 def _is_local(lake: Lake) -> bool:
@@ -151,25 +167,48 @@ def _folder_of(lake: Lake) -> Path:
     return Path(unquote(urlsplit(lake.url).path))
 
 
-def _contract_versions(folder: Path) -> Mapping[str, list[str]]:
-    """Contract version → the clean files that were made under it, of one dataset; empty if there are none.
+@contextmanager
+def _kept(path: Path) -> Iterator[Seen]:
+    """What `SEEN` says; written back if it has changed."""
+    try:
+        kept = json.loads(path.read_text("utf-8")).items()
+        seen = {file: (str(identity), str(version)) for file, (identity, version) in kept}
+    except (OSError, ValueError, AttributeError, TypeError):  # none yet, or damaged: all is read again
+        seen = {}
+    before = dict(seen)
+    yield seen
+    if seen != before:
+        with replacing(path) as temporary:
+            temporary.write_text(json.dumps(seen), "utf-8")
 
-    A file is read once in a process: after each of 606 months all footers would be read again.
-    """
-    found = {str(path): _identity(path) for path in sorted(folder.glob("*/trips.parquet"))}
-    unread = [path for path, identity in found.items() if _seen_versions.get(path, ((), ""))[0] != identity]
+
+def _by_contract_version(folder: Path, seen: Seen) -> Mapping[str, list[str]]:
+    """Contract version → the clean files that were made under it, of one dataset; empty if there are none."""
+    found = dict(_identities(folder))
+    unread = [path for path, identity in found.items() if seen.get(path, ("", ""))[0] != identity]
     if unread:
         files = ", ".join(literal(escape_glob(path)) for path in unread)
         kept = f"SELECT file_name, decode(key), decode(value) FROM parquet_kv_metadata([{files}])"
         with in_memory() as con:
             rows = con.execute(kept).fetchall()
         stored = {path: value for path, key, value in rows if key == "contract_version"}
-        _seen_versions.update({path: (found[path], stored.get(path, "")) for path in unread})
+        seen.update({path: (found[path], stored.get(path, "")) for path in unread})
+    for path in [path for path in seen if path.startswith(f"{folder}/") and path not in found]:
+        del seen[path]
     versions: dict[str, list[str]] = defaultdict(list)
     for path in found:
-        if version := _seen_versions[path][1]:
+        if version := seen[path][1]:
             versions[version].append(path)
     return versions
+
+
+def _identities(folder: Path) -> Iterator[tuple[str, str]]:
+    """The clean files of a dataset and their identities, by month."""
+    with suppress(FileNotFoundError):
+        for month in sorted(folder.iterdir(), key=str):
+            path = month / "trips.parquet"
+            with suppress(FileNotFoundError, NotADirectoryError):
+                yield str(path), _identity(path)
 
 
 def _selects_by_version(
@@ -194,10 +233,8 @@ def _select(paths: Sequence[str]) -> str:
 def _empty_file(path: Path, columns: Sequence[Column]) -> str:
     """Make the empty Parquet file with these columns if it is missing; returns its path, escaped for globs."""
     if not path.exists():
-        temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}")
-        with _connect(":memory:") as con:
+        with replacing(path) as temporary, _connect(":memory:") as con:
             con.execute(f"COPY (SELECT {null_columns(columns)} LIMIT 0) TO {literal(str(temporary))} (FORMAT parquet)")
-        temporary.replace(path)
     return escape_glob(str(path))
 
 
@@ -206,8 +243,13 @@ def _stored_script(path: Path) -> str | None:
     if not path.exists():
         return None
     try:
-        with duckdb.connect(str(path), read_only=True) as con:
-            row = con.execute("SELECT script FROM made_from").fetchone()
+        with in_memory() as con:
+            name = f"views_{uuid.uuid4().hex}"
+            con.execute(f"ATTACH {literal(str(path))} AS {name} (TYPE duckdb, READ_ONLY)")
+            try:
+                row = con.execute(f"SELECT script FROM {name}.made_from").fetchone()
+            finally:
+                con.execute(f"DETACH {name}")
     except duckdb.Error:
         return None
     return str(row[0]) if row else None
@@ -216,17 +258,12 @@ def _stored_script(path: Path) -> str | None:
 def _replace(path: Path, folder: Path, script: str) -> None:
     from taxi_platform.marts.view_sql import create_zones, view_select
 
-    temporary = folder / f"{path.name}.{uuid.uuid4().hex[:8]}"
-    try:
-        with _connect(str(temporary)) as con:
-            create_zones(con)
-            con.execute(script)
-            for view in VIEWS.values():
-                con.execute(f"CREATE VIEW {view.name} AS {view_select(view, list(Dataset), 'duckdb', identifier)}")
-            con.execute(f"CREATE TABLE made_from AS SELECT {literal(script)} AS script")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path, folder) as temporary, _connect(str(temporary)) as con:
+        create_zones(con)
+        con.execute(script)
+        for view in VIEWS.values():
+            con.execute(f"CREATE VIEW {view.name} AS {view_select(view, list(Dataset), 'duckdb', identifier)}")
+        con.execute(f"CREATE TABLE made_from AS SELECT {literal(script)} AS script")
 
 
 def _connect(database: str) -> duckdb.DuckDBPyConnection:

@@ -105,6 +105,10 @@ class Lake(ABC):
         """The objects under a prefix ending in `/`, as `stat` gives them, in any order."""
 
     @abstractmethod
+    def list_in_folders(self, prefix: str, folder: str) -> list[str]:
+        """The keys `{prefix}*/{folder}/…`, sorted, of a prefix ending in `/` and a name without `*`; in one request."""
+
+    @abstractmethod
     def list(self, prefix: str) -> list[str]:
         """The keys that begin with a prefix ending in `/`, sorted."""
 

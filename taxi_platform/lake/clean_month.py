@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -212,6 +212,11 @@ class CleanMonth:
             self._copy(self.rejected_key(file_version), folder, sums.rejected if sums else None) as rejected,
         ):
             yield clean, rejected
+
+    def clean_copy(self, file_version: str, folder: Path) -> AbstractContextManager[Path]:
+        """The clean file alone, as `copies` gives it."""
+        sums = self.checksums(file_version)
+        return self._copy(self.clean_key, folder, sums.clean if sums else None)
 
     @contextmanager
     def _copy(self, key: str, folder: Path, expected: FileSum | None) -> Iterator[Path]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
@@ -68,17 +69,21 @@ class GCSLake(Lake):
         return content, StoredObject(key, len(content), str(stored.generation))
 
     def read_end(self, key: str, size: int) -> tuple[bytes, StoredObject] | None:
-        if (stored := self.stat(key)) is None:
+        if self._listed is not None and key not in self._listed:
             return None
-        start = {"start": stored.size - size} if stored.size > size else {}
-        options = {"if_generation_match": int(stored.version), "raw_download": True, **self._options}
-        try:
-            with translated_errors("read", self.uri(key)):
-                return self.bucket.blob(self.prefix + key).download_as_bytes(**start, **options), stored
-        except Conflict:
-            if self._listed is None:
-                raise
-            return self.unlisted().read_end(key, size)
+        blob = _Blob(self.prefix + key, self.bucket)
+        with translated_errors("read", self.uri(key)):
+            try:
+                content = blob.download_as_bytes(start=-size, raw_download=True, **self._options)
+            except api.NotFound:
+                return None
+            except api.RequestRangeNotSatisfiable:  # an empty object has no end
+                return b"", _stored_object(key, self._require_blob(key))
+        whole = len(content) if blob.size is None else blob.size  # of a server that does not know ranges, it is all
+        if len(content) == whole and blob.crc32c and blob.crc32c != _size_and_checksum(io.BytesIO(content))[1]:
+            raise IntegrityError(f"{self.uri(key)} did not arrive as it is stored.", "Run the month again.")
+        generation = blob.generation or self._require_blob(key).generation
+        return content[-size:], StoredObject(key, whole, str(generation))
 
     def holds(self, key: str, expected: FileSum) -> bool:
         blob = self._get_blob(key)
@@ -107,6 +112,13 @@ class GCSLake(Lake):
         with translated_errors("list", self.uri(prefix)):
             for blob in self.client.list_blobs(self.bucket, prefix=self.prefix + prefix, **self._options):
                 yield _stored_object(blob.name.removeprefix(self.prefix), blob)
+
+    def list_in_folders(self, prefix: str, folder: str) -> list[str]:
+        below, options = self.prefix + prefix, {"match_glob": f"**/{folder}/**", **self._options}
+        with translated_errors("list", self.uri(prefix)):
+            blobs = self.client.list_blobs(self.bucket, prefix=below, **options)
+            in_folder = re.compile(f"{re.escape(below)}[^/]+/{re.escape(folder)}/")
+            return sorted(blob.name.removeprefix(self.prefix) for blob in blobs if in_folder.match(blob.name))
 
     def list(self, prefix: str) -> list[str]:
         with translated_errors("list", self.uri(prefix)):
@@ -219,6 +231,15 @@ def connect(url: str, client: storage.Client | None = None) -> GCSLake:
     bucket, _, prefix = url.removeprefix("gs://").partition("/")
     with translated_errors("open", url):
         return GCSLake(client or storage.Client(project=None), bucket, prefix)  # only creating a bucket needs a project
+
+
+class _Blob(storage.Blob):
+    """Knows its size after a part of it was downloaded: of that answer, the client keeps all else."""
+
+    def _extract_headers_from_download(self, response: requests.Response) -> None:
+        super()._extract_headers_from_download(response)
+        size = response.headers.get("Content-Range", "").rpartition("/")[2]
+        self._properties["size"] = int(size) if size.isdecimal() else None
 
 
 class _Reader(BlobReader):

@@ -115,6 +115,10 @@ class LocalLake(Lake):
                 with suppress(FileNotFoundError):  # deleted since it was listed
                     yield _stored_object(path.relative_to(root).as_posix(), path.stat())
 
+    def list_in_folders(self, prefix: str, folder: str) -> list[str]:
+        names = [name for name in self.names(prefix) if self._path(prefix + name).is_dir()]
+        return sorted(key for name in names for key in self.list(f"{prefix}{name}/{folder}/"))
+
     def list(self, prefix: str) -> list[str]:
         with self._translated_errors("list", prefix):
             return sorted(path.relative_to(self.root.resolve()).as_posix() for path in _files(self._path(prefix)))

@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from taxi_platform.lake.base import Lake
@@ -35,15 +36,14 @@ class MartMonth:
 
     def is_complete(self) -> bool:
         """Whether the lake has all marts of the month in this version and no other."""
-        return all(self.lake.list(self._prefix(name)) == [self.key(name)] for name in self.names)
+        return self._stored_keys == sorted(map(self.key, self.names))
 
     def publish(self, files: Mapping[str, Path]) -> None:
         """Store the files (mart → file) in their order, then delete those of other versions."""
         # What is listed before the last one is stored belongs to runs before this one; see `LakeMonth.publish_clean`.
-        outdated = []
+        others = set(self._stored_keys) - set(map(self.key, self.names))
+        outdated = [stored for key in sorted(others) if (stored := self.lake.stat(key))]
         for name in self.names:
-            others = set(self.lake.list(self._prefix(name))) - {self.key(name)}
-            outdated += [stored for key in sorted(others) if (stored := self.lake.stat(key))]
             self.lake.upload(self.key(name), files[name])
             fault_point("mart_published")
         for stored in outdated:
@@ -55,6 +55,12 @@ class MartMonth:
         """The marts as local files to read."""
         with ExitStack() as stack:
             yield {name: stack.enter_context(self.lake.local_copy(self.key(name), folder)) for name in self.names}
+
+    @cached_property
+    def _stored_keys(self) -> list[str]:
+        """The keys of the month's marts in all versions, sorted, as they were first listed here."""
+        keys = self.lake.list_in_folders(f"marts/{self.dataset_month.dataset}/", f"month={self.dataset_month.month}")
+        return [key for key in keys if key.split("/")[2] in self.names]
 
     def _prefix(self, name: str) -> str:
         return f"marts/{self.dataset_month.dataset}/{name}/month={self.dataset_month.month}/"

@@ -27,7 +27,13 @@ if TYPE_CHECKING:
 class LakeMonth(CleanMonth):
     """The objects of one dataset and month in a lake."""
 
+    _last_manifest: Manifest | None = None
+
     # Raw files
+
+    def last_manifest(self) -> Manifest:
+        """The manifest as it was last read here, for what never changes: what was fetched."""
+        return self._last_manifest or self.manifest()
 
     def manifest(self) -> Manifest:
         """The manifest as it is now, empty if there is none; raises `DamagedFile` or `NewerFormat`."""
@@ -46,6 +52,7 @@ class LakeMonth(CleanMonth):
                 raise ValueError("it lists files of another month")
         except ValueError as error:
             raise DamagedFile(f"{uri} is not a manifest: {error}.", remedy) from error
+        self._last_manifest = manifest
         return manifest
 
     def versions(self) -> tuple[list[RawVersion], str]:
@@ -237,6 +244,7 @@ class LakeMonth(CleanMonth):
         for side_file in outdated:
             self.lake.delete(side_file.key, side_file.version)
             fault_point("swept")
+        self._checksums[version] = checksums
         return CleanFooter(
             version, report.raw_sha256, report.contract_version, report.rows_clean, stored.size, stored.version
         )

@@ -16,7 +16,7 @@ from taxi_platform.marts.quality import QualityRow
 from taxi_platform.marts.tables import QUALITY, mart_names, mart_version
 from taxi_platform.marts.transpiling import mart_select, parquet_relation, quality_select, table_relation
 from taxi_platform.trips.casting import literal
-from taxi_platform.trips.engine import Engine
+from taxi_platform.trips.engine import NOT_BY_STATISTICS, Engine
 from taxi_platform.trips.errors import LakeError
 from taxi_platform.trips.months import DatasetMonth
 from taxi_platform.trips.stored_json import FORMAT_VERSION, NUMBER
@@ -81,4 +81,5 @@ def _config(folder: Path, engine: Engine) -> dict[str, str | bool | int | float 
         "temp_directory": str(folder / "spill"),
         "autoinstall_known_extensions": False,
         "autoload_known_extensions": False,
+        "disabled_optimizers": NOT_BY_STATISTICS,
     }

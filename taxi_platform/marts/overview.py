@@ -7,7 +7,6 @@ Every text passes `escaped_html`, and the page's own policy lets a browser run a
 from __future__ import annotations
 
 import tempfile
-import uuid
 from collections.abc import Iterator
 from datetime import datetime
 from importlib import resources
@@ -19,6 +18,7 @@ from taxi_platform.marts.overview_data import OverviewData
 from taxi_platform.marts.overview_sections import Cell, Section, Table, sections, trips_of
 from taxi_platform.marts.zones import zone_shapes
 from taxi_platform.trips.errors import LakeError, UserError
+from taxi_platform.trips.replacing import replacing
 from taxi_platform.trips.text import escaped_html
 
 FILE_NAME = "overview.html"
@@ -73,12 +73,8 @@ def write_page(home: Path, html: str) -> Path:
 
 
 def _replace(path: Path, html: str) -> Path:
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-    try:
+    with replacing(path) as temporary:
         temporary.write_text(html, encoding="utf-8")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
     return path
 
 

@@ -88,7 +88,7 @@ def read_marts(lake: Lake, months: Sequence[OverviewMonth], marts: Collection[st
                 for mart, by_dataset in keys.items()
             }
             return data
-        except (duckdb.IOException, duckdb.InvalidInputException, LakeError) as error:
+        except (duckdb.Error, LakeError) as error:
             if isinstance(error, LakeBusy):
                 raise
             if attempt == ATTEMPTS:

@@ -189,7 +189,7 @@ def deliver(outbox: Outbox, urls: Sequence[str], log: Log, now: float | None = N
                         outbox.record(delivery, "sent", now)
                         sent += 1
     except Timeout:
-        log("Another process is delivering.")
+        log("Another process is sending notifications; these are left to it.")
     return sent
 
 

@@ -1,31 +1,48 @@
-"""Connections to Dagster's SQLite files, kept open while runs are executed here.
+"""Connections to Dagster's SQLite files, or to its PostgreSQL, kept open while runs are executed here.
 
 Dagster makes an engine for each query: 190 times in the run of a month it opens and closes the file, compiles the
 statement and, being the last to close, moves the write-ahead log into the file. That took a third of a small month.
+To PostgreSQL it connects anew for each query, 300 times a month, with a password that is slow to compare by design.
 """
 
 from __future__ import annotations
 
 import os
+import select
 import sqlite3
 import tempfile
 import threading
+import time
 import uuid
 from collections import OrderedDict
-from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import dagster as dg
 from sqlalchemy import create_engine, event
-from sqlalchemy.engine import Engine
+from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.exc import DBAPIError, DisconnectionError, InvalidRequestError, OperationalError
 from sqlalchemy.pool import QueuePool
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_random
 
-from taxi_platform.runs.dagster_internals import sql_module, sqlite_event_log_class, sqlite_modules
+from taxi_platform.runs.dagster_internals import daemon_command, sql_module, sqlite_event_log_class, sqlite_modules
+
+T = TypeVar("T")
 
 FILES_HELD = 6
 """Engines, one a file: the index, runs, schedules, and the latest runs' own events."""
+CONNECTIONS_HELD = 5
+"""To PostgreSQL, in each process at most: as many as it has ever used at once. A run uses two."""
+STORAGE_SECONDS = 180
+"""How long a run waits for a PostgreSQL that is down or restarts. Dagster gives up after 11 s, and fails the step."""
+IDLE_SECONDS = 30
+"""Idle for longer, a connection is asked whether it still works: a network in between may have forgotten it."""
+
+_held: list[_Engines] = []
+"""Those of `held_connections`, for `close_connections`."""
 
 
 class _Engines:
@@ -73,16 +90,160 @@ def held_connections() -> Iterator[None]:
     events = sqlite_event_log_class()
     make_file = events._initdb
     _read_migrations_once()
+    _held.append(engines)
     try:
         for module in modules:
             module.create_engine = engines.engine
         events._initdb = _initialized_by_copy(make_file)
         yield
     finally:
+        _held.remove(engines)
         events._initdb = make_file
         for module, original in zip(modules, originals, strict=True):
             module.create_engine = original
         engines.close()
+
+
+@contextmanager
+def held_postgres(instance: dg.DagsterInstance) -> Iterator[None]:
+    """Reuse connections to the PostgreSQL of this instance, if it has one, until the end; then they are closed.
+
+    Its storages share them. One that the server has closed meanwhile is opened anew.
+    """
+    engines: dict[Any, Engine] = {}
+    try:
+        for storage in _postgres_storages(instance):
+            database = (storage.postgres_url, id(storage._token_provider))
+            if database not in engines:
+                engines[database] = _pooled(storage)
+            storage._engine = engines[database]
+        yield
+    finally:
+        for engine in engines.values():
+            engine.dispose()
+
+
+def check_postgres(instance: dg.DagsterInstance) -> None:
+    """In a webserver, which keeps connections itself but answers with an error once after the server has restarted."""
+    for storage in _postgres_storages(instance):
+        _checked(storage._engine)
+
+
+def close_connections(instance: dg.DagsterInstance) -> None:
+    """Close what is held and nobody uses; it is opened anew when it is needed. Before a fork: no two may share one."""
+    for engines in _held:
+        engines.close()
+    for storage in _postgres_storages(instance):
+        storage._engine.dispose()
+
+
+def wait_for_postgres() -> None:
+    """In a process that only executes runs: have them wait for Dagster's PostgreSQL where it is down or restarts.
+
+    Otherwise a step fails that cannot store its event, and what failed by itself is not run again.
+    """
+    Engine._connection_cls = _Waiting
+
+
+class _Waiting(Connection):
+    """A connection that is waited for, and whose statement is repeated if the server ends meanwhile.
+
+    Dagster commits each statement by itself. One that was executed just before the server's end is executed twice: an
+    event is then stored twice.
+    """
+
+    def __init__(self, engine: Engine, *arguments: Any, **options: Any) -> None:
+        _try_long(engine, lambda: super(_Waiting, self).__init__(engine, *arguments, **options))
+
+    def execute(self, *arguments: Any, **options: Any) -> Any:
+        try:
+            return super().execute(*arguments, **options)
+        except DBAPIError as error:
+            if not error.connection_invalidated:
+                raise
+            self.rollback()
+            try:
+                return _try_long(self.engine, lambda: super(_Waiting, self).execute(*arguments, **options))
+            except InvalidRequestError:  # in a transaction, which would have to be repeated as a whole
+                raise error from None
+
+
+def _try_long(engine: Engine, attempt: Callable[[], T]) -> T:
+    if engine.dialect.name != "postgresql":
+        return attempt()
+    long = stop_after_delay(STORAGE_SECONDS)
+    return Retrying(retry=retry_if_exception_type(OperationalError), stop=long, wait=wait_random(0.2, 2), reraise=True)(
+        attempt
+    )
+
+
+def _postgres_storages(instance: dg.DagsterInstance) -> list[Any]:
+    storages = (instance.run_storage, instance.event_log_storage, instance.schedule_storage)
+    return [storage for storage in storages if hasattr(storage, "postgres_url")]
+
+
+def hold_postgres_in_daemon() -> None:
+    """In a daemon, which otherwise connects 25 times a second. Called once, before it starts."""
+    command = daemon_command()
+    open_instance = command.get_instance_for_cli
+
+    @contextmanager
+    def held(*arguments: Any, **options: Any) -> Iterator[dg.DagsterInstance]:
+        with open_instance(*arguments, **options) as instance, held_postgres(instance):
+            yield instance
+
+    command.get_instance_for_cli = held
+
+
+def _pooled(storage: Any) -> Engine:
+    from dagster_postgres.utils import create_pg_engine
+
+    # Dagster often asks something while it holds a connection: with a pool of one, each such time costs a new one.
+    options = {"isolation_level": "AUTOCOMMIT", "pool_size": CONNECTIONS_HELD, "max_overflow": -1}
+    return _checked(create_pg_engine(storage.postgres_url, storage._token_provider, pool_use_lifo=True, **options))
+
+
+def _checked(engine: Engine) -> Engine:
+    event.listen(engine, "checkin", _note_the_time)
+    event.listen(engine, "checkout", _check_connection)
+    for name in ("get_columns", "get_table_names", "has_table"):
+        setattr(engine.dialect, name, _read_once(getattr(engine.dialect, name)))
+    return engine
+
+
+def _note_the_time(connection: Any, record: Any) -> None:
+    record.info["idle since"] = time.monotonic()
+
+
+def _check_connection(connection: Any, record: Any, proxy: Any) -> None:
+    """Have a connection that the server has closed be replaced by a new one.
+
+    Its socket says so, without a question to the server, but not that a network in between has forgotten it.
+    """
+    if (since := record.info.get("idle since")) is None:  # it is new
+        return
+    try:
+        socket = select.poll()
+        socket.register(connection.fileno(), select.POLLIN)
+        if socket.poll(0) or time.monotonic() - since > IDLE_SECONDS:
+            with connection.cursor() as cursor:
+                cursor.execute("SELECT 1")
+    except connection.Error as error:
+        raise DisconnectionError from error
+
+
+def _read_once(read: Any) -> Any:
+    """Dagster asks for the tables and columns of its own 90 times a month; what is there, stays."""
+    known: dict[Any, Any] = {}
+
+    def read_once(connection: Any, *names: Any, **options: Any) -> Any:
+        options.pop("info_cache", None)
+        key = names, *sorted(options.items())
+        if not known.get(key):
+            known[key] = read(connection, *names, **options)
+        return known[key]
+
+    return read_once
 
 
 def _initialized_by_copy(make_file: Any) -> Any:
@@ -99,8 +260,11 @@ def _initialized_by_copy(make_file: Any) -> Any:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-            with suppress(FileExistsError):  # another process was first
-                os.link(temporary, path)
+            os.link(temporary, path)
+        except OSError:
+            # Who looks at the run that begins was first, and may not have made the tables yet. Or the file system has
+            # no hard links, as exFAT; or the disk is full, as Dagster then says.
+            make_file(self, engine, for_index_shard)
         finally:
             temporary.unlink(missing_ok=True)
 

@@ -6,14 +6,16 @@ signature or behaves differently, and when another module imports from `dagster.
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import multiprocessing
 import signal
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import Any
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
@@ -39,10 +41,6 @@ from dagster._core.remote_origin import (
 from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
 from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 
-# The webserver's app can only be created from these two; `dagster-webserver` itself offers just a command.
-from dagster._core.workspace.context import WorkspaceProcessContext
-from dagster._core.workspace.load_target import WorkspaceFileTarget
-
 # The clock that runs and ticks are stamped with; Dagster's own test helper sets it.
 from dagster._time import get_current_datetime, get_current_timestamp
 
@@ -54,6 +52,10 @@ from dagster._utils.schedules import is_valid_cron_string
 
 from taxi_platform.assets.names import LOCATION
 
+if TYPE_CHECKING:
+    from dagster._core.workspace.context import WorkspaceProcessContext
+    from dagster._core.workspace.load_target import WorkspaceFileTarget
+
 __all__ = [
     "NOISY_LOGGERS",
     "NOT_FINISHED_STATUSES",
@@ -64,8 +66,10 @@ __all__ = [
     "WorkerStatus",
     "WorkspaceFileTarget",
     "WorkspaceProcessContext",
+    "asset_backfill_module",
     "check_state_module",
     "compute_logs_module",
+    "daemon_command",
     "execute_in_worker",
     "execute_run",
     "fork_runs",
@@ -75,6 +79,7 @@ __all__ = [
     "is_known_revision",
     "is_valid_cron_string",
     "job_code_origin",
+    "look_for_backfills_every",
     "reload_code_location",
     "remote_job_origin",
     "retry_modules",
@@ -104,6 +109,40 @@ STEP_ENDS = {
 }
 
 
+if not TYPE_CHECKING:  # where `__getattr__` would stand for any name
+
+    def __getattr__(name: str) -> Any:
+        """The webserver's app can only be created from these two; `dagster-webserver` itself offers just a command.
+
+        Importing them takes 0.1 s, which runs and code locations need not wait for.
+        """
+        modules = {"WorkspaceProcessContext": "context", "WorkspaceFileTarget": "load_target"}
+        if name not in modules:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(importlib.import_module(f"dagster._core.workspace.{modules[name]}"), name)
+
+
+class _PackageOfDaemons(ModuleType):
+    """The package `dagster._daemon`, without what its `__init__` imports until somebody asks for that.
+
+    The storages need one class of its `types`; `__init__` imports all daemons, and they structlog, Rich's tracebacks
+    and the lexers of Pygments: 0.23 s.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.__path__ = [str(Path(dg.__file__).with_name("_daemon"))]
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):  # what the import system asks for
+            raise AttributeError(name)
+        spec = importlib.util.spec_from_file_location(self.__name__, Path(self.__path__[0]) / "__init__.py")
+        assert spec and spec.loader
+        self.__class__ = ModuleType  # type: ignore[assignment]
+        spec.loader.exec_module(self)
+        return getattr(self, name)
+
+
 def sqlite_modules() -> list[Any]:
     """The modules in which Dagster makes an engine, by their `create_engine`, for each query of its SQLite files.
 
@@ -111,6 +150,10 @@ def sqlite_modules() -> list[Any]:
     """
     # Alembic's templates, which nobody renders here, would bring Pygments and its lexers: 0.1 s. Mako does without.
     sys.modules.setdefault("mako.ext.pygmentplugin", None)  # type: ignore[arg-type]
+    if "dagster._daemon" not in sys.modules:
+        package = _PackageOfDaemons("dagster._daemon")
+        sys.modules[package.__name__] = package
+        vars(dg)["_daemon"] = package
     names: tuple[str, ...] = ("event_log.sqlite.sqlite_event_log", "runs.sqlite.sqlite_run_storage")
     names += ("schedules.sqlite.sqlite_schedule_storage",)
     return [importlib.import_module(f"dagster._core.storage.{name}") for name in names]
@@ -152,11 +195,28 @@ def check_state_module() -> Any:
 def retry_modules() -> tuple[Any, Any]:
     """How Dagster runs killed runs again, by `retry_run`, and the part of its daemon that notices them by their events.
 
-    Neither can be asked to wait for a code server, or to look at a run once more.
+    Neither can be asked to wait for a code server, or to look at a run once more. Those of a backfill whose status is
+    one of `BULK_ACTION_TERMINAL_STATUSES` are not run again.
     """
     package = "dagster._daemon.auto_run_reexecution"
     reexecution, consumer = (f"{package}.{name}" for name in ("auto_run_reexecution", "event_log_consumer"))
     return importlib.import_module(reexecution), importlib.import_module(consumer)
+
+
+def asset_backfill_module() -> Any:
+    """The module that ends a backfill of assets when, by `backfill_runs_are_complete`, no run of it is to come."""
+    return importlib.import_module("dagster._core.execution.asset_backfill")
+
+
+def daemon_command() -> Any:
+    """The module of the daemon's command, which opens by `get_instance_for_cli` the instance of all its threads."""
+    return importlib.import_module("dagster._daemon.cli")
+
+
+def look_for_backfills_every(seconds: float) -> None:
+    """Have the daemon that starts in this process look at backfills so often. Dagster has no setting for its 30 s."""
+    controller: Any = importlib.import_module("dagster._daemon.controller")
+    controller.DEFAULT_DAEMON_INTERVAL_SECONDS = seconds
 
 
 def runs_table() -> Any:

@@ -10,7 +10,6 @@ import logging
 import os
 import re
 import tempfile
-import uuid
 from contextlib import suppress
 from importlib import resources
 from pathlib import Path
@@ -20,6 +19,7 @@ import yaml
 
 from taxi_platform.trips.errors import UserError
 from taxi_platform.trips.machine import MEMORY_OF_RUN, Machine, this_machine
+from taxi_platform.trips.replacing import replacing
 
 FILE = "dagster.yaml"
 EARLIER = ("dagster_1.yaml", "dagster_2.yaml")
@@ -141,16 +141,10 @@ def _value(settings: Any, name: str) -> Any:
 
 def replace_file(path: Path, content: bytes) -> None:
     """Replace a file durably: whoever reads it, also after a crash, finds the old content or the new."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        with temporary.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    with replacing(path) as temporary, temporary.open("xb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
     if os.name != "nt":
         folder = os.open(path.parent, os.O_RDONLY)
         try:

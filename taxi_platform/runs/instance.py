@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import dagster as dg
@@ -14,7 +15,7 @@ import yaml
 from sqlalchemy.exc import DBAPIError, OperationalError
 
 from taxi_platform.assets.names import CODE_SERVER_TAG, MAX_RETRIES_TAG, PROCESS_RUN_TAG, PROCESS_TAG
-from taxi_platform.runs.connections import held_connections
+from taxi_platform.runs.connections import held_connections, held_postgres
 from taxi_platform.runs.dagster_internals import is_known_revision
 from taxi_platform.runs.home import without_url_characters, write_dagster_yaml
 from taxi_platform.runs.home_record import record_version
@@ -22,10 +23,14 @@ from taxi_platform.runs.mirroring import mirrored_by_threads
 from taxi_platform.runs.sqlite import damaged_file, wait_for_locked_files
 from taxi_platform.settings import Settings
 from taxi_platform.trips.errors import DatabaseUnavailable, LakeError, TaxiError, UserError
+from taxi_platform.trips.locks import lock_file
 from taxi_platform.trips.processes import is_dead
+from taxi_platform.trips.text import printable
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 HOMES = "TAXI_HOME (or DAGSTER_HOME)"
+OPEN_SECONDS = 60
+"""How long to wait for another process that opens the same home, which takes it less than a second."""
 MOST_TRIES = 20
 """How often a run that dies with its code server is run again at most: it may be what takes the machine down."""
 
@@ -49,14 +54,13 @@ def open_instance(settings: Settings) -> Iterator[dg.DagsterInstance]:
     os.environ["TAXI_HOME"] = str(settings.home)
     os.environ["DAGSTER_DISABLE_TELEMETRY"] = "1"  # also where somebody's own dagster.yaml does not say so
     try:
-        with instance_of_process() as instance:
+        with ExitStack() as stack:
+            with _alone(home):
+                instance = stack.enter_context(instance_of_process())
             report_dead_runs(instance)
             yield instance
-    except dg.DagsterInvalidConfigError as error:
-        problem = " ".join(str(error).split())
-        raise UserError(
-            f"Dagster does not accept {home / 'dagster.yaml'}: {problem}", "Correct it, or move it away."
-        ) from error
+    except (dg.DagsterInvalidConfigError, yaml.YAMLError) as error:
+        raise _config_error(home, error) from error
     except (DBAPIError, sqlite3.DatabaseError) as error:
         raise _database_error(home, error) from error
     except Exception as error:
@@ -67,10 +71,23 @@ def open_instance(settings: Settings) -> Iterator[dg.DagsterInstance]:
 
 
 @contextmanager
+def _alone(home: Path) -> Iterator[None]:
+    """One process at a time.
+
+    Dagster makes its SQLite files when it finds none. Of two processes that do so at once, one fails because a table
+    exists already, or takes tables that are half made for those of an earlier Dagster.
+    """
+    with ExitStack() as stack:
+        with suppress(OSError):  # nobody may write here, or the other one hangs: the files may be there all the same
+            stack.enter_context(lock_file(home / "open.lock", f"another process that opens {home}", OPEN_SECONDS))
+        yield
+
+
+@contextmanager
 def instance_of_process() -> Iterator[dg.DagsterInstance]:
     """The instance at DAGSTER_HOME, opened for executing many runs in this process."""
     wait_for_locked_files()
-    with held_connections(), mirrored_by_threads(), dg.DagsterInstance.get() as instance:
+    with held_connections(), mirrored_by_threads(), dg.DagsterInstance.get() as instance, held_postgres(instance):
         yield instance
 
 
@@ -87,6 +104,38 @@ def _database_error(home: Path, error: DBAPIError | sqlite3.DatabaseError) -> Ta
         f"Dagster's database failed: {getattr(error, 'orig', error)} (Dagster's home is {home}).",
         "Check that the disk is not full and the database server runs. Run again: finished work is not redone.",
     )
+
+
+def _config_error(home: Path, error: Exception) -> UserError:
+    path, text = home / "dagster.yaml", " ".join(str(error).split())
+    # Dagster's text about these has several pages.
+    if missing := sorted(set(re.findall(r'environment variable "(\w+)" which is not set', text))):
+        return UserError(
+            f"{path} needs variables that are not set: {', '.join(missing)}.",
+            "Set them for every process that uses this home.",
+        )
+    problem = text.partition(" Expected: ")[0]  # every setting that there is
+    return UserError(f"Dagster does not accept {path}: {problem}", "Correct it, or move it away.")
+
+
+def problem_at_start() -> str:
+    """Why a process that starts now cannot open the instance at DAGSTER_HOME; empty if it can."""
+    home = Path(os.environ["DAGSTER_HOME"])
+    try:
+        with dg.DagsterInstance.get():
+            return ""
+    except (dg.DagsterInvalidConfigError, yaml.YAMLError) as error:
+        return str(_config_error(home, error))
+    except Exception as error:  # of the database, or of any class that the file names
+        return f"Dagster cannot start with {home / 'dagster.yaml'}: {described(error).rstrip('.')}."
+
+
+def described(error: Exception) -> str:
+    """What an error says, in one line and without a traceback."""
+    cause = error.__cause__ if isinstance(error.__cause__, DBAPIError) else error  # dagster-postgres gives no reason
+    cause = getattr(cause, "orig", None) or cause  # SQLAlchemy's repeats the query
+    text = str(error) if isinstance(error, TaxiError) else f"{type(cause).__name__}: {cause}"
+    return printable(" ".join(text.split()), 300)
 
 
 def check_schema(instance: dg.DagsterInstance) -> str:
@@ -114,8 +163,10 @@ def report_dead_runs(instance: dg.DagsterInstance) -> int:
     Dagster's code server does so for its children while it lives; nobody else does. A run that died with its code
     server is run again, whatever happened to it before: it was not its own doing.
     """
-    unfinished = [dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING]
-    dead = [run for run in instance.get_runs(dg.RunsFilter(statuses=unfinished)) if is_killed(run)]
+    statuses = [dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING]
+    ended = [run.run_id for run in instance.get_runs(dg.RunsFilter(statuses=statuses)) if is_killed(run)]
+    # Asked again: a process that has ended since the first answer may have finished its run before.
+    dead = instance.get_runs(dg.RunsFilter(ended, statuses=statuses)) if ended else []
     for run in dead:
         if CODE_SERVER_TAG in run.tags:
             allow_another_try(instance, run)

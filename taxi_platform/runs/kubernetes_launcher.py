@@ -73,12 +73,21 @@ class DatasetK8sRunLauncher(K8sRunLauncher):
         super().launch_run(context)
 
     def get_container_context_for_run(self, dagster_run: dg.DagsterRun) -> K8sContainerContext:
-        """What the pod of a run gets, from the least to the most specific: everything's, its dataset's, its own."""
+        """What the pod of a run gets, from the least to the most specific: everything's, its dataset's, its own.
+
+        And a command that waits for Dagster's PostgreSQL, unless the configuration has another.
+        """
         context = super().get_container_context_for_run(dagster_run)
         for dataset in datasets_of(dagster_run):
             if dataset in self._by_dataset:
                 context = context.merge(self._by_dataset[dataset])
-        return context.merge(K8sContainerContext(run_k8s_config=get_user_defined_k8s_config(dagster_run.tags)))
+        context = context.merge(K8sContainerContext(run_k8s_config=get_user_defined_k8s_config(dagster_run.tags)))
+        origin = dagster_run.job_code_origin
+        if origin is None or "command" in context.run_k8s_config.container_config:
+            return context
+        command = [origin.executable_path, "-m", "taxi_platform.runs.run_worker"]  # Dagster's follows as its arguments
+        ours = UserDefinedDagsterK8sConfig(container_config={"command": command})
+        return context.merge(K8sContainerContext(run_k8s_config=ours))
 
     def check_run_worker_health(self, run: dg.DagsterRun) -> CheckRunHealthResult:
         """Whether the run's Job works; a cluster that does not answer says nothing against it.

@@ -19,6 +19,7 @@ from taxi_platform.runs.ingest import IngestOptions, ingest_month
 from taxi_platform.runs.instance import instance_of_process, open_instance
 from taxi_platform.runs.result import IngestStatus, MonthResult
 from taxi_platform.settings import Settings
+from taxi_platform.trips.collecting import collect_seldom
 from taxi_platform.trips.errors import TaxiError
 from taxi_platform.trips.locks import log_to_stderr
 from taxi_platform.trips.months import DatasetMonth
@@ -98,6 +99,7 @@ _instance: dg.DagsterInstance
 def _start_worker(definitions: Callable[[], dg.Definitions]) -> None:
     """Prepare a worker. It has its own session, so that only the parent passes interruptions on."""
     global _definitions, _instance
+    collect_seldom()
     os.setsid()
     end_with_parent(signal.SIGKILL)  # Dagster takes a milder signal for the end of one run, not of the process
     signal.signal(signal.SIGINT, _remember_interruption)

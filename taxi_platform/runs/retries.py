@@ -1,4 +1,4 @@
-"""Killed runs that Dagster's daemon would not run again: what it asks a code server too early, and what it misses."""
+"""Killed runs that Dagster's daemon would not run again: what it asks or ends too early, and what it misses."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from typing import Any
 
 import dagster as dg
 
-from taxi_platform.assets.names import RETRY_STRATEGY_TAG, WILL_RETRY_TAG
+from taxi_platform.assets.names import BACKFILL_TAG, RETRY_STRATEGY_TAG, WILL_RETRY_TAG
 from taxi_platform.runs.dagster_internals import (
     DagsterCodeLocationLoadError,
     DagsterUserCodeUnreachableError,
+    asset_backfill_module,
     get_current_datetime,
     retry_modules,
 )
@@ -31,6 +32,11 @@ def retry_killed_runs() -> None:
     """In a daemon: have every killed run run again, up to its limit, whatever was killed with it. Called once."""
     reexecution, consumer = retry_modules()
     reexecution.retry_run = _patient(reexecution.retry_run)
+    # Dagster ends a backfill of a job as failed once no run is in progress, whether one waits to be run again or not.
+    others = [status for status in reexecution.BULK_ACTION_TERMINAL_STATUSES if status.name != "COMPLETED_FAILED"]
+    reexecution.BULK_ACTION_TERMINAL_STATUSES = others
+    backfills = asset_backfill_module()
+    backfills.backfill_runs_are_complete = _settled(backfills.backfill_runs_are_complete)
     daemon = consumer.EventLogConsumerDaemon
     daemon.run_iteration = _with_sweeps(daemon.run_iteration, reexecution.consume_new_runs_for_automatic_reexecution)
 
@@ -61,6 +67,31 @@ def _patient(retry_run: Any) -> Any:
     return patient
 
 
+def _settled(are_complete: Any) -> Any:
+    """Dagster's judgement that a backfill of assets has no more runs to come, but sure of it.
+
+    Dagster looks for runs in progress, then for those that are to be run again. That is stored after the failure, so
+    one that fails in between is neither; nor is one that is run again in between.
+    """
+
+    def settled(backfill_id: str, instance: dg.DagsterInstance, logger: Any) -> bool:
+        if not are_complete(backfill_id, instance, logger):
+            return False
+        failed = dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE], tags={BACKFILL_TAG: backfill_id})
+        if any(waits_for_retry(instance, run) for run in instance.get_runs(failed)):
+            return False
+        return bool(are_complete(backfill_id, instance, logger))
+
+    return settled
+
+
+def waits_for_retry(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
+    """Whether a run has failed and is to be run again, or nothing is said of it: who reports that may be killed."""
+    if run.status != dg.DagsterRunStatus.FAILURE or not instance.run_retries_enabled:
+        return False
+    return WILL_RETRY_TAG not in run.tags or run.is_complete_and_waiting_to_retry
+
+
 def _with_sweeps(run_iteration: Any, retry: Any) -> Any:
     """The daemon's look at new events, and each minute one at the runs that were missed, by the same thread."""
 
@@ -88,9 +119,7 @@ def missed_retries(instance: dg.DagsterInstance) -> list[dg.RunRecord]:
         updated_after=now - timedelta(days=MISSED_DAYS),
         updated_before=now - timedelta(seconds=SWEEP_SECONDS),
     )
-    records = [(record, record.dagster_run) for record in instance.get_run_records(recent)]
-    # Without the tag: who reported the failure was killed before it said whether the run is to be run again.
-    return [record for record, run in records if WILL_RETRY_TAG not in run.tags or run.is_complete_and_waiting_to_retry]
+    return [record for record in instance.get_run_records(recent) if waits_for_retry(instance, record.dagster_run)]
 
 
 def _give_up(instance: dg.DagsterInstance, missed: list[dg.RunRecord]) -> None:

@@ -17,6 +17,8 @@ from taxi_platform.ingestion.survey import MONTHS_AT_ONCE, MonthState, Stage, Su
 from taxi_platform.lake import open_lake
 from taxi_platform.lake.base import Lake
 from taxi_platform.lake.months import CleanFooter, LakeMonth
+from taxi_platform.runs.failures import may_have_failures
+from taxi_platform.runs.home import FILE
 from taxi_platform.settings import Settings
 from taxi_platform.sources import open_source
 from taxi_platform.trips.errors import (
@@ -38,9 +40,8 @@ __all__ = [
     "Stage",
     "Status",
     "by_year",
-    "checks_not_passed",
-    "failed_months",
     "status",
+    "what_failed",
 ]
 
 LISTED = ("raw", "clean", "rejected", "reports", "checksums")
@@ -222,26 +223,19 @@ class _Describer:
         return report.rows_rejected if report else None
 
 
-def failed_months(settings: Settings) -> dict[DatasetMonth, str]:
-    """The months whose latest run failed, each with the failure; empty if Dagster has no home yet."""
-    if not (settings.dagster_home / "dagster.yaml").exists():
-        return {}
-    from taxi_platform.runs.history import latest_failures
+def what_failed(settings: Settings) -> tuple[dict[DatasetMonth, str], dict[DatasetMonth, tuple[str, ...]]]:
+    """The months whose latest run failed, each with the failure; and those of which a check did not pass, each with
+    what it said. Both are empty if Dagster has no home yet.
+    """
+    home = settings.dagster_home
+    if not (home / FILE).exists() or not may_have_failures(home):
+        return {}, {}
+    from taxi_platform.runs.history import failed_checks, latest_failures
     from taxi_platform.runs.instance import open_instance
 
     with open_instance(settings) as instance:
-        return latest_failures(instance, settings.datasets, SEARCHED_RUNS)
-
-
-def checks_not_passed(settings: Settings) -> dict[DatasetMonth, tuple[str, ...]]:
-    """The months of which a check did not pass, each with what it said; empty if Dagster has no home yet."""
-    if not (settings.dagster_home / "dagster.yaml").exists():
-        return {}
-    from taxi_platform.runs.history import failed_checks
-    from taxi_platform.runs.instance import open_instance
-
-    with open_instance(settings) as instance:
-        return failed_checks(instance, settings.datasets, SEARCHED_RUNS)
+        failures = latest_failures(instance, settings.datasets, SEARCHED_RUNS)
+        return failures, failed_checks(instance, settings.datasets, SEARCHED_RUNS)
 
 
 def by_year(months: Sequence[MonthStatus]) -> list[tuple[str, list[MonthStatus]]]:

@@ -7,18 +7,18 @@ from collections.abc import Callable, Iterator, Sequence
 
 import dagster as dg
 
-from taxi_platform.assets.names import RETRY_TAG, WILL_RETRY_TAG
+from taxi_platform.assets.names import RETRY_TAG
+from taxi_platform.runs.heartbeats import silent_parts
 from taxi_platform.runs.ingest import IngestOptions, RunRecord, create_run, month_job
 from taxi_platform.runs.instance import open_instance
 from taxi_platform.runs.many_months import silence_loggers
 from taxi_platform.runs.result import IngestStatus, MonthResult
+from taxi_platform.runs.retries import waits_for_retry
 from taxi_platform.settings import Settings
 from taxi_platform.trips.months import DatasetMonth
 
 LOOK_SECONDS = 1.0
 DAEMON = "QUEUED_RUN_COORDINATOR"
-ALIVE_SECONDS = 120
-"""A daemon whose last sign is older does not run; it gives one every 30 s."""
 
 
 def ingest_through_dagster(
@@ -35,7 +35,7 @@ def ingest_through_dagster(
     silence_loggers()
     with open_instance(settings) as instance:
         built = definitions()
-        if not _has_daemon(instance):
+        if DAEMON in silent_parts(instance):
             say("No daemon runs on this instance: the months wait in its queue until taxi dev or taxi serve runs.")
         followed: dict[DatasetMonth, str] = {}
         try:
@@ -51,11 +51,6 @@ def ingest_through_dagster(
                 yield MonthResult(dataset_month, IngestStatus.QUEUED, run_id=run_id)
 
 
-def _has_daemon(instance: dg.DagsterInstance) -> bool:
-    heartbeat = instance.get_daemon_heartbeats().get(DAEMON)
-    return heartbeat is not None and time.time() - heartbeat.timestamp < ALIVE_SECONDS
-
-
 def _follow(instance: dg.DagsterInstance, followed: dict[DatasetMonth, str]) -> Iterator[MonthResult]:
     """Yield the result of each month and remove it from `followed`, until that is empty."""
     while followed:
@@ -66,7 +61,7 @@ def _follow(instance: dg.DagsterInstance, followed: dict[DatasetMonth, str]) -> 
                 continue
             if again := run.tags.get(RETRY_TAG):
                 followed[dataset_month] = again
-            elif run.tags.get(WILL_RETRY_TAG) != "true":
+            elif not waits_for_retry(instance, run):
                 del followed[dataset_month]
                 seconds = (record.end_time or 0) - (record.start_time or record.end_time or 0)
                 yield _result(instance, run, dataset_month, seconds)

@@ -7,7 +7,7 @@ types. Casts are strict, because DuckDB's own round `1.5` to 2 and drop a timest
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from taxi_platform.trips.contract import EXTRA, PICKUP, PROVENANCE, Column, Contract
@@ -56,7 +56,7 @@ class Cast:
     invalid: str | None = None
     """Predicate: the value does not fit; None if the source's type rules that out."""
     strict: str | None = None
-    """The value in a form that fails the query where the value does not fit, instead of being tested by `invalid`."""
+    """The value in a form that fails the query where `invalid` or `unmapped` would hold, which need no test then."""
     unmapped: str | None = None
     """Predicate: the value is a code without a modern value. It is stored in `extra_columns` and is not a fault."""
 
@@ -138,7 +138,8 @@ def _coded(contract: Contract, column: Column, source: SourceColumn) -> Cast:
     mapped = f"CASE lower({text}) {cases} END"
     present = f"{text} IS NOT NULL"
     if column.type == "S":
-        return Cast(mapped, present, unmapped=f"{present} AND {mapped} IS NULL")
+        strict = _known_code(source, mapped, codes.values()) if source.type == "VARCHAR" else None
+        return Cast(mapped, present, strict=strict, unmapped=f"{present} AND {mapped} IS NULL")
     number, invalid = _integer(source)
     as_double = f"TRY_CAST({number_text(source)} AS DOUBLE)"
     return Cast(
@@ -147,6 +148,13 @@ def _coded(contract: Contract, column: Column, source: SourceColumn) -> Cast:
         f"{mapped} IS NULL AND {as_double} IS NOT NULL AND {invalid}",
         unmapped=f"{present} AND {mapped} IS NULL AND {as_double} IS NULL",
     )
+
+
+def _known_code(source: SourceColumn, mapped: str, modern: Iterable[str | int]) -> str:
+    """The `mapped` value of a text code, which fails the query where there is none; fast for `modern` spellings."""
+    unchanged = " ".join(f"WHEN {source.sql} = {value} THEN {value}" for value in map(_constant, dict.fromkeys(modern)))
+    failing = f"CAST(CAST('code ' || {text_of(source)} AS BIGINT) AS VARCHAR)"  # null for blank text
+    return f"CASE {unchanged} WHEN {source.sql} IS NOT NULL THEN COALESCE({mapped}, {failing}) END"
 
 
 def _constant(value: str | int) -> str:
@@ -204,7 +212,8 @@ def select_canonical(
 
     Its columns: every canonical one, `extra_columns`, `file_month`, `reason`, `column_name`, `source`. `reason` and
     `column_name` are null for a clean row. `source` is the relation's row as a struct, from which a caller can take
-    `line` and `text`. With `strict` the query fails where an amount does not fit, which takes no time to test.
+    `line` and `text`. With `strict` the query fails where an amount does not fit or a flag is not known, instead of
+    testing each.
     """
     mapping = contract.map_columns([source.name for source in sources])
     canonical = {
@@ -245,8 +254,8 @@ def _canonical(contract: Contract, column: Column, sources: Sequence[SourceColum
     if not casts:
         return _Canonical("NULL", None, ())
     if len(casts) == 1 and strict and casts[0].strict:
-        value, invalid = casts[0].strict, None
-    elif len(casts) == 1:
+        return _Canonical(casts[0].strict, None, ())
+    if len(casts) == 1:
         value, invalid = casts[0].value, casts[0].invalid
     else:
         values = " ".join(f"WHEN {c.present} THEN {c.value}" for c in casts)

@@ -20,12 +20,13 @@ import pyarrow.parquet as pq
 from taxi_platform.trips import csv_reading, typed_scan
 from taxi_platform.trips.casting import SourceColumn, literal, null_columns, rule_sql, select_canonical
 from taxi_platform.trips.contract import EXTRA, PROVENANCE, REJECTED_COLUMNS, Column, Contract, contract_of
-from taxi_platform.trips.engine import Engine
+from taxi_platform.trips.engine import NOT_BY_STATISTICS, Engine
 from taxi_platform.trips.errors import DamagedRaw, LakeError, NotData, TooManyRejected
 from taxi_platform.trips.files import unreadable_parquet
 from taxi_platform.trips.formats import SNIFFED_BYTES, Format, sniff
 from taxi_platform.trips.months import DatasetMonth
 from taxi_platform.trips.os_errors import number_in, remedy
+from taxi_platform.trips.parquet_batches import ParquetBatches
 from taxi_platform.trips.report import Report
 from taxi_platform.trips.stored_json import FORMAT_VERSION, NUMBER
 
@@ -117,6 +118,7 @@ class Cleaner:
             "temp_directory": str(spill),
             "autoinstall_known_extensions": False,
             "autoload_known_extensions": False,
+            "disabled_optimizers": NOT_BY_STATISTICS,
         }
         # A database file, because a staging table in an in-memory database does not spill beyond the memory limit.
         try:
@@ -172,8 +174,6 @@ class Cleaner:
     def _clean_parquet(self, con: duckdb.DuckDBPyConnection) -> list[str]:
         """Clean a Parquet file; returns its column names."""
         relation = _parquet(self.raw.path)
-        # A file's own statistics may be wrong, and DuckDB omits every test that they say cannot fail.
-        con.execute("SET disabled_optimizers = 'statistics_propagation'")
         try:
             described = con.execute(f"DESCRIBE SELECT * FROM {relation}").fetchall()
             names = pq.read_schema(self.raw.path).names  # DuckDB renames columns that differ only in case
@@ -200,12 +200,29 @@ class Cleaner:
     def _copy_parquet(self, con: duckdb.DuckDBPyConnection, sources: Sequence[SourceColumn], relation: str) -> int:
         """Write the clean rows of a Parquet file; returns their number.
 
-        First as if every amount fits: in DuckDB a cast that may fail costs less than a test of every amount.
+        First as if every amount fits and every flag is known: in DuckDB a cast that may fail costs less than a test.
         """
         try:
-            return self._copy_clean(con, f"({self._select(sources, relation, strict=True)})")
+            return self._copy_published(con, sources, relation, strict=True)
         except duckdb.ConversionException:
-            return self._copy_clean(con, f"({self._select(sources, relation)})")
+            return self._copy_published(con, sources, relation, strict=False)
+
+    def _copy_published(
+        self, con: duckdb.DuckDBPyConnection, sources: Sequence[SourceColumn], relation: str, strict: bool
+    ) -> int:
+        """As above, in batches where they are read alike; where they cannot be, DuckDB's own reader says why."""
+        if batches := ParquetBatches.of(self.raw.path, sources):
+            con.register("published", batches.reader())
+            try:
+                return self._copy_clean(con, f"({self._select(sources, 'published', strict)})")
+            except duckdb.Error:
+                if batches.failure is None:
+                    raise
+                if not isinstance(batches.failure, (pa.ArrowException, OSError)):
+                    raise batches.failure from None
+            finally:
+                con.unregister("published")
+        return self._copy_clean(con, f"({self._select(sources, relation, strict)})")
 
     def _clean_csv(self, con: duckdb.DuckDBPyConnection) -> list[str]:
         """Clean a CSV file; returns its column names."""

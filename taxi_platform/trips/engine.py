@@ -12,3 +12,9 @@ class Engine:
 
     memory_limit: str = "512MB"
     threads: int = os.cpu_count() or 1
+
+
+NOT_BY_STATISTICS = "statistics_propagation"
+"""The optimizer to switch off where files are written. A published file's statistics may be wrong, and DuckDB omits
+every test that they say cannot fail. It would also declare columns that happen to have no nulls as `NOT NULL`, so that
+the schemas of two months differ."""

@@ -21,3 +21,9 @@ def _database(process: int) -> duckdb.DuckDBPyConnection:
         "enable_external_file_cache": False,
     }
     return duckdb.connect(":memory:", config=config)
+
+
+def is_unreadable(error: duckdb.Error) -> bool:
+    """Whether a query failed because of a file that it reads, not because of its expressions."""
+    # What DuckDB 2 says of a damaged footer or page has no class of its own.
+    return isinstance(error, duckdb.IOException | duckdb.InvalidInputException) or type(error) is duckdb.Error

@@ -38,9 +38,7 @@ class Machine:
 
 def this_machine(cgroups: Path = CGROUPS, own_cgroup: Path = OWN_CGROUP) -> Machine:
     """The machine as this process finds it, within the limits of every control group (v2) that it is in."""
-    import psutil  # not before it is needed: settings are parsed at every start
-
-    cores, memory = _usable_cores(), psutil.virtual_memory().total
+    cores, memory = _usable_cores(), _installed_memory()
     for folder in _folders(cgroups, own_cgroup):
         cores = min(cores, _cores_of(folder) or cores)
         memory = min(memory, _memory_of(folder) or memory)
@@ -52,6 +50,14 @@ def _usable_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def _installed_memory() -> int:
+    if hasattr(os, "sysconf"):  # settings are parsed at every start, and importing psutil takes 20 ms
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    import psutil
+
+    return int(psutil.virtual_memory().total)
 
 
 def _folders(cgroups: Path, own_cgroup: Path) -> Iterator[Path]:

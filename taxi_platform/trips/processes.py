@@ -6,10 +6,12 @@ import ctypes
 import signal
 import socket
 import sys
+from pathlib import Path
 
 import psutil
 
 PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 def end_with_parent(by: signal.Signals = signal.SIGTERM) -> None:
@@ -19,13 +21,31 @@ def end_with_parent(by: signal.Signals = signal.SIGTERM) -> None:
 
 
 def process_name(pid: int) -> str:
-    """A name that no other process ever has: machine, id and start time. Raises psutil's errors if there is none."""
-    return f"{socket.gethostname()}/{pid}@{psutil.Process(pid).create_time():.2f}"
+    """A name that no other process ever has: machine, id and start. Raises `psutil.NoSuchProcess` if there is none."""
+    return f"{socket.gethostname()}/{pid}@{_start(pid)}"
+
+
+def _start(pid: int) -> str:
+    """When a process started. On Linux as clock ticks since a boot: the time of day changes when the clock is set."""
+    if sys.platform != "linux":
+        return f"{psutil.Process(pid).create_time():.2f}"
+    try:
+        stat = Path(psutil.PROCFS_PATH, str(pid), "stat").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        raise psutil.NoSuchProcess(pid) from None
+    ticks = int(stat.rpartition(b")")[2].split()[19])  # the name in brackets may contain anything
+    boot = BOOT_ID.read_text()[:8] if BOOT_ID.exists() else ""  # some sandboxes have none
+    return f"{boot}.{ticks}"
 
 
 def process_id(process: str) -> int:
     """The id in a process's name. Raises `ValueError` for what is no such name."""
     return int(process.rpartition("/")[2].partition("@")[0])
+
+
+def readable_name(process: str) -> str:
+    """A process's name for people. Raises `ValueError` for what is no such name."""
+    return f"process {process_id(process)} on {process.rpartition('/')[0]}"
 
 
 def is_dead(process: str) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,14 +19,15 @@ import psutil
 
 from taxi_platform.trips.errors import TaxiError
 from taxi_platform.trips.processes import end_with_parent
+from taxi_platform.trips.text import printable
 
 READY_SECONDS = 300.0
 END_SECONDS = 8.0
 RESTART_DELAYS, RESTART_WINDOW = (0.0, 1.0, 2.0, 4.0, 8.0), 600.0
 """Seconds before each restart. A child that ends more often within the window will not stay alive."""
 LOG_BYTES = 10_000_000
-"""A longer log is set aside when the child starts; one such file is kept."""
-TAIL_BYTES = 4_096
+"""A longer log is set aside; one such file is kept. Where its database is away, the daemon logs 12 kB a second."""
+TAIL_BYTES, LINE_CHARACTERS = 4_096, 300
 COLOURS = re.compile("\x1b\\[[0-9;]*m")
 
 log = logging.getLogger("taxi_platform.serve")
@@ -46,6 +48,7 @@ class Child:
         self.is_ready = False
         self._was_ready = False
         self._started_at = self._start_at = 0.0
+        self._log_begin = 0
 
     def start(self) -> None:
         if self.socket:
@@ -54,6 +57,7 @@ class Child:
         self._started_at = time.monotonic()
         self._set_log_aside()
         with self._open_log() as out:
+            self._log_begin = out.tell()
             self.process = subprocess.Popen(
                 [sys.executable, "-P", *self.arguments],
                 stdin=subprocess.DEVNULL,
@@ -77,12 +81,8 @@ class Child:
                 self.start()
             return None
         if self.has_ended():
-            error, seconds = self._ended(), self._seconds_to_restart(now)
-            if not self._was_ready or seconds is None:
-                raise error
-            self.stop()
-            self.process, self._start_at, self.is_ready = None, now + seconds, False
-            return f"{error.problem} It is started again{f' in {seconds:.0f} s' if seconds else ''}."
+            return self._plan_restart(now)
+        self._set_log_aside()
         if not self.is_ready and self.ready():
             self.is_ready = self._was_ready = True
         elif not self.is_ready and now - self._started_at > READY_SECONDS:
@@ -121,6 +121,17 @@ class Child:
                 os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
 
+    def _plan_restart(self, now: float) -> str:
+        ended, seconds = self._how_it_ended(), self._seconds_to_restart(now)
+        if not self._was_ready:
+            raise TaxiError(f"The {self.name} did not start: it {ended}", f"Its log: {self.log}.")
+        if seconds is None:
+            times = f"{len(RESTART_DELAYS) + 1} times within {RESTART_WINDOW / 60:.0f} minutes"
+            raise TaxiError(f"The {self.name} ended {times}: the last time it {ended}", f"Its log: {self.log}.")
+        self.stop()
+        self.process, self._start_at, self.is_ready = None, now + seconds, False
+        return f"The {self.name} {ended} It is started again{f' in {seconds:.0f} s' if seconds else ''}."
+
     def _seconds_to_restart(self, now: float) -> float | None:
         """How long to wait before the next start; None if it ended too often."""
         self.restarts = [then for then in self.restarts if now - then < RESTART_WINDOW]
@@ -137,21 +148,30 @@ class Child:
             return open(os.devnull, "ab")
 
     def _set_log_aside(self) -> None:
+        """Copy the log and empty it, not rename it: processes that have it open go on appending to it."""
         with suppress(OSError):
             if self.log.stat().st_size > LOG_BYTES:
-                self.log.replace(self.log.with_name(f"{self.log.name}.1"))
+                shutil.copyfile(self.log, self.log.with_name(f"{self.log.name}.1"))
+                os.truncate(self.log, 0)
+                self._log_begin = 0
 
-    def _ended(self) -> TaxiError:
+    def _how_it_ended(self) -> str:
+        """A predicate with a full stop. What the process logged last tells something only if it ended by itself."""
         status = self.process.poll() if self.process else None
+        if status is None:
+            return "lost the process that works for it."
+        if status < 0:
+            return f"was ended by signal {-status} ({signal.strsignal(-status)})."
+        return f"ended with status {status}: {self._last_line().rstrip('.')}."
+
+    def _last_line(self) -> str:
+        """Of what was logged since the last start."""
         lines: list[str] = []
         with suppress(OSError), self.log.open("rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL_BYTES))
+            file.seek(max(self._log_begin, file.seek(0, os.SEEK_END) - TAIL_BYTES))
             text = COLOURS.sub("", file.read().decode("utf-8", "replace"))
             lines = [line for line in text.splitlines() if line.strip()]
-        return TaxiError(
-            f"The {self.name} ended with status {status}: {lines[-1] if lines else 'no output'}",
-            f"Its log is {self.log}.",
-        )
+        return printable(lines[-1], LINE_CHARACTERS) if lines else "no output"
 
 
 def _prepare() -> None:

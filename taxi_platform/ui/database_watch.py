@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Iterable
+from typing import Any
 
 import dagster as dg
 
-from taxi_platform.runs.clock import forget_times_ahead
+from taxi_platform.runs.clock import MARGIN_SECONDS, forget_times_ahead
+from taxi_platform.runs.dagster_internals import get_current_timestamp
 from taxi_platform.runs.in_progress import runs_launched_at
-from taxi_platform.runs.instance import report_dead_runs
+from taxi_platform.runs.instance import described, report_dead_runs
 from taxi_platform.trips.errors import TaxiError
 from taxi_platform.ui.only_server import DatabaseHold
 
@@ -21,11 +24,12 @@ log = logging.getLogger("taxi_platform.serve")
 
 
 class DatabaseWatch:
-    """The findings of a thread that looks again and again; every field is written by it and read by others."""
+    """The findings of a thread that looks again and again, for others to read."""
 
     def __init__(self, instance: dg.DagsterInstance, code_socket: str, hold: DatabaseHold | None) -> None:
         self._instance, self._code_socket, self._hold = instance, code_socket, hold
         self._earlier_daemons = {beat.daemon_id for beat in instance.get_daemon_heartbeats().values()}
+        self._known_ahead = set(self._earlier_daemons)
         self._required = set(instance.get_required_daemon_types())
         self._wake = threading.Event()
         self._thread = threading.Thread(target=self._work, name="database watch", daemon=True)
@@ -38,7 +42,7 @@ class DatabaseWatch:
         self.daemon_beats = False
         """Whether every part of a daemon that was started after this watch has reported."""
         self.clock_was_ahead = False
-        """Whether times of schedules and sensors were set back, which the daemon also has in memory."""
+        """Whether the daemon has times in memory that lie ahead, of schedules and sensors or of its own loops."""
         self.runs: list[dg.DagsterRun] | None = None
         """The runs that the code server's processes execute; None until they are known."""
         self.lost_hold: TaxiError | None = None
@@ -69,9 +73,10 @@ class DatabaseWatch:
             except TaxiError as error:
                 self.lost_hold = error
             except Exception as error:  # whatever it is, the next look may succeed; nothing else depends on this thread
+                problem = f"Dagster's database does not answer: {described(error)}"
                 if not self.problem:
-                    log.warning("Dagster's database does not answer: %s", error)
-                self.problem = f"Dagster's database does not answer: {type(error).__name__}"
+                    log.warning(problem)
+                self.problem = problem
             self._wake.wait(HURRY_SECONDS if self.hurry else LOOK_SECONDS)
             self._wake.clear()
 
@@ -80,10 +85,18 @@ class DatabaseWatch:
         if self._hold:
             self._hold.renew()
             report_dead_runs(self._instance)
-            self.clock_was_ahead |= forget_times_ahead(self._instance) > 0
             beats = self._instance.get_daemon_heartbeats()
+            self.clock_was_ahead |= forget_times_ahead(self._instance) > 0
+            self.clock_was_ahead |= self._has_beats_ahead(beats.values())
             new = {name for name, beat in beats.items() if beat.daemon_id not in self._earlier_daemons}
             self.daemon_beats |= new >= self._required
         runs = runs_launched_at(self._instance, self._code_socket)
         if questions == self._questions:  # else it may be older than the question
             self.runs = runs
+
+    def _has_beats_ahead(self, beats: Iterable[Any]) -> bool:
+        """Whether a daemon has reported from the future that was not known to: it would rest until then."""
+        latest = get_current_timestamp() + MARGIN_SECONDS
+        ahead = {beat.daemon_id for beat in beats if beat.timestamp > latest} - self._known_ahead
+        self._known_ahead |= ahead
+        return bool(ahead)

@@ -7,7 +7,6 @@ Each is asked by a thread of its own, at most every `CACHE_SECONDS` however many
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache, partial
@@ -17,16 +16,13 @@ import dagster as dg
 from taxi_platform.lake import open_lake
 from taxi_platform.lake.base import Lake
 from taxi_platform.runs.dagster_internals import WorkspaceProcessContext, sync_list_repositories_grpc
+from taxi_platform.runs.heartbeats import silent_parts
 from taxi_platform.settings import Settings
 from taxi_platform.trips.errors import TaxiError
 from taxi_platform.ui.known import Known
 
 CACHE_SECONDS = 5.0
 WAIT_SECONDS = 3.0
-
-HEARTBEAT_SECONDS = 180.0
-"""A daemon whose heartbeat is older counts as dead. It writes one every 30 s, but not during a sensor's tick, which may
-take 60 s. Dagster itself waits for half an hour."""
 
 PARTS = ("database", "daemon", "code_location", "lake")
 
@@ -84,17 +80,18 @@ def check_database(instance: dg.DagsterInstance) -> None:
 
 def check_daemon(instance: dg.DagsterInstance) -> None:
     """Raises `TaxiError` for the daemon's parts whose last heartbeat is missing or old."""
-    heartbeats, now = instance.get_daemon_heartbeats(), time.time()
-    required = sorted(instance.get_required_daemon_types())
-    missing = [name for name in required if name not in heartbeats]
-    ages = {name: now - heartbeats[name].timestamp for name in required if name in heartbeats}
-    # Also one that lies ahead: the daemon would have replaced it since the clock was set back.
-    old = {name: age for name, age in ages.items() if abs(age) > HEARTBEAT_SECONDS}
-    if required and len(missing) == len(required):
+    silent = silent_parts(instance)
+    if silent and silent == dict.fromkeys(instance.get_required_daemon_types()):
         raise TaxiError("No daemon has run on this database.", "Start taxi serve or taxi dev.")
-    if missing or old:
-        said = [*(f"{name}: none" for name in missing), *(f"{name}: {age:.0f} s ago" for name, age in old.items())]
-        raise TaxiError(f"The daemon's last heartbeats are missing or old: {', '.join(said)}.", "See daemon.log.")
+    if silent:
+        said = ", ".join(f"{name}: {_when(age)}" for name, age in silent.items())
+        raise TaxiError(f"The daemon's last heartbeats are missing or old: {said}.", "See daemon.log.")
+
+
+def _when(age: float | None) -> str:
+    if age is None:
+        return "none"
+    return f"{age:.0f} s ago" if age >= 0 else f"{-age:.0f} s ahead of the clock"
 
 
 def check_code_locations(context: WorkspaceProcessContext) -> None:

@@ -10,8 +10,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Generic, TypeVar
 
-from taxi_platform.trips.errors import TaxiError
-from taxi_platform.trips.text import printable
+from taxi_platform.runs.instance import described
 
 Value = TypeVar("Value")
 SHARE, LONGEST_PAUSE = 0.05, 600.0
@@ -85,10 +84,3 @@ class Known(Generic[Value]):
             with self._lock:
                 self._reading = None
             reading.set_result(None)
-
-
-def described(error: Exception) -> str:
-    """The first line of what an error says, without a traceback."""
-    cause = getattr(error, "orig", None) or error  # SQLAlchemy's repeats the query
-    text = str(error) if isinstance(error, TaxiError) else f"{type(cause).__name__}: {cause}"
-    return printable(text.strip().partition("\n")[0], 300)

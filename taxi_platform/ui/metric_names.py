@@ -64,8 +64,10 @@ METRICS = (
     _declare("step_seconds_total", "dataset step", "Time that steps took, waits for locks included."),
     _declare("step_lock_wait_seconds_total", "dataset step", "Time that steps waited for locks that other runs held."),
     # The machine
-    _declare("home_disk_free_bytes", "", "Free space on the disk of TAXI_HOME."),
-    _declare("home_disk_size_bytes", "", "Size of that disk."),
+    _declare(
+        "disk_free_bytes", "place", "Free space on the disk of TAXI_HOME, and of others that months are written to."
+    ),
+    _declare("disk_size_bytes", "place", "Size of that disk."),
     _declare("outbox_pending", "", "Notifications that wait to be sent, one for each channel."),
     _declare("outbox_oldest_age_seconds", "", "How long the oldest of them has waited; 0 if none does."),
 )

@@ -100,14 +100,12 @@ def agent_samples(settings: Settings, instance: dg.DagsterInstance) -> list[Samp
 
 
 def home_samples(settings: Settings) -> list[Sample]:
-    """The disk of TAXI_HOME, and the notifications that wait there."""
-    home = settings.home
-    while not home.exists():
-        home = home.parent
-    disk, (waiting, oldest) = shutil.disk_usage(home), Outbox(settings.home).backlog()
+    """The disks that months are written to, and the notifications that wait in TAXI_HOME."""
+    disks = {place: shutil.disk_usage(folder) for place, folder in settings.disks().items()}
+    waiting, oldest = Outbox(settings.home).backlog()
     return [
-        Sample("home_disk_free_bytes", (), disk.free),
-        Sample("home_disk_size_bytes", (), disk.total),
+        *(Sample("disk_free_bytes", (place,), disk.free) for place, disk in disks.items()),
+        *(Sample("disk_size_bytes", (place,), disk.total) for place, disk in disks.items()),
         Sample("outbox_pending", (), waiting),
         Sample("outbox_oldest_age_seconds", (), _age([oldest] if oldest else [])),
     ]

@@ -7,8 +7,9 @@ database see each other there, by a count that the holder raises: clocks of seve
 from __future__ import annotations
 
 import json
+import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -19,11 +20,12 @@ from filelock import Timeout
 from taxi_platform.trips.errors import LakeError, TaxiError, UserError
 from taxi_platform.trips.locks import holder_of, lock_file
 from taxi_platform.trips.os_errors import remedy
-from taxi_platform.trips.processes import is_dead
+from taxi_platform.trips.processes import is_dead, readable_name
 
 KEY = "TAXI_SERVER"
 WATCH_SECONDS = 30.0
 """A holder on another machine that raised no count for so long is gone: three times `database_watch.LOOK_SECONDS`."""
+log = logging.getLogger("taxi_platform.serve")
 REMEDY = "Use its UI, stop it, or serve only the UI here: taxi serve --ui-only."
 
 
@@ -55,25 +57,28 @@ class DatabaseHold:
         self._instance, self._process, self._since = instance, process, since
         self._count = 0
 
-    def take(self) -> None:
-        """Enter this process; raises `UserError` if another machine's is alive, after watching it for a while."""
+    def take(self, is_stopping: Callable[[], bool] = lambda: False) -> None:
+        """Enter this process, unless it is stopping by then.
+
+        Raises `UserError` if another machine's is alive, after watching it for a while.
+        """
         holder = self._holder()
         if holder and not self._is_gone(holder):
+            log.info("%s serves this database, or did: watching it for up to %.0f s.", _name(holder), WATCH_SECONDS)
             deadline = time.monotonic() + WATCH_SECONDS
-            while time.monotonic() < deadline:
+            while time.monotonic() < deadline and not is_stopping():
                 time.sleep(1)
                 if (now := self._holder()) and now != holder:
-                    raise UserError(
-                        f"taxi is already serving this database: {now['process']}, since {now['since']}.", REMEDY
-                    )
-        self.renew()
+                    raise UserError(f"taxi is already serving this database: {_name(now)}.", REMEDY)
+        if not is_stopping():
+            self.renew()
 
     def renew(self) -> None:
         """Raise the count; raises `TaxiError` if another process has entered itself meanwhile."""
         holder = self._holder()
         if self._count and holder and holder["process"] != self._process:
             raise TaxiError(
-                f"{holder['process']} has begun to serve this database, since {holder['since']}: this one stops.",
+                f"taxi has begun to serve this database elsewhere: {_name(holder)}. This one stops.",
                 "Only one machine may run the daemon. Start this one with --ui-only.",
             )
         self._count += 1
@@ -95,3 +100,7 @@ class DatabaseHold:
 
     def _write(self, holder: dict[str, Any] | None) -> None:
         self._instance.daemon_cursor_storage.set_cursor_values({KEY: json.dumps(holder) if holder else ""})
+
+
+def _name(holder: dict[str, Any]) -> str:
+    return f"{readable_name(holder['process'])}, since {holder['since']}"

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import socket
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from pathlib import Path
 
 import dagster as dg
+import psutil
 import requests
 
 from taxi_platform.assets.names import LOCATION
@@ -45,6 +47,8 @@ class Options:
     port: int
     with_ui: bool = True
     with_daemon: bool = True
+    reloads: bool = False
+    """Whether SIGHUP reloads; in a terminal, which sends it when it is closed, it stops."""
     drain_seconds: float = 0
     database_seconds: float = 0
 
@@ -56,7 +60,7 @@ def serve(settings: Settings, options: Options, report: Report) -> None:
     """
     manager = ServiceManager()
     with ExitStack() as stack:
-        signals = stack.enter_context(Signals())
+        signals = stack.enter_context(Signals(options.reloads))
         if options.with_daemon:
             stack.enter_context(hold_home(settings.dagster_home))
         _check_port(options.port)
@@ -67,7 +71,9 @@ def serve(settings: Settings, options: Options, report: Report) -> None:
         if options.with_daemon:
             hold = DatabaseHold(instance, process_name(os.getpid()), f"{datetime.now():%Y-%m-%d %H:%M:%S}")
             manager.status("Making sure that no other machine serves this database")
-            hold.take()
+            hold.take(lambda: signals.stops > 0)
+            if signals.stops:
+                return
             stack.callback(hold.release)
         folder = stack.enter_context(_private_folder())
         logs = _log_folder(settings)
@@ -152,9 +158,22 @@ def _check_port(port: int) -> None:
                 probe.bind((HOST, port))
                 return
             except OSError as error:
+                if error.errno != errno.EADDRINUSE:
+                    raise UserError(
+                        f"Cannot use port {port}: {error.strerror}.", "Choose another with --port."
+                    ) from error
                 if time.monotonic() > deadline:
-                    raise UserError(f"Port {port} is in use.", "Choose another with --port 3001.") from error
+                    raise UserError(f"Port {port} is in use{_by_whom(port)}.", "Choose another with --port.") from error
         time.sleep(0.5)
+
+
+def _by_whom(port: int) -> str:
+    """Which process listens there, if the system tells us: it does of processes of the same user."""
+    with suppress(psutil.Error):
+        for connection in psutil.net_connections("tcp"):
+            if connection.status == psutil.CONN_LISTEN and connection.laddr[1:] == (port,) and connection.pid:
+                return f" by process {connection.pid} ({psutil.Process(connection.pid).name()})"
+    return ""
 
 
 def _answers(port: int) -> bool:

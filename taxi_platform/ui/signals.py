@@ -8,11 +8,14 @@ from typing import Any, Self
 
 
 class Signals:
-    """A context in which SIGINT and SIGTERM are counted as `stops`, and SIGHUP asks for a reload."""
+    """A context in which SIGINT and SIGTERM are counted as `stops`, and SIGHUP asks for a reload.
 
-    def __init__(self) -> None:
+    Without `reloads` SIGHUP is a stop too, unless it is ignored, as `nohup` has it.
+    """
+
+    def __init__(self, reloads: bool) -> None:
         self.stops = 0
-        self._reload = False
+        self._reloads, self._reload = reloads, False
         self._earlier: dict[int, Any] = {}
 
     def take_reload(self) -> bool:
@@ -22,7 +25,7 @@ class Signals:
 
     def __enter__(self) -> Self:
         numbers = [signal.SIGINT, signal.SIGTERM]
-        if hasattr(signal, "SIGHUP"):
+        if hasattr(signal, "SIGHUP") and (self._reloads or signal.getsignal(signal.SIGHUP) != signal.SIG_IGN):
             numbers.append(signal.SIGHUP)
         self._earlier = {number: signal.signal(number, self._note) for number in numbers}
         return self
@@ -32,7 +35,7 @@ class Signals:
             signal.signal(number, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if number in (signal.SIGINT, signal.SIGTERM):
-            self.stops += 1
-        else:
+        if self._reloads and number not in (signal.SIGINT, signal.SIGTERM):
             self._reload = True
+        else:
+            self.stops += 1

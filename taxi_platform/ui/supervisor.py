@@ -16,7 +16,7 @@ import dagster as dg
 
 from taxi_platform.runs.dagster_internals import reload_code_location
 from taxi_platform.runs.in_progress import interrupt, months_of
-from taxi_platform.runs.instance import report_dead_runs
+from taxi_platform.runs.instance import problem_at_start, report_dead_runs
 from taxi_platform.trips.errors import TaxiError
 from taxi_platform.ui.child import Child
 from taxi_platform.ui.database_watch import DatabaseWatch
@@ -76,7 +76,6 @@ class Supervisor:
             self._report(f"It gave up and ended: {error.problem}")
             raise
         finally:
-            self._manager.tell(STOPPING=1)
             for child in reversed(self._started):
                 child.stop()
             self._watch.end(seconds=2)
@@ -98,7 +97,7 @@ class Supervisor:
                 self._reload()
             if self._watch.clock_was_ahead and self._parts.daemon:
                 self._watch.clock_was_ahead = False
-                log.warning("Times of schedules and sensors lay ahead and were set to now: the daemon starts again.")
+                log.warning("The clock was ahead for a while: the daemon starts again.")
                 self._parts.daemon.restart()
             self._manager.status(self._watch.problem or "Running")
             self._tick()
@@ -122,19 +121,27 @@ class Supervisor:
         """Load the code location again, beside runs in progress, and start again what only reads files at its start."""
         log.info("Reloading the code location and dagster.yaml. Changed variables need a restart.")
         self._manager.reloading()
-        problems: list[str] = []
-        socket = str(self._parts.code_server.socket)
-        loading = Thread(target=lambda: problems.extend(filter(None, [reload_code_location(socket)])), daemon=True)
+        problems = {"dagster.yaml": "", "code": ""}
+        loading = Thread(target=lambda: problems.update(self._load_again()), daemon=True)
         loading.start()
         self._until(lambda: not loading.is_alive())
-        for child in self._started[1:]:
-            child.restart()
-            self._until(lambda child=child: child.is_ready)  # type: ignore[misc]
-        if problems:
-            log.error("The code location cannot be loaded: %s Correct it and reload again.", problems[0])
+        if problems["dagster.yaml"]:
+            log.error("Nothing was reloaded. %s", problems["dagster.yaml"])
         else:
-            log.info("Reloaded.")
+            for child in self._started[1:]:
+                child.restart()
+                self._until(lambda child=child: child.is_ready)  # type: ignore[misc]
+            if problems["code"]:
+                log.error("The code location cannot be loaded: %s Correct it and reload again.", problems["code"])
+            else:
+                log.info("Reloaded.")
         self._manager.tell(READY=1)
+
+    def _load_again(self) -> dict[str, str]:
+        """The problem of each part; the code is left as it is where processes that start now would end at once."""
+        if problem := problem_at_start():
+            return {"dagster.yaml": problem}
+        return {"code": reload_code_location(str(self._parts.code_server.socket))}
 
     def _drain(self, instance: dg.DagsterInstance, seconds: float) -> None:
         """Start nothing more, and wait for the runs in progress; a second signal or the deadline interrupts them."""
@@ -150,7 +157,7 @@ class Supervisor:
             if runs is not None and not runs:
                 log.info("No run is in progress: stopping.")
                 return
-            waits_for = f"{len(runs)} runs in progress ({months_of(runs)})" if runs else "Dagster's database"
+            waits_for = f"runs in progress ({months_of(runs)})" if runs else "Dagster's database"
             if waits_for != told and (runs or time.monotonic() - begun > QUIET_SECONDS):
                 told = waits_for
                 log.info("Stopping: waiting up to %.0f s for %s. A second signal interrupts them.", seconds, told)
@@ -160,7 +167,8 @@ class Supervisor:
 
     def _interrupt(self, instance: dg.DagsterInstance) -> None:
         runs, begun = self._runs_in_progress(STARTING_SECONDS) or [], time.monotonic()
-        log.warning("Interrupting %d runs (%s). They run again after the next start.", len(runs), months_of(runs))
+        names = months_of(runs) or "none is known"
+        log.warning("Interrupting runs in progress (%s). They run again after the next start.", names)
         interrupt(instance, runs)
         while self._runs_in_progress(STARTING_SECONDS) and time.monotonic() - begun < INTERRUPT_SECONDS:
             self._tick()

@@ -47,6 +47,7 @@ def main(workspace: str, host: str, port: int, ui: bool = True) -> None:
     from dagster_webserver.app import create_app_from_workspace_process_context
     from dagster_webserver.version import __version__
 
+    from taxi_platform.runs.connections import check_postgres
     from taxi_platform.runs.dagster_internals import WorkspaceFileTarget, WorkspaceProcessContext
     from taxi_platform.runs.sqlite import wait_for_locked_files
     from taxi_platform.ui.check_states import add_months_at_once
@@ -62,6 +63,7 @@ def main(workspace: str, host: str, port: int, ui: bool = True) -> None:
         WorkspaceProcessContext(instance, target, version=__version__, read_only=access.read_only) as context,
     ):
         instance.optimize_for_webserver(statement_timeout=15000, pool_recycle=3600, max_overflow=20)
+        check_postgres(instance)
         app = create_app_from_workspace_process_context(context) if ui else without_ui()
         monitoring = Monitoring(app, HealthChecks(settings, instance, context), Metrics(settings, instance))
         uvicorn.run(

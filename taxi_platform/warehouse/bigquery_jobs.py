@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -46,6 +47,7 @@ class BigQueryJobs:
         self.location = location
         self.variable = variable
         self._run = secrets.token_hex(4)
+        self._numbers = count(1)
 
     def query(self, statement: str) -> list[tuple[Any, ...]]:
         """Run a query and return its rows; unchanged tables are answered from BigQuery's cache at no cost."""
@@ -102,8 +104,8 @@ class BigQueryJobs:
             reraise=True,
         ):
             with attempt:
-                number = attempt.retry_state.attempt_number
-                job = start(partition, f"taxi-{table.table_id}-{month}-{file.file_version}-{self._run}-{number}")
+                job_id = f"taxi-{table.table_id}-{month}-{file.file_version}-{self._run}-{next(self._numbers)}"
+                job = start(partition, job_id)
                 fault_point("bigquery_submitted")
                 self.finish(job)
         return job

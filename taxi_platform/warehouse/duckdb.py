@@ -1,16 +1,18 @@
-"""The warehouse as one DuckDB file. It is opened for one short use and never held: an open writer locks out all others.
+"""The warehouse as one DuckDB file. It is attached for one short use and never held: a writer locks out all others.
 
-Our own runs take turns with the help of a lock file beside it.
+Our own runs take turns with the help of a lock file beside it. The DuckDB that it is attached to stays open for the
+process: opening one takes 19 to 40 ms, eight times a month, and attaching the file 3 ms.
 """
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -40,9 +42,16 @@ POLLING_SECONDS = 0.5
 
 OWN_FILE = "Set TAXI_WAREHOUSE_URL to a file that you own."
 
+ATTACHED_AS = "warehouse"
+"""The file's name inside our DuckDB, whatever the file is called."""
+
+_open: dict[tuple[int, str, str, int], duckdb.DuckDBPyConnection] = {}
+"""Process, folder to spill to, memory limit and threads → the DuckDB that such files are attached to. By process,
+because one that a fork inherits has lost its threads."""
+
 
 class DuckDBSession(Session):
-    """An open connection to the file; closing it rolls back what is not committed.
+    """A connection to the attached file; closing it rolls back what is not committed.
 
     No parameters are bound where months are concerned: the first one makes DuckDB import pandas, half a second.
     """
@@ -75,8 +84,8 @@ class DuckDBSession(Session):
 
     def relations(self) -> dict[str, str | None]:
         relations = self.execute(
-            "SELECT table_name, NULL FROM duckdb_tables() "
-            "UNION ALL SELECT view_name, comment FROM duckdb_views() WHERE NOT internal"
+            "SELECT table_name, NULL FROM duckdb_tables() WHERE database_name = current_database() UNION ALL "
+            "SELECT view_name, comment FROM duckdb_views() WHERE database_name = current_database() AND NOT internal"
         )
         return {name: view_version(comment) for name, comment in relations}
 
@@ -152,12 +161,11 @@ class DuckDBWarehouse(Warehouse):
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             lock = self.path.with_name(self.path.name + ".lock")
-            with lock_file(lock, str(self.path), self.other_run_wait_seconds):
-                connection = self._open(read_only=action == "read")
-                try:
-                    yield DuckDBSession(connection)
-                finally:
-                    connection.close()
+            with (
+                lock_file(lock, str(self.path), self.other_run_wait_seconds),
+                self._attached(read_only=action == "read") as connection,
+            ):
+                yield DuckDBSession(connection)
         except Timeout:
             raise busy_with_other_run(str(self.path), self.other_run_wait_seconds) from None
         except PermissionError as error:
@@ -174,14 +182,43 @@ class DuckDBWarehouse(Warehouse):
         except OSError as error:
             raise WarehouseError(f"Cannot read {self.path}: {error.strerror}.", OWN_FILE) from error
 
-    def _open(self, read_only: bool) -> duckdb.DuckDBPyConnection:
+    @contextmanager
+    def _attached(self, read_only: bool) -> Iterator[duckdb.DuckDBPyConnection]:
+        """A connection with the file as its current database. After any failure DuckDB itself is opened anew."""
+        spilled = self.path.with_name(f"{self.path.name}.tmp")
+        key = os.getpid(), str(spilled), self.memory_limit, self.threads
+        is_usable = False
+        try:
+            if key not in _open:
+                _open[key] = self._without_file(spilled)
+            with _open[key].cursor() as connection:
+                self._attach(connection, read_only)
+                if not read_only:  # nobody else has the file open now, so spilled files are those of a killed load
+                    shutil.rmtree(spilled, ignore_errors=True)
+                yield connection
+                # A checkpoint may lack room; what is committed is in the file's log then.
+                with suppress(duckdb.Error):
+                    connection.execute(f"USE memory; DETACH {ATTACHED_AS}")
+                    is_usable = not spilled.exists()  # DuckDB makes this folder once, and another process removes it
+        finally:
+            if not is_usable and key in _open:
+                _open.pop(key).close()
+
+    def _without_file(self, spilled: Path) -> duckdb.DuckDBPyConnection:
         config: dict[str, str | bool | int | float | list[str]] = {
             "memory_limit": self.memory_limit,
             "threads": self.threads,
+            "temp_directory": str(spilled),
             "autoinstall_known_extensions": False,
             "autoload_known_extensions": False,
             "storage_compatibility_version": STORAGE_VERSION,
         }
+        connection = duckdb.connect(":memory:", config=config)
+        connection.execute("SET enable_progress_bar = false")
+        return connection
+
+    def _attach(self, connection: duckdb.DuckDBPyConnection, read_only: bool) -> None:
+        mode = "READ_ONLY" if read_only else "READ_WRITE"
         try:
             for attempt in Retrying(
                 retry=retry_if_exception_message(match=r"(?s).*Could not set lock"),
@@ -191,7 +228,7 @@ class DuckDBWarehouse(Warehouse):
                 reraise=True,
             ):
                 with attempt:
-                    connection = duckdb.connect(str(self.path), read_only=read_only, config=config)
+                    connection.execute(f"ATTACH {literal(str(self.path))} AS {ATTACHED_AS} (TYPE duckdb, {mode})")
         except duckdb.IOException as error:
             if "Could not set lock" not in str(error):
                 raise
@@ -199,10 +236,7 @@ class DuckDBWarehouse(Warehouse):
                 f"Another program holds {self.path} open{_program(error, ' ({})')}.",
                 "Close it there and run again. To query during loads, open trips.duckdb in TAXI_HOME instead.",
             ) from error
-        if not read_only:  # nobody else has the file open now, so spilled files beside it are those of a killed load
-            shutil.rmtree(self.path.with_name(f"{self.path.name}.tmp"), ignore_errors=True)
-        connection.execute("SET enable_progress_bar = false")
-        return connection
+        connection.execute(f"USE {ATTACHED_AS}")
 
 
 def _program(error: BaseException | None, form: str) -> str:

@@ -1,5 +1,6 @@
 """A clock that was years ahead for a while, and is right again."""
 
+import os
 import time
 
 import dagster as dg
@@ -13,12 +14,16 @@ from dagster._core.scheduler.instigation import (
     TickData,
     TickStatus,
 )
+from dagster._daemon.types import DaemonHeartbeat
 
 from taxi_platform.assets.names import LOCATION
 from taxi_platform.runs.clock import forget_times_ahead
 from taxi_platform.runs.dagster_internals import remote_job_origin
 from taxi_platform.runs.instance import open_instance
 from taxi_platform.settings import load_settings
+from taxi_platform.trips.processes import process_name
+from taxi_platform.ui.database_watch import DatabaseWatch
+from taxi_platform.ui.only_server import DatabaseHold
 from taxi_platform_tests.support.notification_receivers import web_hook
 from taxi_platform_tests.support.system import wait_for
 from taxi_platform_tests.support.taxi_dev import taxi_dev
@@ -57,6 +62,20 @@ def test_the_ticks_of_sensors_and_schedules_are_never_ahead():
     assert states[InstigatorType.SENSOR].cursor == "here"
     assert states[InstigatorType.SCHEDULE].start_timestamp == before
     assert states[InstigatorType.SCHEDULE].last_iteration_timestamp == pytest.approx(now, abs=60)
+
+
+@pytest.mark.fault(83)
+def test_a_daemon_that_reported_from_the_future_starts_again_once():
+    with open_instance(load_settings()) as instance:
+        watch = DatabaseWatch(instance, "/no/socket", DatabaseHold(instance, process_name(os.getpid()), "now"))
+        for daemon, ahead in (("first", YEARS), ("second", 0), ("third", YEARS)):
+            instance.add_daemon_heartbeat(DaemonHeartbeat(time.time() + ahead, "SENSOR", daemon))
+            found = []
+            for _ in range(2):
+                watch._look()
+                found.append(watch.clock_was_ahead)
+                watch.clock_was_ahead = False
+            assert found == [ahead > 0, False]
 
 
 @pytest.mark.fault(83)

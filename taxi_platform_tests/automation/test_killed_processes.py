@@ -32,6 +32,18 @@ def test_a_backfill_whose_processes_are_killed_ends_complete_by_itself(victim, t
     assert kill_in_backfill(tmp_path / "home", victim) == (1 if victim == RUN else None)
 
 
+@pytest.mark.slow
+@pytest.mark.fault(140)
+def test_the_last_run_of_a_backfill_of_a_job_is_run_again_when_it_is_killed(tmp_path):
+    """Dagster ends such a backfill as soon as no run is in progress, whether one is to be run again or not."""
+    home = tmp_path / "home"
+    with taxi_dev(home, **SETTINGS) as platform:
+        platform.launch_job_backfill("green", MONTHS[:1])
+        kill(psutil.Process(wait_for(lambda: working_process(home))))
+        with instance_of(home) as instance:
+            wait_for(lambda: [run.status.value for run in instance.get_runs()] == ["SUCCESS", "FAILURE"])
+
+
 def kill_in_backfill(home, victim, delay=None):
     """Kill the victim while a run works, or after `delay` seconds, and check that every month gets loaded.
 

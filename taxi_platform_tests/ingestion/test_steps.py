@@ -369,3 +369,22 @@ def test_real_months_lose_and_double_no_trip(tmp_path, name, rows, clean, served
             assert (fetched.unchanged, cleaned.unchanged, loaded.unchanged) == (expected,) * 3
         assert web.methods().count("GET") == (served != "by file")
     assert steps.check_accounted_for(lake, dataset_month) == (rows, clean, 0)
+
+
+def test_a_run_reads_again_what_it_cleaned_only_if_another_file_is_there(place):
+    place.publish(*(ROW.format(day=day) for day in range(1, 10)))
+    _, cleaned, _ = place.ingest()
+    steps.note_cleaned("first", cleaned.month, cleaned.footer, cleaned.report)
+    report = place.home / "lake" / cleaned.month.report_key(cleaned.footer.file_version)
+    report.rename(report.with_suffix(".away"))
+    there = (place.lake, place.warehouse, GREEN, place.home)
+    assert steps.load(*there, run="first").unchanged
+    with pytest.raises(LakeError, match="no clean file"):
+        steps.load(*there, run="second")
+    with pytest.raises(LakeError, match="no clean file"):  # a check reads what is stored
+        steps.check_accounted_for(place.lake, GREEN)
+    report.with_suffix(".away").rename(report)
+    place.publish(*(ROW.format(day=day) for day in range(1, 9)))
+    steps.fetch(place.source, place.lake, GREEN, place.home)
+    steps.clean(place.lake, GREEN, place.home, Engine(threads=1))
+    assert steps.load(*there, run="first").result.rows == 8

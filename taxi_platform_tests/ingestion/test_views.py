@@ -1,5 +1,6 @@
 """`trips.duckdb`: what it shows, and that nobody who reads it blocks a load or is blocked by one."""
 
+import json
 import subprocess
 import sys
 import time
@@ -9,7 +10,7 @@ import duckdb
 import pytest
 
 from taxi_platform.ingestion import steps
-from taxi_platform.ingestion.views import refresh_views, views_path
+from taxi_platform.ingestion.views import FOLDER, SEEN, refresh_views, views_path
 from taxi_platform.lake import open_lake
 from taxi_platform.sources import open_source
 from taxi_platform.trips.contract import contract_of
@@ -122,6 +123,20 @@ def test_months_of_an_older_contract_show_null_for_what_they_do_not_have(lake, h
         old.footer.rows + new.footer.rows
     )
     assert ask(home, "SELECT count(cbd_congestion_fee) FROM green_trips WHERE file_month = DATE '2020-04-01'") == [(0,)]
+
+
+@pytest.mark.parametrize("damage", [b"", b"{", b"[]", b'{"a": 1}', b'{"a": []}', b"\xff"])
+def test_what_was_seen_of_the_lake_is_kept_and_may_be_damaged_or_older_than_the_lake(lake, home, damage):
+    bring(lake, home)
+    refresh_views(lake, home)
+    seen = home / FOLDER / SEEN
+    (first,) = json.loads(seen.read_text())
+    seen.write_bytes(damage)
+    new = bring(lake, home, "2020-05")
+    (home / "lake" / "clean/green/month=2020-04/trips.parquet").unlink()
+    refresh_views(lake, home)
+    assert ask(home, "SELECT count(*) FROM green_trips") == [(new.footer.rows,)]
+    assert first not in json.loads(seen.read_text())
 
 
 def test_a_file_that_somebody_holds_open_for_writing_is_replaced_all_the_same(lake, home, monkeypatch):

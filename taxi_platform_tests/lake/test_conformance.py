@@ -71,6 +71,15 @@ def test_a_listing_is_sorted_and_holds_the_keys_below_its_prefix_only(lake):
     assert lake.list("a/") == ["a/b/1", "a/b/2", "a/b/c/1", "a/bc/1"]
 
 
+def test_the_keys_of_one_month_in_many_folders_are_listed_together(lake):
+    for key in ("m/a/month=1/x", "m/a/month=1/y/z", "m/a/month=2/x", "m/b/month=1/x", "m/b/c/month=1/x", "m/month=1/x"):
+        lake.write(key, b"x")
+    lake.write("n/a/month=1/x", b"x")
+    lake.write("m/notes.txt", b"by a person")
+    assert lake.list_in_folders("m/", "month=1") == ["m/a/month=1/x", "m/a/month=1/y/z", "m/b/month=1/x"]
+    assert lake.list_in_folders("nothing/", "month=1") == []
+
+
 @pytest.mark.parametrize("key", ["clean/month=2021-01/trips.parquet", "a b/c+d", "50%/x", "ä/ü.json", "raw/x~1"])
 def test_names_keep_their_slashes_and_odd_characters(lake, key):
     stored = lake.write(key, b"bytes")

@@ -135,8 +135,7 @@ def test_a_copy_that_arrives_damaged_is_refused_by_name(bucket, tmp_path):
 
 
 @pytest.mark.fault(37)
-@pytest.mark.parametrize("way", ["open", "end"])  # `read` and `local_copy` ask only once
-def test_an_object_replaced_while_it_is_read_is_a_conflict(bucket, way):
+def test_an_object_replaced_while_it_is_read_is_a_conflict(bucket):  # `open` alone asks more than once
     other = lake_over(bucket, lambda method, url, answer: answer)[0]
     other.write("key", b"old" * 1000)
 
@@ -147,11 +146,41 @@ def test_an_object_replaced_while_it_is_read_is_a_conflict(bucket, way):
 
     lake, _ = lake_over(bucket, replace)
     with pytest.raises(Conflict, match="key was replaced while it was read"):
-        match way:
-            case "open":
-                lake.open("key").read()
-            case "end":
-                lake.read_end("key", 10)
+        lake.open("key").read()
+
+
+def test_the_end_of_an_object_comes_with_its_size_and_version_in_one_request(bucket):
+    asked = []
+
+    def note(method, url, answer):
+        asked.append(url) if is_object(url) and method == "GET" else None
+        return answer
+
+    lake, _ = lake_over(bucket, note)
+    stored = lake.write("key", b"0123456789")
+    assert lake.read_end("key", 4) == (b"6789", stored)
+    assert lake.read_end("key", 10) == lake.read_end("key", 99) == (b"0123456789", stored)
+    assert lake.read_end("missing", 4) is None
+    assert len(asked) == 4
+    assert lake.listed([""]).read_end("missing", 4) is None
+    assert len(asked) == 4
+    empty = lake.write("empty", b"")
+    assert lake.read_end("empty", 4) == (b"", empty)
+
+
+def test_an_end_that_is_the_whole_object_is_compared_with_its_checksum(bucket):
+    def damage(method, url, answer):
+        if "alt=media" in url:
+            answer.raw = urllib3.HTTPResponse(io.BytesIO(b"bytez"), preload_content=False)
+            answer._content = False
+            answer.headers["X-Goog-Hash"] = f"crc32c={stored_crc32c}"
+        return answer
+
+    lake, _ = lake_over(bucket, damage)
+    lake.write("key", b"bytes")
+    stored_crc32c = lake._get_blob("key").crc32c
+    with pytest.raises(IntegrityError, match="did not arrive as it is stored"):
+        lake.read_end("key", 99)
 
 
 @pytest.mark.fault(36)

@@ -5,6 +5,7 @@ import doctest
 import shutil
 import subprocess
 import sys
+from contextlib import contextmanager
 from decimal import Decimal
 
 import pandas as pd
@@ -21,7 +22,7 @@ from taxi_platform.settings import load_settings
 from taxi_platform.sources import open_source
 from taxi_platform.trips.contract import contract_of
 from taxi_platform.trips.engine import Engine
-from taxi_platform.trips.errors import IntegrityError, UserError
+from taxi_platform.trips.errors import IntegrityError, LakeError, UserError
 from taxi_platform.trips.months import Dataset, DatasetMonth
 from taxi_platform_tests.support.lake_marts import add_marts
 
@@ -222,6 +223,20 @@ def test_a_damaged_file_is_named_instead_of_read(lake):
     lake.write("clean/green/month=2021-01/trips.parquet", b"PAR1 not a Parquet file PAR1")
     with pytest.raises(IntegrityError, match="cannot be read"):
         load_trips("green", "2021-01")
+
+
+def test_a_file_that_is_removed_before_it_is_read_is_named(lake, monkeypatch):
+    local_copy = type(lake).local_copy
+
+    @contextmanager
+    def removed_by_another_run(lake, key, folder):
+        with local_copy(lake, key, folder) as path:
+            path.unlink(missing_ok=True)
+            yield path
+
+    monkeypatch.setattr(type(lake), "local_copy", removed_by_another_run)
+    with pytest.raises(LakeError, match="is missing"):
+        load_rejected("green", "2021-01")
 
 
 def test_the_package_imports_its_python_api_only_when_it_is_used():

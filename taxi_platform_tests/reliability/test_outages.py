@@ -65,6 +65,7 @@ def database(tmp_path_factory):
         pg_ctl = partial(pgexec, "pg_ctl", bin_path=server.bin_path, user=server.system_user)
         control = lambda *arguments: pg_ctl(("-w", "-D", str(server.pgdata), "-l", str(server.log), *arguments))  # noqa: E731
         yield Database(server.get_uri(), server.log, control)
+        control("-m", "immediate", "stop")  # the library ends only the process that it started, not one that came after
 
 
 @pytest.fixture
@@ -161,7 +162,7 @@ def test_in_a_deadlock_with_a_reader_the_load_gives_way_and_tries_again(
 
 @pytest.fixture
 def small_disk(tmp_path):
-    with small_file_system(tmp_path / "small", 16) as folder:
+    with small_file_system(tmp_path / "small", 64) as folder:
         yield folder
 
 
@@ -208,7 +209,7 @@ def test_a_command_on_a_full_disk_fails_and_the_next_one_works(
     )
     run_again(workers, installation, OLD, undisturbed(OLD))
     messages = []
-    for kilobytes in range(0, 4000, 50):
+    for kilobytes in range(0, 8000, 100):  # Dagster keeps up to 1 MB of each failed run
         filler = small_disk / "filler"
         filler.write_bytes(bytes(shutil.disk_usage(small_disk).free - kilobytes * 1024))
         (outcome,) = command_workers.run(

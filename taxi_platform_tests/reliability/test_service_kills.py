@@ -24,7 +24,7 @@ UNFINISHED = ("QUEUED", "NOT_STARTED", "STARTING", "STARTED", "CANCELING")
 @pytest.mark.slow
 @pytest.mark.fault(121)
 def test_every_month_of_a_backfill_is_loaded_once_although_parts_are_killed(tmp_path):
-    kill_parts(tmp_path, months=6, kills=8, seconds=(1.0, 3.0), rows=20_000)
+    kill_parts(tmp_path, months=10, kills=8, seconds=(1.0, 3.0), rows=20_000)
 
 
 @pytest.mark.slow
@@ -32,7 +32,7 @@ def test_every_month_of_a_backfill_is_loaded_once_although_parts_are_killed(tmp_
 @pytest.mark.fault(121)
 def test_every_month_of_sixty_is_loaded_once_although_parts_are_killed_a_hundred_times(tmp_path):
     # Two runs at a time, most of them killed with something: a month needs three attempts on average, some over ten.
-    kill_parts(tmp_path, months=60, kills=100, seconds=(2.0, 6.0), rows=100_000)
+    kill_parts(tmp_path, months=60, kills=100, seconds=(1.0, 4.0), rows=100_000)
 
 
 def kill_parts(folder, months, kills, seconds, rows):

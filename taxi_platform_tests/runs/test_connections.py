@@ -1,11 +1,14 @@
 """Connections to Dagster's SQLite files, kept open while runs are executed: the files stay the same."""
 
+import errno
+import os
 import sqlite3
 import uuid
 from contextlib import closing
 from pathlib import Path
 
 import dagster as dg
+import pytest
 
 from taxi_platform.runs.connections import FILES_HELD, _Engines, held_connections
 from taxi_platform.runs.dagster_internals import sqlite_modules
@@ -34,6 +37,33 @@ def test_a_runs_file_is_the_one_that_dagster_makes():
     assert tables(copied) == tables(made)
     assert tables(copied)[2] == [("wal",)]
     assert not list(copied.parent.glob(f".{copied.name}*"))
+
+
+@pytest.mark.fault(139)
+def test_a_run_begins_while_somebody_opens_its_file_to_look_at_it(monkeypatch):
+    link = os.link
+
+    def link_later(source, path):
+        with closing(sqlite3.connect(path)) as looking:
+            looking.execute("SELECT * FROM sqlite_master").fetchall()  # makes a file, without tables
+        link(source, path)
+
+    monkeypatch.setattr(os, "link", link_later)
+    with open_instance(load_settings()) as instance:
+        for run_id in map(str, range(3)):
+            instance.report_engine_event("begins", run_id=run_id, job_name="green_ingest")
+            assert [entry.message for entry in instance.all_logs(run_id)] == ["begins"]
+
+
+@pytest.mark.fault(144)
+def test_runs_begin_on_a_file_system_without_hard_links(monkeypatch):
+    def link(source, path):  # as exFAT answers
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), source, None, path)
+
+    monkeypatch.setattr(os, "link", link)
+    with open_instance(load_settings()) as instance:
+        instance.report_engine_event("begins", run_id="run", job_name="green_ingest")
+        assert [entry.message for entry in instance.all_logs("run")] == ["begins"]
 
 
 def test_events_are_in_the_files_when_the_instance_is_closed_and_no_log_is_left():

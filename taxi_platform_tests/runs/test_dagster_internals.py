@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import dagster as dg
 import pytest
@@ -18,6 +19,7 @@ from dagster._utils.interrupts import capture_interrupts
 import taxi_platform
 from taxi_platform.assets import names
 from taxi_platform.runs import dagster_internals as internals
+from taxi_platform.ui.daemon import RECOUNTED_EVENTS
 
 PACKAGE = Path(taxi_platform.__file__).parent
 
@@ -144,6 +146,7 @@ def test_the_tags_are_dagsters_own():
     assert tags.MAX_RETRIES_TAG == names.MAX_RETRIES_TAG
     assert tags.AUTO_RETRY_RUN_ID_TAG == names.RETRY_TAG
     assert tags.WILL_RETRY_TAG == names.WILL_RETRY_TAG
+    assert tags.BACKFILL_ID_TAG == names.BACKFILL_TAG
     assert tags.RETRY_STRATEGY_TAG == names.RETRY_STRATEGY_TAG
 
 
@@ -153,8 +156,60 @@ def test_how_killed_runs_are_run_again_is_replaced_where_dagster_uses_it():
     retry = reexecution.consume_new_runs_for_automatic_reexecution
     assert list(inspect.signature(retry).parameters) == ["workspace_process_context", "run_records", "logger"]
     assert " retry_run(" in inspect.getsource(retry)
+    assert "in BULK_ACTION_TERMINAL_STATUSES" in inspect.getsource(reexecution.should_retry)
+    assert "COMPLETED_FAILED" in {status.name for status in reexecution.BULK_ACTION_TERMINAL_STATUSES}
     iteration = consumer.EventLogConsumerDaemon.run_iteration
     assert list(inspect.signature(iteration).parameters) == ["self", "workspace_process_context"]
+
+
+def test_the_end_of_a_backfill_is_judged_where_it_is_replaced():
+    backfills = internals.asset_backfill_module()
+    judge = backfills.backfill_runs_are_complete
+    assert list(inspect.signature(judge).parameters) == ["backfill_id", "instance", "logger"]
+    for caller in (backfills.execute_asset_backfill_iteration, backfills._backfill_is_stalled):
+        assert "backfill_runs_are_complete(" in inspect.getsource(caller)
+
+
+def test_the_storages_are_imported_without_the_daemons_which_come_when_they_are_asked_for():
+    code = (
+        "import sys\n"
+        "from taxi_platform.runs.dagster_internals import retry_modules, sqlite_modules\n"
+        "sqlite_modules()\n"
+        "assert 'dagster._daemon.types' in sys.modules and 'structlog' not in sys.modules\n"
+        "import dagster._daemon\n"
+        "retry_modules()\n"
+        "from dagster._daemon import DagsterDaemonController, get_daemon_statuses\n"
+        "print(dagster._daemon.DagsterDaemonController.__module__)\n"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert answer.stdout == "dagster._daemon.controller\n", answer.stderr
+
+
+def test_the_daemon_opens_its_instance_where_it_is_replaced():
+    assert "with get_instance_for_cli(" in inspect.getsource(internals.daemon_command())
+
+
+def test_backfills_are_looked_for_as_often_as_is_said(monkeypatch):
+    from dagster._daemon import backfill, controller
+
+    monkeypatch.setattr(controller, "DEFAULT_DAEMON_INTERVAL_SECONDS", controller.DEFAULT_DAEMON_INTERVAL_SECONDS)
+    internals.look_for_backfills_every(3)
+    waits = []
+    event, log = SimpleNamespace(wait=waits.append), logging.getLogger("daemon")
+    with dg.DagsterInstance.ephemeral() as instance:
+        loop = backfill.execute_backfill_iteration_loop(SimpleNamespace(instance=instance), log, event)
+        while not waits:
+            next(loop)
+    assert 0 < waits[0] <= 3
+
+
+def test_a_look_at_a_backfill_reads_the_latest_events_again(monkeypatch):
+    from dagster._core.execution.asset_backfill import _get_next_latest_storage_id
+
+    events = SimpleNamespace(get_maximum_record_id=lambda: 5000)
+    queryer = SimpleNamespace(instance=SimpleNamespace(event_log_storage=events))
+    monkeypatch.setenv("ASSET_BACKFILL_CURSOR_OFFSET", RECOUNTED_EVENTS)
+    assert _get_next_latest_storage_id(queryer) == 4000
 
 
 def test_a_code_server_that_is_not_there_is_named_when_it_is_asked_to_reload(tmp_path):

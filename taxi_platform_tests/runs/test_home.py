@@ -1,9 +1,11 @@
 """`dagster.yaml` in Dagster's home: complete at every start, whatever happened to it before."""
 
+import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from importlib import resources
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +16,7 @@ from taxi_platform.trips.errors import UserError
 from taxi_platform.trips.machine import Machine, this_machine
 from taxi_platform_tests.support.system import TAXI, small_file_system
 
+PRODUCTION = Path(__file__).parents[2] / "deploy" / "dagster.yaml"
 OURS = text_for(this_machine())
 EARLIER_TEXTS = [resources.files("taxi_platform.runs").joinpath(name).read_bytes() for name in EARLIER]
 DAMAGED = [b"", b"\n", b"\0" * len(OURS), OURS[:60], OURS[:-1][:-100], EARLIER_TEXTS[0][:400], OURS[:500] + b"\0" * 300]
@@ -104,7 +107,19 @@ def test_a_setting_that_dagster_does_not_have_is_a_mistake():
     settings = load_settings()
     settings.dagster_home.mkdir(parents=True)
     (settings.dagster_home / "dagster.yaml").write_bytes(OURS + b"run_limits: 4\n")
-    with pytest.raises(UserError, match=r"Dagster does not accept .*dagster.yaml.*run_limits"), open_instance(settings):
+    said = r"Dagster does not accept .*dagster.yaml.*run_limits\" at the root\. Correct it"
+    with pytest.raises(UserError, match=said), open_instance(settings):
+        pass
+
+
+def test_variables_that_the_file_names_and_that_are_not_set_are_named_alone(monkeypatch):
+    settings = load_settings()
+    settings.dagster_home.mkdir(parents=True)
+    shutil.copy(PRODUCTION, settings.dagster_home / "dagster.yaml")
+    for name in ("USERNAME", "PASSWORD", "HOST"):
+        monkeypatch.setenv(f"DAGSTER_PG_{name}", "any")
+    said = r"dagster\.yaml needs variables that are not set: DAGSTER_PG_DB, DAGSTER_PG_PORT\. Set them"
+    with pytest.raises(UserError, match=said), open_instance(settings):
         pass
 
 

@@ -1,17 +1,22 @@
 """Dagster's instance, and the runs that killed processes left behind."""
 
+import multiprocessing
+import os
+import re
 import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import dagster as dg
+import psutil
 import pytest
 
 from taxi_platform.assets.names import CODE_SERVER_TAG, MAX_RETRIES_TAG, PROCESS_RUN_TAG, PROCESS_TAG
 from taxi_platform.definitions import build_definitions
 from taxi_platform.runs.ingest import ingest_month
-from taxi_platform.runs.instance import MOST_TRIES, open_instance, report_dead_runs
+from taxi_platform.runs.instance import MOST_TRIES, check_schema, open_instance, report_dead_runs
 from taxi_platform.settings import load_settings
 from taxi_platform.trips.months import DatasetMonth
 from taxi_platform.trips.processes import process_name
@@ -47,6 +52,57 @@ def test_the_run_of_a_killed_process_is_reported_as_failed(instance):
     assert result.succeeded
 
 
+@pytest.mark.fault(141)
+def test_a_run_that_ends_with_its_process_while_it_is_looked_at_is_left_as_it_ended(instance, monkeypatch):
+    job = build_definitions(load_settings()).resolve_job_def("green_ingest")
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        run = instance.create_run_for_job(job, tags={PROCESS_TAG: process_name(process.pid)})
+        get_runs = instance.get_runs
+
+        def end_after_the_first_answer(*arguments, **options):
+            runs = get_runs(*arguments, **options)
+            if process.poll() is None:
+                instance.report_dagster_event(dg.DagsterEvent("PIPELINE_SUCCESS", job.name), run.run_id)
+                process.communicate(b"\n")
+            return runs
+
+        monkeypatch.setattr(instance, "get_runs", end_after_the_first_answer)
+        assert report_dead_runs(instance) == 0
+    assert instance.get_run_by_id(run.run_id).status == dg.DagsterRunStatus.SUCCESS
+
+
+OPENINGS = 10
+
+
+def open_new_homes(homes, barrier, problems):
+    """In a process: open each home at the same moment as the other processes, and use its three databases."""
+    for home in homes:
+        os.environ["TAXI_HOME"] = str(home)
+        os.environ.pop("DAGSTER_HOME", None)
+        barrier.wait(60)
+        try:
+            with open_instance(load_settings()) as instance:
+                check_schema(instance)
+                instance.report_runless_asset_event(dg.AssetMaterialization("months"))
+                instance.all_instigator_state()
+        except Exception as error:
+            problems.put(repr(error))
+
+
+@pytest.mark.fault(142)
+def test_a_new_home_is_opened_by_several_processes_at_once(tmp_path):
+    context = multiprocessing.get_context("spawn")
+    barrier, problems = context.Barrier(3), context.SimpleQueue()
+    homes = [tmp_path / f"{number}" for number in range(OPENINGS)]
+    processes = [context.Process(target=open_new_homes, args=(homes, barrier, problems)) for _ in range(3)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0, 0]
+    assert problems.empty(), problems.get()
+
+
 def test_runs_of_living_processes_and_of_other_machines_are_left_alone(instance):
     sleeper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     try:
@@ -62,6 +118,19 @@ def test_runs_of_living_processes_and_of_other_machines_are_left_alone(instance)
         sleeper.kill()
         sleeper.wait()
     assert report_dead_runs(instance) == 1
+
+
+@pytest.mark.fault(135)
+def test_a_clock_that_is_set_meanwhile_ends_no_run(instance, tmp_path, monkeypatch):
+    run = instance.create_run_for_job(build_definitions(load_settings()).resolve_job_def("green_ingest"))
+    instance.add_run_tags(run.run_id, {PROCESS_TAG: process_name(os.getpid()), PROCESS_RUN_TAG: run.run_id})
+    (tmp_path / str(os.getpid())).symlink_to(f"/proc/{os.getpid()}")
+    stat = re.sub(r"btime (\d+)", lambda match: f"btime {int(match[1]) + 3600}", Path("/proc/stat").read_text())
+    (tmp_path / "stat").write_text(stat)  # all that the kernel shows differently
+    before = psutil.Process().create_time()
+    monkeypatch.setattr(psutil, "PROCFS_PATH", str(tmp_path))
+    assert psutil.Process().create_time() == pytest.approx(before + 3600)
+    assert report_dead_runs(instance) == 0
 
 
 @pytest.mark.fault(79)

@@ -1,29 +1,23 @@
 """`DatasetK8sRunLauncher`: what a run's pod gets, and how it takes a cluster that does not answer."""
 
 import json
+import sys
 
 import dagster as dg
 import pytest
-import yaml
-from dagster._core.launcher.base import LaunchRunContext, RunLauncher, WorkerStatus
-from dagster._serdes import ConfigurableClassData
+from dagster._core.launcher.base import LaunchRunContext, WorkerStatus
 
+from taxi_platform.runs.dagster_internals import job_code_origin
 from taxi_platform.trips.errors import UserError
 from taxi_platform_tests.deploy.test_kubernetes_files import CONFIG
 from taxi_platform_tests.support.emulators.kubernetes_api import kubernetes_api
-from taxi_platform_tests.support.kubernetes_instance import instance_config
+from taxi_platform_tests.support.kubernetes_instance import open_launcher
 
 
 @pytest.fixture
 def cluster(tmp_path):
     with kubernetes_api(tmp_path, {}, {}) as (api, kubeconfig):
         yield api, kubeconfig
-
-
-def open_launcher(kubeconfig, tmp_path, **changes):
-    block = instance_config(tmp_path, kubeconfig, **changes)["run_launcher"]
-    data = ConfigurableClassData(block["module"], block["class"], yaml.safe_dump(block["config"]))
-    return data.rehydrate(as_type=RunLauncher)
 
 
 @pytest.fixture
@@ -64,6 +58,13 @@ def test_a_runs_own_tag_wins_over_its_dataset(launcher):
     tag = {"dagster-k8s/config": json.dumps({"container_config": {"resources": {"limits": {"memory": "9Gi"}}}})}
     assert container(launcher, run_of("fhvhv/trips", **tag))["resources"]["limits"]["memory"] == "9Gi"
     assert container(launcher, run_of("fhvhv/trips", **tag))["resources"]["requests"]["memory"] == "3Gi"
+
+
+def test_a_run_starts_by_our_command_unless_somebody_has_another(launcher):
+    tag = {"dagster-k8s/config": json.dumps({"container_config": {"command": ["nice", "-n5"]}})}
+    run = dg.DagsterRun("green_ingest", job_code_origin=job_code_origin("green_ingest"))
+    assert container(launcher, run)["command"] == [sys.executable, "-m", "taxi_platform.runs.run_worker"]
+    assert container(launcher, run.with_tags(tag))["command"] == ["nice", "-n5"]
 
 
 @pytest.mark.parametrize(

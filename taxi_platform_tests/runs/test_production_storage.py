@@ -1,7 +1,11 @@
 """`deploy/dagster.yaml` on a real PostgreSQL, reached as in production: by TCP, with a password that shows nowhere."""
 
+import os
 import shutil
+import subprocess
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,16 +15,24 @@ import dagster as dg
 import psycopg
 import pytest
 from psycopg import sql
+from sqlalchemy import event, text
+from sqlalchemy.engine import Engine
+from sqlalchemy.exc import OperationalError
 
 from taxi_platform.definitions import build_definitions
 from taxi_platform.marts.tables import mart_names
-from taxi_platform.runs.ingest import ingest_month
+from taxi_platform.runs import connections
+from taxi_platform.runs.connections import close_connections, wait_for_postgres
+from taxi_platform.runs.dagster_internals import LaunchRunContext
+from taxi_platform.runs.ingest import IngestOptions, create_run, ingest_month, month_job
 from taxi_platform.runs.instance import check_schema, open_instance
 from taxi_platform.settings import load_settings
 from taxi_platform.trips.errors import TaxiError
 from taxi_platform.trips.months import Dataset, DatasetMonth
+from taxi_platform_tests.support.emulators.kubernetes_api import kubernetes_api
+from taxi_platform_tests.support.kubernetes_instance import open_launcher
 from taxi_platform_tests.support.retries import fail_while_looked_at, retry_daemon
-from taxi_platform_tests.support.system import crash, free_port
+from taxi_platform_tests.support.system import TAXI, crash, free_port, wait_for
 
 PRODUCTION = Path(__file__).parents[2] / "deploy" / "dagster.yaml"
 MARK = "c4naryWord"
@@ -35,6 +47,7 @@ class Database:
 
     parameters: dict[str, Any]
     restart: Callable[[], object]
+    control: Callable[..., object]
 
 
 @pytest.fixture(scope="module")
@@ -47,21 +60,25 @@ def database(tmp_path_factory: pytest.TempPathFactory):
     access = server.pgdata / "pg_hba.conf"
     access.write_text("host all dagster 127.0.0.1/32 scram-sha-256\n" + access.read_text())
     address = {"host": "127.0.0.1", "port": free_port()}
-    control = partial(pgexec, "pg_ctl", bin_path=server.bin_path, user=server.system_user)
-    folder = ("-w", "-D", str(server.pgdata))
+    pg_ctl = partial(pgexec, "pg_ctl", bin_path=server.bin_path, user=server.system_user)
     # Not by its own start(), which listens on a UNIX socket only: no URL of dagster-postgres can name one.
     options = f"-h {address['host']} -p {address['port']} -c unix_socket_directories='' -c fsync=off"
-    control((*folder, "-l", str(server.log), "-o", options, "start"))
+
+    def control(*arguments: str) -> object:
+        return pg_ctl(("-w", "-D", str(server.pgdata), "-l", str(server.log), "-o", options, *arguments))
+
+    control("start")
     try:
         with psycopg.connect(**address, user="postgres", dbname="postgres", autocommit=True) as con:
             con.execute(sql.SQL("CREATE ROLE dagster LOGIN PASSWORD {}").format(PASSWORD))
             con.execute("CREATE DATABASE dagster OWNER dagster")
         yield Database(
             {**address, "dbname": "dagster", "user": "dagster", "password": PASSWORD},
-            lambda: crash(lambda *arguments: control((*folder, "-l", str(server.log), "-o", options, *arguments))),
+            partial(crash, control),
+            control,
         )
     finally:
-        control((*folder, "-m", "immediate", "stop"))
+        control("-m", "immediate", "stop")
 
 
 @pytest.fixture
@@ -102,6 +119,103 @@ def test_a_run_and_its_materializations_are_in_postgresql_and_the_password_is_no
     assert not list(Path(instance.root_directory).rglob("*.db"))
 
 
+def test_a_process_connects_once_and_closes_what_it_opened(instance, database):
+    def connected():
+        with psycopg.connect(**database.parameters) as con:
+            query = "SELECT pid FROM pg_stat_activity WHERE usename = 'dagster' AND pid <> pg_backend_pid()"
+            return {pid for (pid,) in con.execute(query)}
+
+    def ask():
+        for _ in range(3):
+            instance.get_runs_count()
+            instance.get_materialized_partitions(dg.AssetKey(["green", "trips"]))
+            instance.daemon_cursor_storage.get_cursor_values({"key"})
+            instance.all_instigator_state()
+
+    ask()
+    held = connected()
+    assert len(held) == 1
+    ask()
+    assert connected() == held
+    with open_instance(load_settings()) as other:
+        other.get_runs_count()
+        assert connected() > held
+    wait_for(lambda: connected() == held)
+
+
+@pytest.mark.fault(114)
+def test_in_a_run_a_statement_is_repeated_that_the_servers_end_interrupted(instance, database, monkeypatch):
+    monkeypatch.setattr(Engine, "_connection_cls", Engine._connection_cls)
+    engine, sleep = instance.run_storage._engine, text("SELECT 7 FROM pg_sleep(3)")
+
+    def interrupted():
+        with ThreadPoolExecutor(1) as pool, engine.connect() as connection:
+            answer = pool.submit(lambda: connection.execute(sleep).scalar())
+            wait_for(lambda: sleeps(database))
+            database.restart()
+            return answer.result(60)
+
+    with pytest.raises(OperationalError, match=r"terminat|closed"):
+        interrupted()
+    wait_for_postgres()
+    assert interrupted() == 7
+
+
+def sleeps(database):
+    with psycopg.connect(**database.parameters) as con:
+        query = "SELECT 1 FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND query LIKE '%pg_sleep%'"
+        return con.execute(query).fetchall()
+
+
+def backend(engine):
+    with engine.connect() as connection:
+        return connection.exec_driver_sql("SELECT pg_backend_pid()").scalar()
+
+
+def backends_at_once(engine):
+    with engine.connect() as connection:
+        return {connection.exec_driver_sql("SELECT pg_backend_pid()").scalar(), backend(engine)}
+
+
+def test_connections_are_kept_until_the_server_or_their_owner_closes_them(instance, database, monkeypatch):
+    storages = (instance.run_storage, instance.event_log_storage, instance.schedule_storage)
+    (engine,) = {storage._engine for storage in storages}
+    both = backends_at_once(engine)
+    assert len(both) == 2
+    assert backends_at_once(engine) == both
+    with monkeypatch.context() as patch:
+        patch.setattr(connections, "IDLE_SECONDS", 0)  # as after half a minute: they are asked
+        assert backends_at_once(engine) == both
+
+    database.restart()
+    replaced = backends_at_once(engine)
+    assert len(replaced) == 2
+    assert not replaced & both
+
+    close_connections(instance)  # as an agent before it forks
+    with psycopg.connect(**{**database.parameters, "user": "postgres", "dbname": "postgres"}, autocommit=True) as con:
+        asked = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'dagster'"
+        wait_for(lambda: con.execute(asked).fetchone() == (0,))
+    assert backend(engine) not in replaced
+
+
+def test_the_tables_and_columns_of_dagster_are_read_once(instance):
+    engine, statements = instance.run_storage._engine, []
+    event.listen(engine, "before_cursor_execute", lambda *arguments: statements.append(arguments[2]))
+
+    def reads():
+        statements.clear()
+        run = instance.create_run_for_job(build_definitions(load_settings()).resolve_job_def("green_ingest"))
+        instance.report_engine_event("It waits.", run)
+        assert instance.get_run_records(dg.RunsFilter(run_ids=[run.run_id]))
+        instance.delete_run(run.run_id)
+        return sum("pg_catalog.pg_" in statement for statement in statements)
+
+    reads()
+    assert reads() == 0
+    assert len(statements) > 5
+
+
 @pytest.mark.fault(41)
 def test_a_restart_of_the_database_in_mid_run_loses_nothing(instance, database):
     crashed = []
@@ -117,6 +231,40 @@ def test_a_restart_of_the_database_in_mid_run_loses_nothing(instance, database):
     assert str(NEXT.month) in instance.get_materialized_partitions(asset)
     run = instance.get_run_by_id(outcome.run_id)
     assert run.status == dg.DagsterRunStatus.SUCCESS
+
+
+@pytest.mark.slow
+@pytest.mark.fault(114)
+def test_a_run_as_a_kubernetes_job_waits_for_the_database_when_it_begins_and_in_the_middle(
+    instance, database, tmp_path
+):
+    job = month_job(build_definitions(load_settings()), GREEN, IngestOptions())
+    run = create_run(instance, job, GREEN, IngestOptions(force=True), for_daemon=True)
+
+    def events():
+        return {entry.dagster_event_type for entry in instance.all_logs(run.run_id)}
+
+    settings = {name: value for name, value in os.environ.items() if name.startswith(("DAGSTER_PG_", "TAXI_"))}
+    secrets = {"taxi-secrets": {}, "taxi-dagster-postgresql": {"postgresql-password": PASSWORD}}
+    with kubernetes_api(tmp_path, {"taxi-settings": settings}, secrets) as (api, kubeconfig):
+        launcher = open_launcher(kubeconfig, Path(instance.root_directory), shared_home=True)
+        launcher.register_instance(instance)
+        launcher.launch_run(LaunchRunContext(run, workspace=None))
+        away(database)
+        wait_for(lambda: dg.DagsterEventType.STEP_START in events())
+        away(database)
+        (pod,) = api.pods.values()
+        wait_for(lambda: pod.exit_code is not None)
+        assert pod.exit_code == 0, pod.output.read_text()
+    assert instance.get_run_by_id(run.run_id).status == dg.DagsterRunStatus.SUCCESS
+    assert not {dg.DagsterEventType.STEP_FAILURE, dg.DagsterEventType.STEP_UP_FOR_RETRY} & events()
+
+
+def away(database):
+    """Stop the database for longer than the 11 s after which Dagster's own command gives it up."""
+    database.control("-m", "immediate", "stop")
+    time.sleep(15)
+    database.restart()
 
 
 @pytest.mark.fault(132)
@@ -140,7 +288,8 @@ def test_tables_of_an_earlier_dagster_are_named_and_migrated_with_their_history(
         con.execute("UPDATE alembic_version SET version_num = '6b7fb194ff9c'")
     with pytest.raises(TaxiError, match=r"an earlier Dagster \(revision 6b7fb194ff9c\)"):
         check_schema(instance)
-    instance.upgrade()  # what `dagster instance migrate` calls
+    # In a process of its own, as docs/upgrading.md has it: who is running knows the tables as they were.
+    subprocess.run([TAXI.with_name("dagster"), "instance", "migrate"], check=True, capture_output=True)
     assert check_schema(instance) == "Dagster's tables are those of the installed version"
     assert instance.get_runs_count() == runs
     outcome = ingest_month(instance, build_definitions(load_settings()), EARLIER)

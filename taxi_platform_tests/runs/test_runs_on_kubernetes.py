@@ -111,6 +111,7 @@ def test_a_month_of_a_backfill_is_loaded_by_a_job(cluster, never_started):
     (run,) = platform.backfill_runs(backfill)
     assert "2020-01" in platform.materialized("green/trips")
     pod = api.pods[job_of(run["runId"])]
+    wait_for(lambda: pod.exit_code is not None)  # the backfill ends with the run, whose process may still be ending
     assert pod.exit_code == 0
     assert pod.container["resources"]["requests"] == {"cpu": "500m", "memory": "1Gi", "ephemeral-storage": "1Gi"}
 

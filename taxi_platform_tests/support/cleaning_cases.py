@@ -19,6 +19,7 @@ from taxi_platform.trips.engine import Engine
 from taxi_platform.trips.files import VerifiedFile, verify
 from taxi_platform.trips.formats import Format
 from taxi_platform.trips.months import DatasetMonth
+from taxi_platform.trips.parquet_batches import ParquetBatches
 from taxi_platform.trips.report import Report
 
 HEADS: dict[str, str] = json.loads(Path(__file__).with_name("heads.json").read_text("utf-8"))
@@ -65,11 +66,15 @@ def clean(
     reject: tuple[str, ...] = (),
     force: bool = True,
     careful: bool = False,
+    in_batches: bool = True,
     rows: int | None = None,
     threads: int = 2,
     folder: Path | None = None,
 ) -> CleanedFile:
-    """Clean bytes, a file or an Arrow table as Parquet; `careful` switches the fast scan off."""
+    """Clean bytes, a file or an Arrow table as Parquet.
+
+    `careful` switches the fast scan of CSV off; without `in_batches` DuckDB's own reader reads all Parquet.
+    """
     if folder is None:
         with tempfile.TemporaryDirectory() as made:
             return clean(
@@ -78,6 +83,7 @@ def clean(
                 reject=reject,
                 force=force,
                 careful=careful,
+                in_batches=in_batches,
                 rows=rows,
                 threads=threads,
                 folder=Path(made),
@@ -91,8 +97,10 @@ def clean(
     raw = CleaningInput(dataset_month, path, hashlib.sha256(path.read_bytes()).hexdigest(), file.rows, file.plain)
     cleaner = Cleaner(raw, folder / "work", reject, Engine("512MB", threads))
     scan = (lambda *_: None) if careful else typed_scan.typed_scan
+    batches = ParquetBatches.of if in_batches else lambda *_: None
     with (
         patch.object(typed_scan, "typed_scan", scan),
+        patch.object(ParquetBatches, "of", batches),
         patch.object(csv_reading, "all_records", wraps=csv_reading.all_records) as all_records,
     ):
         made = cleaner.clean(force)

@@ -50,7 +50,7 @@ PROGRAMS = frozenset(
     {
         *("bq", "cd", "cp", "curl", "docker", "duckdb", "gcloud", "git", "helm", "kubectl", "make", "mkdir", "openssl"),
         *("pg_dump", "pg_restore", "promtool", "psql", "python", "python3", "rm", "sh", "ssh", "systemctl", "umask"),
-        *("pip", "chown", "install", "mv", "systemd-run", "systemd-sysusers"),
+        *("pip", "chown", "install", "ln", "mv", "systemd-run", "systemd-sysusers"),
     }
 )
 """Programs that pages may call, besides those in .venv/bin."""

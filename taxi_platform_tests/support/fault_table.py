@@ -201,8 +201,14 @@ FAULTS: dict[int, tuple[str, str]] = {
         "an agent that is told to end",
         "It finishes its runs and answers until then; a second signal interrupts them, and they are run again.",
     ),
-    114: ("Dagster's storage restarted under agents", "The runs succeed."),
-    115: ("a run for an agent canceled while it waits", "It ends as canceled, and no agent takes it."),
+    114: (
+        "Dagster's storage restarted under agents or Kubernetes Jobs, or down for minutes",
+        "The runs wait for it, and succeed.",
+    ),
+    115: (
+        "a run for an agent canceled while it runs or waits",
+        "It ends as canceled and is not run again; the month stays as it was.",
+    ),
     116: ("a Kubernetes Job killed in mid-run", "It is noticed; the month is run again once and loaded once."),
     117: ("a Kubernetes API that does not answer", "Runs go on; none is reported as failed or started again."),
     118: ("a run canceled while its Kubernetes Job works", "Job and pods are deleted; the month stays as it was."),
@@ -248,6 +254,41 @@ FAULTS: dict[int, tuple[str, str]] = {
         "a run killed after its last step, before it is recorded as successful",
         "It is shown as failed, and run again as a whole, which finds its work done.",
     ),
+    134: (
+        "an agent cut off from the network in the middle of a run, which comes back",
+        "Its run is run again by another; it ends what it had, takes runs again, and nothing is doubled.",
+    ),
+    135: (
+        "a clock that is set while runs are in progress",
+        "They go on; a process is known by when it started since the boot, not by the time of day.",
+    ),
+    136: (
+        "a `dagster.yaml` that Dagster does not accept when `taxi serve` reloads it",
+        "Nothing is reloaded: parts and runs go on as they are, and the log says what is wrong.",
+    ),
+    137: ("a part of `taxi serve` that logs without end", "Its log is set aside at 10 MB; one such file is kept."),
+    138: (
+        "the message of a run that comes twice, to the agent that works on it",
+        "The run is executed once, and counts as at work until it ends.",
+    ),
+    139: ("a run that somebody looks at in the UI while it begins", "It runs; both make the file of its events."),
+    140: (
+        "a killed run of a backfill that Dagster ends before the run is run again",
+        "The backfill waits for it; one of a job, which Dagster ends all the same, has it run again nevertheless.",
+    ),
+    141: (
+        "a run that ends in the moment in which somebody looks for runs of killed processes",
+        "It is left as it ended; without a second look it would be reported as failed.",
+    ),
+    142: (
+        "a new home that several processes open at the same moment",
+        "One after the other; Dagster's tables are made once.",
+    ),
+    143: (
+        "a killed run of `taxi ingest --through-dagster`, looked at before it is stored that it is to be run again",
+        "It is followed on; the result is that of the run that succeeds.",
+    ),
+    144: ("a home on a file system without hard links, such as exFAT", "Runs begin there as elsewhere."),
 }
 """Number → the fault, and what happens then."""
 
@@ -289,12 +330,12 @@ KINDS = (
     Kind(
         "The lake, disks and buckets",
         "What is stored is compared with its checksums before it is used, and made again where it differs.",
-        "32, 36, 37, 65, 68, 71-74, 77, 78",
+        "32, 36, 37, 65, 68, 71-74, 77, 78, 144",
     ),
     Kind(
         "Killed runs, and runs at the same time",
         "Readers see the old month or the new one, whole, and the next run completes it.",
-        "33-35, 47, 79, 82, 90, 91, 132, 133",
+        "33-35, 47, 79, 82, 90, 91, 132, 133, 135, 140-143",
     ),
     Kind(
         "The warehouse",
@@ -309,7 +350,7 @@ KINDS = (
     Kind(
         "Dagster, schedules and backfills",
         "Dagster's history decides nothing, so nothing is lost with it.",
-        "41, 48-50, 52, 80, 81, 83",
+        "41, 48-50, 52, 80, 81, 83, 139",
     ),
     Kind("Notifications", "Messages are kept until they are delivered, and never affect a run.", "46, 55"),
     Kind(
@@ -320,13 +361,13 @@ KINDS = (
     Kind(
         "Agents on other machines",
         "A run whose agent is lost is noticed and run again; no month is loaded twice or forgotten.",
-        "106-115",
+        "106-115, 134, 138",
     ),
     Kind("Kubernetes and Cloud Run", "A job that is lost, refused or never starts is reported.", "116-120"),
     Kind(
         "The server, its health and its metrics",
         "Parts that die are started again, and what does not answer is named.",
-        "121-129",
+        "121-129, 136, 137",
     ),
     Kind(
         "Upgrades and rollbacks",

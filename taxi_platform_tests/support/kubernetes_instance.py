@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from dagster._core.launcher.base import RunLauncher
+from dagster._serdes import ConfigurableClassData
 
 VALUES = Path(__file__).parents[2] / "deploy" / "kubernetes" / "values.yaml"
 
@@ -22,3 +24,10 @@ def instance_config(home: Path, kubeconfig: Path, **changes: Any) -> dict[str, A
     }
     launcher["config"] |= here | changes
     return {"telemetry": values["telemetry"], "run_launcher": launcher, **values["additionalInstanceConfig"]}
+
+
+def open_launcher(kubeconfig: Path, home: Path, **changes: Any) -> RunLauncher:
+    """Its launcher."""
+    block = instance_config(home, kubeconfig, **changes)["run_launcher"]
+    data = ConfigurableClassData(block["module"], block["class"], yaml.safe_dump(block["config"]))
+    return data.rehydrate(as_type=RunLauncher)

@@ -15,7 +15,7 @@ from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import WorkspaceFileTarget
 
 from taxi_platform.definitions import build_definitions
-from taxi_platform.runs.dagster_internals import get_current_datetime, retry_modules
+from taxi_platform.runs.dagster_internals import asset_backfill_module, get_current_datetime, retry_modules
 from taxi_platform.runs.ingest import IngestOptions, create_run, month_job
 from taxi_platform.runs.retries import retry_killed_runs
 from taxi_platform.settings import load_settings
@@ -59,12 +59,19 @@ class RetryDaemon:
         return list(self.instance.get_runs(dg.RunsFilter(tags={"dagster/parent_run_id": run.run_id})))
 
 
+def restore_after_test(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have what `retry_killed_runs` replaces be as it was."""
+    reexecution, consumer = retry_modules()
+    replaced = [(reexecution, "retry_run"), (reexecution, "BULK_ACTION_TERMINAL_STATUSES")]
+    replaced += [(consumer.EventLogConsumerDaemon, "run_iteration")]
+    replaced += [(asset_backfill_module(), "backfill_runs_are_complete")]
+    for owner, name in replaced:
+        monkeypatch.setattr(owner, name, getattr(owner, name))
+
+
 @contextmanager
 def retry_daemon(instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch) -> Iterator[RetryDaemon]:
-    reexecution, consumer = retry_modules()
-    daemon = consumer.EventLogConsumerDaemon
-    monkeypatch.setattr(reexecution, "retry_run", reexecution.retry_run)  # both are as they were after the test
-    monkeypatch.setattr(daemon, "run_iteration", daemon.run_iteration)
+    restore_after_test(monkeypatch)
     retry_killed_runs()
     with WorkspaceProcessContext(instance, WorkspaceFileTarget([str(WORKSPACE)])) as context:
         yield RetryDaemon(context)

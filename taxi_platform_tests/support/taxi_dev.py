@@ -19,6 +19,11 @@ from taxi_platform_tests.support.system import TAXI, free_port
 ASSETS = ("raw_file", "clean_trips", "rejected_trips", "trips")
 """Of every dataset, in the order of its lineage."""
 
+REPOSITORY = {"repositoryName": "__repository__", "repositoryLocationName": "taxi_platform"}
+
+SWITCHED = ("Schedule", "ScheduleStateResult", "Sensor")
+"""What GraphQL answers when a schedule or sensor was turned on or off."""
+
 
 @dataclass(frozen=True)
 class Platform:
@@ -59,22 +64,38 @@ class Platform:
         query = f"""query($selector: {kind}Selector!) {{ {field} {{
                       ... on {kind} {{ {kind.lower()}State {{ status
                       ticks(limit: 5) {{ status skipReason runIds }} }} }} }} }}"""
-        selector = {
-            f"{kind.lower()}Name": name,
-            "repositoryName": "__repository__",
-            "repositoryLocationName": "taxi_platform",
-        }
-        state = self.ask(query, selector=selector)[f"{kind.lower()}OrError"][f"{kind.lower()}State"]
+        state = self.ask(query, selector=selector(kind, name))[f"{kind.lower()}OrError"][f"{kind.lower()}State"]
         return [{"switched": state["status"], **tick} for tick in state["ticks"]] or [{"switched": state["status"]}]
+
+    @contextmanager
+    def switched_on(self, kind: str, name: str) -> Iterator[None]:
+        """Turn a `Schedule` or `Sensor` on, and back at the end."""
+        self._switch("start", kind, name)
+        try:
+            yield
+        finally:
+            self._switch("reset", kind, name)
+
+    def _switch(self, action: str, kind: str, name: str) -> None:
+        query = f"""mutation($selector: {kind}Selector!) {{
+                      {action}{kind}({kind.lower()}Selector: $selector) {{ __typename }} }}"""
+        assert self.ask(query, selector=selector(kind, name))[f"{action}{kind}"]["__typename"] in SWITCHED
 
     def launch_backfill(self, dataset: str, months: Sequence[str], assets: Sequence[str] = ASSETS) -> str:
         """Materialize assets of the dataset for these months, as the UI's dialog does; returns the backfill's id."""
+        selection = [{"path": [dataset, asset]} for asset in assets]
+        return self._launch_backfill(assetSelection=selection, partitionNames=list(months))
+
+    def launch_job_backfill(self, dataset: str, months: Sequence[str]) -> str:
+        """The same by the dataset's job, as the dialog on the job's page does; returns the backfill's id."""
+        partition_set = {"partitionSetName": f"{dataset}_ingest_partition_set", "repositorySelector": REPOSITORY}
+        return self._launch_backfill(selector=partition_set, partitionNames=list(months))
+
+    def _launch_backfill(self, **parameters: Any) -> str:
         query = """mutation($parameters: LaunchBackfillParams!) {
                      launchPartitionBackfill(backfillParams: $parameters) { __typename
                        ... on LaunchBackfillSuccess { backfillId } ... on PythonError { message } } }"""
-        selection = [{"path": [dataset, asset]} for asset in assets]
-        launched = self.ask(query, parameters={"assetSelection": selection, "partitionNames": list(months)})
-        return launched["launchPartitionBackfill"]["backfillId"]
+        return self.ask(query, parameters=parameters)["launchPartitionBackfill"]["backfillId"]
 
     def newest_backfill(self) -> str | None:
         query = "{ partitionBackfillsOrError(limit: 1) { ... on PartitionBackfills { results { id } } } }"
@@ -172,6 +193,11 @@ class Platform:
             for check in node["assetChecksOrError"]["checks"]
             if check["partitionStatuses"]
         }
+
+
+def selector(kind: str, name: str) -> dict[str, str]:
+    """Which `Schedule` or `Sensor` a GraphQL query is about."""
+    return {f"{kind.lower()}Name": name, **REPOSITORY}
 
 
 @contextmanager

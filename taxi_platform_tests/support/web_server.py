@@ -49,7 +49,7 @@ class Web:
 
 
 @contextmanager
-def serving(tls: ssl.SSLContext | None = None) -> Iterator[Web]:
+def serving(tls: ssl.SSLContext | None = None, address: str = "127.0.0.1") -> Iterator[Web]:
     """Serve `web.pages` (by path, without query) on a free port; `web.requests` logs what was asked."""
 
     class Handler(BaseHTTPRequestHandler):
@@ -115,12 +115,12 @@ def serving(tls: ssl.SSLContext | None = None) -> Iterator[Web]:
                     self.wfile.flush()
                     time.sleep(page.drip)
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = ThreadingHTTPServer((address, 0), Handler)
     if tls:
         server.socket = tls.wrap_socket(server.socket, server_side=True)
     server.daemon_threads = True
     server.block_on_close = False
-    web = Web(f"http://127.0.0.1:{server.server_port}")
+    web = Web(f"http://{address}:{server.server_port}")
     thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
     try:

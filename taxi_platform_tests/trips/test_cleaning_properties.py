@@ -128,10 +128,10 @@ def schema_of(contract: Contract) -> pa.Schema:
     return pa.schema([(column.name, ARROW_TYPES[column.type]) for column in contract.table_columns])
 
 
-def found(month: str, data: bytes, careful: bool, folder: Path | None = None) -> object:
+def found(month: str, data: bytes, careful: bool, folder: Path | None = None, in_batches: bool = True) -> object:
     """What a cleaning ends in, comparable; rows in no order, as recovered ones come last."""
     try:
-        made = clean(data, month, careful=careful, folder=folder)
+        made = clean(data, month, careful=careful, in_batches=in_batches, folder=folder)
     except TaxiError as error:
         return Refusal(type(error).__name__, error.problem, error.remedy)
     assert made.report.rows_read == len(made.trips) + len(made.rejected)

@@ -29,7 +29,7 @@ def test_a_child_that_keeps_ending_is_started_again_later_each_time_and_then_giv
     child.start()
     assert child.keep_alive() is None
     assert child.is_ready
-    ended = "The daemon ended with status 1: no room It is started again"
+    ended = "The daemon ended with status 1: no room. It is started again"
     said = []
     for _ in range(3):
         wait_for(child.has_ended, 10)
@@ -38,8 +38,24 @@ def test_a_child_that_keeps_ending_is_started_again_later_each_time_and_then_giv
         wait_for(lambda: child.keep_alive() or child.process, 10)
     assert said == [f"{ended}.", f"{ended} in 0 s.", f"{ended}."]
     wait_for(child.has_ended, 10)
-    with pytest.raises(TaxiError, match=r"The daemon ended with status 1: no room Its log is .*daemon\.log"):
+    given_up = r"The daemon ended 4 times within 10 minutes: the last time it ended with status 1: no room\. Its log: "
+    with pytest.raises(TaxiError, match=given_up):
         child.keep_alive()
+
+
+def test_of_a_child_that_was_killed_no_line_is_quoted_and_of_another_none_that_an_earlier_one_wrote(tmp_path):
+    log = tmp_path / "webserver.log"
+    log.write_text("what an earlier process said\n")
+    child = Child("webserver", ["-c", SLEEP], log, lambda: True)
+    child.start()
+    assert child.keep_alive() is None
+    child.process.kill()
+    wait_for(child.has_ended, 10)
+    assert child.keep_alive() == "The webserver was ended by signal 9 (Killed). It is started again."
+    child.arguments = ["-c", "raise SystemExit(3)"]
+    assert keep_alive_until_it_ends_again(child) == (
+        "The webserver ended with status 3: no output. It is started again in 1 s."
+    )
 
 
 def test_the_delays_grow_and_are_few():
@@ -51,7 +67,7 @@ def test_a_child_that_never_answered_is_not_started_again(tmp_path):
     child = Child("webserver", ["-c", "raise SystemExit('wrong setting')"], tmp_path / "log", lambda: False)
     child.start()
     wait_for(child.has_ended, 10)
-    with pytest.raises(TaxiError, match="wrong setting"):
+    with pytest.raises(TaxiError, match=r"The webserver did not start: it ended with status 1: wrong setting\."):
         child.keep_alive()
 
 
@@ -76,3 +92,19 @@ def test_a_long_log_is_set_aside_and_its_last_line_is_quoted(tmp_path, monkeypat
         child.keep_alive()
     assert (tmp_path / "daemon.log.1").read_text() == "old\n" * 50
     assert "old" not in log.read_text()
+
+
+@pytest.mark.fault(137)
+def test_the_log_of_a_child_that_runs_for_years_stays_short(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "LOG_BYTES", 10_000)
+    log = tmp_path / "daemon.log"
+    endless = "import itertools\nfor number in itertools.count(): print(f'line {number}', flush=True)"
+    child = Child("daemon", ["-c", endless], log, lambda: True)
+    child.start()
+    try:
+        wait_for(lambda: child.keep_alive() or (tmp_path / "daemon.log.1").exists(), 10)
+        first = int((tmp_path / "daemon.log.1").read_text().splitlines()[-2].split()[1])
+        wait_for(lambda: log.stat().st_size > 100, 10)
+        assert int(log.read_text().splitlines()[1].split()[1]) > first
+    finally:
+        child.stop()

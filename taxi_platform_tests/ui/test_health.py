@@ -16,7 +16,8 @@ import pytest
 import requests
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics_families
 
-from taxi_platform.ui.health import HEARTBEAT_SECONDS, PARTS
+from taxi_platform.runs.heartbeats import HEARTBEAT_SECONDS
+from taxi_platform.ui.health import PARTS
 from taxi_platform_tests.support.system import free_port, wait_for
 from taxi_platform_tests.support.taxi_dev import Platform, taxi_dev
 

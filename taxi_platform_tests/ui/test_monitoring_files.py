@@ -78,7 +78,7 @@ def test_the_alerts_cover_what_people_are_woken_for():
         "taxi_months",
         "taxi_newest_month_age_seconds",
         "taxi_outbox_oldest_age_seconds",
-        "taxi_home_disk_free_bytes",
+        "taxi_disk_free_bytes",
         "taxi_failed_checks",
         "taxi_run_in_progress_oldest_age_seconds",
     }

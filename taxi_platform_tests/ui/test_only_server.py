@@ -46,12 +46,21 @@ def test_the_second_on_a_home_learns_who_holds_it(tmp_path):
         pass
 
 
+def test_one_that_is_stopped_while_it_watches_another_leaves_that_ones_entry_alone(instance, hold):
+    other = DatabaseHold(instance, OTHER_MACHINE, SINCE)
+    other.take()
+    hold.take(lambda: True)
+    other.renew()
+
+
 @pytest.mark.fault(122)
 def test_a_daemon_on_another_machine_that_is_alive_keeps_this_one_away(instance, hold, monkeypatch):
     other = DatabaseHold(instance, OTHER_MACHINE, SINCE)
     other.take()
     monkeypatch.setattr(only_server.time, "sleep", lambda seconds: other.renew())
-    with pytest.raises(UserError, match=r"already serving this database: another-machine/17@1\.00, since 2026-01-01"):
+    with pytest.raises(
+        UserError, match=r"already serving this database: process 17 on another-machine, since 2026-01-01"
+    ):
         hold.take()
 
 
@@ -76,7 +85,9 @@ def test_one_that_lost_its_entry_to_another_stops(instance, hold, monkeypatch):
     monkeypatch.setattr(only_server, "WATCH_SECONDS", 0.1)
     other = DatabaseHold(instance, OTHER_MACHINE, SINCE)
     other.take()
-    with pytest.raises(TaxiError, match=r"another-machine/17.* has begun to serve this database"):
+    with pytest.raises(
+        TaxiError, match=r"begun to serve this database elsewhere: process 17 on another-machine, since"
+    ):
         hold.renew()
     hold.release()
     other.renew()  # the entry that is not ours was left alone

@@ -11,6 +11,7 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import dagster as dg
+import psutil
 import pytest
 import requests
 
@@ -75,7 +76,7 @@ def test_it_is_ready_once_everything_answers_keeps_a_second_one_away_and_ends_wi
 
 
 @pytest.mark.slow
-@pytest.mark.fault(123)
+@pytest.mark.fault(123, 136)
 def test_a_reload_and_a_stop_let_runs_finish_and_a_second_signal_interrupts_them(home):
     port = free_port()
     with taxi_serve(home, "--port", str(port), **SLOW_ROWS) as process:
@@ -83,6 +84,7 @@ def test_a_reload_and_a_stop_let_runs_finish_and_a_second_signal_interrupts_them
         check_viewer(home)
         backfill = Platform(f"http://127.0.0.1:{port}").launch_backfill("green", ["2020-01"])
         worker = wait_for(lambda: working(home, "2020-01"))
+        check_broken_settings_are_not_loaded(process, home / "dagster" / "dagster.yaml")
         process.send_signal(signal.SIGHUP)
         read_until(process, "INFO Reloaded.")
         process.send_signal(signal.SIGTERM)
@@ -95,10 +97,10 @@ def test_a_reload_and_a_stop_let_runs_finish_and_a_second_signal_interrupts_them
         backfill = Platform(f"http://127.0.0.1:{port}").launch_backfill("green", ["2020-02"])
         wait_for(lambda: working(home, "2020-02"))
         process.send_signal(signal.SIGTERM)
-        read_until(process, "waiting up to 600 s for 1 runs in progress (green 2020-02). A second signal")
+        read_until(process, "waiting up to 600 s for runs in progress (green 2020-02). A second signal")
         process.send_signal(signal.SIGTERM)
         begun = time.monotonic()
-        read_until(process, "Interrupting 1 runs (green 2020-02). They run again after the next start.")
+        read_until(process, "Interrupting runs in progress (green 2020-02). They run again after the next start.")
         assert process.wait(60) == 0
         assert time.monotonic() - begun < 40
     assert statuses(home, backfill) == {"2020-02": ["FAILURE"]}
@@ -111,6 +113,21 @@ def test_a_reload_and_a_stop_let_runs_finish_and_a_second_signal_interrupts_them
         assert 'taxi_up{part="lake"} 1.0' in answers["metrics"].text
         assert requests.get(f"http://127.0.0.1:{port}/runs", timeout=60).status_code == 404
         wait_for(lambda: statuses(home, backfill) == {"2020-02": ["SUCCESS", "FAILURE"]}, 300)
+
+
+def check_broken_settings_are_not_loaded(process, file):
+    """A reload leaves everything as it is, because the daemon and the webserver could not start with these."""
+    right, parts = file.read_text(), set(psutil.Process(process.pid).children())
+    for wrong, said in (
+        ("run_retries: [", "while parsing a flow"),
+        ("nonsense: 3", 'unexpected config entry "nonsense"'),
+    ):
+        file.write_text(f"{right}\n{wrong}\n")
+        process.send_signal(signal.SIGHUP)
+        line = read_until(process, "Nothing was reloaded.")[-1]
+        assert f"Dagster does not accept {file}: " in line and said in line
+    assert set(psutil.Process(process.pid).children()) == parts
+    file.write_text(right)
 
 
 def check_viewer(home):

@@ -37,19 +37,14 @@ def held_open(path: Path):
 
 @pytest.mark.fault(42)
 def test_a_file_held_by_another_program_is_tried_again_and_the_program_is_named(months: Months, tmp_path, monkeypatch):
-    attempts, connect = [], duckdb.connect
-
-    def counted(*arguments, **options):
-        attempts.append(arguments)
-        return connect(*arguments, **options)
-
+    attempts = []
+    monkeypatch.setattr("taxi_platform.warehouse.duckdb.wait_logger", lambda *arguments: attempts.append)
     files, warehouse = months("green", "2020-04"), DuckDBWarehouse(tmp_path / "warehouse.duckdb", wait_seconds=2)
     with held_open(warehouse.path) as holder:
-        monkeypatch.setattr("taxi_platform.warehouse.duckdb.duckdb.connect", counted)
         with pytest.raises(WarehouseBusy, match=rf"holds .*warehouse\.duckdb open.*{holder.pid}.* Close it there"):
             warehouse.replace_month(files)
         assert holder.poll() is None
-    assert len([arguments for arguments in attempts if arguments == (str(warehouse.path),)]) > 1
+    assert attempts[-1].attempt_number > 1
 
 
 @pytest.mark.fault(42)
@@ -78,6 +73,42 @@ def test_the_file_is_free_for_others_after_a_load(months: Months, tmp_path):
     warehouse.replace_month(months("green", "2020-04"))
     with held_open(warehouse.path) as other:
         assert other.poll() is None
+
+
+def test_the_file_is_free_for_others_after_a_failure_and_what_was_not_committed_is_gone(tmp_path):
+    warehouse = DuckDBWarehouse(tmp_path / "warehouse.duckdb")
+    with warehouse.session("load") as session:
+        session.execute("CREATE TABLE numbers AS SELECT 1")
+    with pytest.raises(WarehouseError, match=r"failed: .*not a number"), warehouse.session("load") as session:
+        session.execute("BEGIN")
+        session.execute("INSERT INTO numbers VALUES (2)")
+        session.execute("SELECT error('not a number')")
+    with held_open(warehouse.path) as other:
+        other.communicate()
+    with warehouse.session("read") as session:
+        assert session.execute("FROM numbers") == [(1,)]
+
+
+@pytest.mark.parametrize("name", ["memory", "temp.duckdb", "system.db", 'it\'s "it".duckdb', "warehouse"])
+def test_the_file_may_have_any_name_and_its_views_are_for_every_program(tmp_path, name):
+    warehouse = DuckDBWarehouse(tmp_path / name)
+    with warehouse.session("load") as session:
+        session.execute("CREATE TABLE numbers AS SELECT 1 AS number")
+        session.execute("CREATE VIEW doubled AS SELECT number * 2 FROM numbers")
+        assert session.relations() == {"numbers": None, "doubled": None}
+    shutil.copy(warehouse.path, tmp_path / "copy.duckdb")
+    with duckdb.connect(str(tmp_path / "copy.duckdb")) as con:
+        assert con.execute("FROM doubled").fetchall() == [(2,)]
+
+
+def test_what_spills_does_so_again_after_another_process_has_removed_the_folder(tmp_path):
+    warehouse = DuckDBWarehouse(tmp_path / "warehouse.duckdb", memory_limit="60MB")
+    for _ in range(2):
+        with warehouse.session("load") as session:
+            session.execute("CREATE TEMP TABLE sorted AS SELECT random() FROM range(6000000) ORDER BY 1")
+            assert list(tmp_path.glob("warehouse.duckdb.tmp/*"))
+            session.execute("DROP TABLE sorted")
+        shutil.rmtree(tmp_path / "warehouse.duckdb.tmp", ignore_errors=True)
 
 
 def test_the_file_has_the_format_that_duckdb_1_5_opens_too(months: Months, tmp_path):

@@ -174,6 +174,28 @@ def test_a_month_in_another_version_is_a_conflict_and_a_row_in_another_is_damage
         backend.warehouse.verify_month(newer)
 
 
+@pytest.mark.fault(35)
+def test_a_month_that_other_runs_replace_and_bring_back_meanwhile_is_not_damaged(
+    backend: Backend, months: Months, monkeypatch
+):
+    """Its rows are read while another version is in the table, and their version is asked after that is gone again."""
+    older, newer = months("green", "2020-04"), months("green", "2020-04", 700)
+    backend.warehouse.replace_month(older)
+    with backend.warehouse.session("read") as session:
+        kind, execute, earlier = type(session), type(session).execute, {}
+
+    def remembered(self, statement: str) -> list[tuple[Any, ...]]:
+        return earlier.setdefault(statement, execute(self, statement))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(kind, "execute", remembered)
+        backend.warehouse.verify_month(older)
+    backend.warehouse.replace_month(newer)
+    monkeypatch.setattr(kind, "execute", lambda self, sql: earlier.pop(sql) if sql in earlier else execute(self, sql))
+    backend.warehouse.verify_month(newer)
+    assert not earlier
+
+
 @pytest.mark.fault(69)
 def test_a_column_that_was_dropped_by_hand_is_named(backend: Backend, months: Months):
     files = months("green", "2020-04")

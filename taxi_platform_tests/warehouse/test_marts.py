@@ -27,10 +27,11 @@ from taxi_platform.trips.errors import Conflict, IntegrityError, WarehouseError
 from taxi_platform.trips.months import Dataset, DatasetMonth, Month
 from taxi_platform.warehouse import open_warehouse
 from taxi_platform.warehouse.base import Warehouse
+from taxi_platform.warehouse.bigquery import BigQuerySession
 from taxi_platform_tests.support.expected_marts import comparable, expected_marts
 from taxi_platform_tests.support.system import shared_file
 
-from .conftest import Backend
+from .conftest import Backend, Months
 
 APRIL = DatasetMonth.parse("green", "2020-04")
 YELLOW = (
@@ -156,6 +157,19 @@ def _quality(backend: Backend) -> set:
     return {row[:3] for row in stored(backend, Dataset.GREEN, "quality")}
 
 
+def test_the_busiest_rows_are_those_with_the_highest_counts_also_where_nothing_changed(duckdb_backend, tmp_path):
+    house = House(tmp_path, duckdb_backend.warehouse)
+    house.load(APRIL)
+    for built in (house.build(APRIL), house.build(APRIL)):
+        for name in mart_names(APRIL.dataset):
+            (key,) = house.lake.list(f"marts/green/{name}/month=2020-04/")
+            with house.lake.open(key) as file:
+                table = pq.read_table(file)
+            count = "trips" if "trips" in table.column_names else "rows"
+            assert built.busiest[name] == table.sort_by([(count, "descending")]).slice(0, 8).to_pylist()
+    assert built.unchanged
+
+
 def test_quality_says_what_the_cleaning_reported(house: House, backend: Backend):
     house.load(APRIL, "sample://?rows=300")
     house.build(APRIL)
@@ -279,6 +293,31 @@ def test_the_check_of_a_run_trusts_what_the_run_compared_as_long_as_nothing_chan
     house.load(APRIL, "sample://?rows=200")  # its clean file is another one now
     with pytest.raises((IntegrityError, Conflict)):
         steps.check_marts(*there, "fourth")
+
+
+@pytest.mark.bigquery
+@pytest.mark.fault(35)
+def test_marts_are_made_again_if_other_runs_had_another_version_of_the_trips_there_meanwhile(
+    bigquery_backend: Backend, tmp_path, months: Months, monkeypatch
+):
+    """Only BigQuery shows other runs' months in the middle of a load."""
+    house = House(tmp_path, bigquery_backend.warehouse)
+    house.load(APRIL)
+    insert_month, others = BigQuerySession.insert_month, [months("green", "2020-04", 700)]
+
+    def insert_from_another_version(session, file):
+        meanwhile = bool(others)
+        if meanwhile:
+            house.warehouse.replace_month(others.pop())
+        insert_month(session, file)
+        if meanwhile:
+            steps.load(house.lake, house.warehouse, APRIL, house.home)
+
+    monkeypatch.setattr(BigQuerySession, "insert_month", insert_from_another_version)
+    house.build(APRIL)
+    assert not others
+    for name in ("hours", "quality"):
+        assert comparable(stored(bigquery_backend, Dataset.GREEN, name)) == comparable(house.lake_rows(APRIL, name))
 
 
 @pytest.mark.fault(97)

@@ -61,20 +61,20 @@ class Judge:
 
         Raises `BrokerDown`; time in which nobody can be asked counts against nobody.
         """
-        silent, gone = f"silent {agent}", f"gone {task}"
+        silent, gone = f"silent {agent} {task}", f"gone {task}"
         try:
             tasks = self.agents.tasks_of(agent)
         except Exception:
             self.suspicions.clear_all()
             raise
         if tasks is None:
-            if self.suspicions.lasts(f"{silent} {task}", self.lost_seconds):
+            if self.suspicions.lasts(silent, self.lost_seconds):
                 return (
                     f"The agent {agent} has not answered for {self.lost_seconds:.0f} s: it was killed, or its machine "
                     "or network failed."
                 )
             return None
-        self.suspicions.clear(f"{silent} {task}")
+        self.suspicions.clear(silent)
         if task in tasks:
             self.suspicions.clear(gone)
             return None

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 import uuid
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any
 
@@ -20,7 +20,7 @@ from dagster_celery.tags import DAGSTER_CELERY_QUEUE_TAG, DAGSTER_CELERY_TASK_ID
 
 from taxi_platform.assets.names import AGENT_TAG, PROCESS_RUN_TAG, PROCESS_TAG, QUEUE_TAG
 from taxi_platform.assets.partitions import datasets_of
-from taxi_platform.runs.agents.broker import CONFIG, BrokerDown, Queue, broker_errors
+from taxi_platform.runs.agents.broker import CONFIG, BrokerDown, Queue, broker_errors, claim
 from taxi_platform.runs.agents.health import LOST_SECONDS, Judge, Suspicions
 from taxi_platform.runs.agents.shared import release_of
 from taxi_platform.runs.dagster_internals import (
@@ -117,20 +117,31 @@ class AgentRunLauncher(CeleryRunLauncher):
         task = task_of(run) if run else None
         if run is None or task is None or run.is_finished:
             return False
-        was_told = self._revoke(task)
-        if agent_of(run):
-            return was_told
-        self._instance.report_run_canceled(run, "Canceled before an agent took it.")
-        return True
+        if not agent_of(run) and self._keep_from_agents(task):
+            self._revoke(task)
+            self._instance.report_run_canceled(run, "Canceled before an agent took it.")
+            return True
+        # Before the interruption, which is a failure to a run that nobody is canceling.
+        return self._revoke(task, lambda: self._instance.report_run_canceling(run))
+
+    def _keep_from_agents(self, task: str) -> bool:
+        """Whether no agent will execute the task: none has claimed it, and none can any more."""
+        try:
+            return claim(self.celery, task, "canceled")
+        except BrokerDown:
+            return True
 
     def get_run_worker_debug_info(self, run: dg.DagsterRun, include_container_logs: bool | None = True) -> str | None:
         queue = Queue.parse(run.tags.get(QUEUE_TAG, ""))
         return f"Queue: {queue.name if queue else 'none'}. Agent: {agent_of(run) or 'none'}."
 
-    def _revoke(self, task: str) -> bool:
+    def _revoke(self, task: str, before: Callable[[], None] = lambda: None) -> bool:
+        """Have agents interrupt the task, or never start it; False, without `before`, if the broker is down."""
         try:
-            with broker_errors(self.celery):
-                self.celery.control.revoke(task, terminate=True)
+            with broker_errors(self.celery), self.celery.connection_for_write() as connection:
+                connection.ensure_connection(max_retries=1)
+                before()
+                self.celery.control.revoke(task, terminate=True, connection=connection)
         except BrokerDown:
             return False
         return True

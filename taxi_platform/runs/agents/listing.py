@@ -62,7 +62,7 @@ class Listing:
 
     def problems(self) -> list[str]:
         """Each with what to do."""
-        found = [_unserved(state, self.release) for state in self.unserved]
+        found = [_problem(state, self.release) for state in self.unserved]
         different = [(agent, self.release.differences(agent.release)) for agent in self.agents]
         return found + [
             f"The agent {agent.name} takes nothing: it has {', '.join(differences)}. Install the same version and set "
@@ -98,15 +98,19 @@ class Listing:
         return {"agents": agents, "queues": queues, "problems": self.problems(), "risks": list(self.risks)}
 
 
-def _unserved(state: QueueState, release: Release) -> str:
-    name, count = state.queue.name, f"{state.waiting} {'run' if state.waiting == 1 else 'runs'}"
-    verb = "waits" if state.waiting == 1 else "wait"
+def _problem(state: QueueState, release: Release) -> str:
+    waits = "1 run waits" if state.waiting == 1 else f"{state.waiting} runs wait"
     if state.queue.release != release.name:
         return (
-            f"{count} {verb} in the queue {name} for agents of {state.queue.release}, and none is there; sent again "
-            f"to agents of {release.name} within a minute, while the daemon runs."
+            f"{waits} in the queue {state.queue.name} for agents of {state.queue.release}, and none is there; sent "
+            f"again to agents of {release.name} within a minute, while the daemon runs."
         )
-    return f"No agent serves the queue {name}; {count} {verb} in it. Start one: taxi agent --queues {name}"
+    return unserved(state.queue, f"; {waits} in it")
+
+
+def unserved(queue: Queue, waits: str = "") -> str:
+    """What people are told of a queue that nobody serves; `waits` says what waits in it."""
+    return f"No agent serves the queue {queue.name}{waits}. Start one: taxi agent --queues {queue.name}"
 
 
 def used_queues(settings: Settings) -> list[str]:

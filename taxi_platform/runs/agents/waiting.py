@@ -15,7 +15,7 @@ from taxi_platform.assets.names import QUEUE_TAG
 from taxi_platform.runs.agents.broker import Queue, held_task_ids
 from taxi_platform.runs.agents.health import Suspicions
 from taxi_platform.runs.agents.launcher import AgentRunLauncher, agent_of, task_of
-from taxi_platform.runs.agents.listing import Agent, answering_agents
+from taxi_platform.runs.agents.listing import Agent, answering_agents, unserved
 from taxi_platform.runs.dagster_internals import WorkerStatus
 
 LOST_MESSAGE_SECONDS = 45
@@ -74,11 +74,7 @@ class WaitingRuns:
                 return self._send_again(launcher, run, f"No agent serves {queue.name} of {queue.release} any more")
         elif run.run_id not in self._warned:
             self._warned.add(run.run_id)
-            instance.report_engine_event(
-                f"No agent serves the queue {queue.name}, in which this run waits. Start one: taxi agent --queues "
-                f"{queue.name}",
-                run,
-            )
+            instance.report_engine_event(unserved(queue, ", in which this run waits"), run)
         return ""
 
     def _send_again(self, launcher: AgentRunLauncher, run: dg.DagsterRun, why: str) -> str:
@@ -101,9 +97,7 @@ def _summary(agents: list[Agent], queues: Counter[Queue], said: list[str]) -> st
     lines = [f"{len(agents)} agents serve {', '.join(served)}." if agents else "No agent answers."]
     waits = ", ".join(f"{queue.name}: {count}" for queue, count in sorted(queues.items()))
     lines += [f"Waiting: {waits}."] if waits else []
-    for queue in sorted(queues):
-        if not any(agent.serves(queue) for agent in agents):
-            lines.append(f"No agent serves {queue.name}. Start one: taxi agent --queues {queue.name}")
+    lines += [unserved(queue) for queue in sorted(queues) if not any(agent.serves(queue) for agent in agents)]
     lines += said[:SHOWN]
     lines += [f"{len(said) - SHOWN} more were sent again or failed."] if len(said) > SHOWN else []
     return " ".join(lines)

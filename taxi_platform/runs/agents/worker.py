@@ -12,7 +12,7 @@ import signal
 import uuid
 import warnings
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
@@ -22,6 +22,7 @@ from celery.apps.worker import Worker
 from celery.exceptions import CPendingDeprecationWarning, SecurityWarning
 from celery.worker import state
 from celery.worker.control import inspect_command
+from celery.worker.strategy import default as default_strategy
 from dagster_celery.config import TASK_EXECUTE_JOB_NAME
 from sqlalchemy.exc import DBAPIError
 
@@ -29,8 +30,9 @@ from taxi_platform.assets.names import AGENT_TAG
 from taxi_platform.runs.agents.broker import BrokerDown, Queue, broker_errors, claim
 from taxi_platform.runs.agents.launcher import AgentRunLauncher, task_of
 from taxi_platform.runs.agents.shared import Release, check_shareable, published, release_of, this_host
+from taxi_platform.runs.connections import close_connections
 from taxi_platform.runs.dagster_internals import execute_in_worker
-from taxi_platform.runs.instance import instance_of_process, open_instance
+from taxi_platform.runs.instance import open_instance
 from taxi_platform.runs.many_months import silence_loggers
 from taxi_platform.settings import Settings
 from taxi_platform.trips.errors import UserError
@@ -59,27 +61,28 @@ def work(
         known = published(instance)
         check_shareable(settings, _storage_is_local(instance), known[1] if known else None, machine)
         _prepare_pools(instance)
-    app = launcher.celery
-    _silence()
-    with broker_errors(app), app.connection_for_read() as connection:
-        connection.ensure_connection(max_retries=1, timeout=10)
-    say(_greeting(release, known[0] if known else None))
-    warm_up()
-    agent = _AgentState(f"{uuid.uuid4().hex[:4]}@{machine.name}", release, tuple(queues), slots, say)
-    _register(app, agent)
-    worker = app.subclass_with_self(_AgentWorker)(
-        agent_state=agent,
-        hostname=agent.name,
-        pool="prefork",
-        concurrency=slots,
-        queues=[Queue(name, release.name).in_broker for name in queues],
-        loglevel="WARNING",
-        without_gossip=True,
-        without_mingle=True,
-        without_heartbeat=True,
-        quiet=True,
-    )
-    worker.start()
+        app = launcher.celery
+        _silence()
+        with broker_errors(app), app.connection_for_read() as connection:
+            connection.ensure_connection(max_retries=1, timeout=10)
+        say(_greeting(release, known[0] if known else None))
+        warm_up()
+        agent = _AgentState(f"{uuid.uuid4().hex[:4]}@{machine.name}", release, tuple(queues), slots, say)
+        _register(app, agent, instance)
+        worker = app.subclass_with_self(_AgentWorker)(
+            agent_state=agent,
+            hostname=agent.name,
+            pool="prefork",
+            concurrency=slots,
+            queues=[Queue(name, release.name).in_broker for name in queues],
+            loglevel="WARNING",
+            without_gossip=True,
+            without_mingle=True,
+            without_heartbeat=True,
+            quiet=True,
+        )
+        close_connections(instance)  # the runs' processes, forked from here on, use the same instance
+        worker.start()
     return worker.exitcode or 0
 
 
@@ -200,7 +203,6 @@ class _CleanEnd(bootsteps.StartStopStep):
     """Looks every half second whether the agent is to end, and ends it when it has no run left."""
 
     requires = ("celery.worker.consumer.tasks:Tasks",)
-    agent: _AgentState
 
     def start(self, consumer: Any) -> None:
         self._is_canceled = False
@@ -210,17 +212,18 @@ class _CleanEnd(bootsteps.StartStopStep):
         self._timer.cancel()
 
     def _look(self, consumer: Any) -> None:
-        if not self.agent.is_ending:
+        agent: _AgentState = consumer.controller.agent_state
+        if not agent.is_ending:
             return
         if not self._is_canceled:
             self._is_canceled = True
-            for name in self.agent.queues:
-                consumer.cancel_task_queue(Queue(name, self.agent.release.name).in_broker)
+            for name in agent.queues:
+                consumer.cancel_task_queue(Queue(name, agent.release.name).in_broker)
         if not state.requests:
             state.should_stop = os.EX_OK
 
 
-def _register(app: Celery, agent: _AgentState) -> None:
+def _register(app: Celery, agent: _AgentState, instance: dg.DagsterInstance) -> None:
     """Tell Celery what this process does: the task of a run, the answer to a ping, what a child does first."""
 
     def answer(state: Any) -> dict[str, Any]:
@@ -228,11 +231,31 @@ def _register(app: Celery, agent: _AgentState) -> None:
 
     inspect_command(name="taxi_agent")(answer)
     signals.worker_process_init.connect(_begin_child, weak=False)
-    app.steps["consumer"].add(type("CleanEnd", (_CleanEnd,), {"agent": agent}))
+    app.steps["consumer"].add(_CleanEnd)
 
-    @app.task(bind=True, name=TASK_EXECUTE_JOB_NAME)
+    @app.task(bind=True, name=TASK_EXECUTE_JOB_NAME, Strategy=f"{__name__}:receive_once")
     def execute_job(task: Any, execute_job_args_packed: dict[str, Any]) -> int:
-        return _execute(app, task.request.id, agent)
+        try:
+            return _execute(app, task.request.id, agent, instance)
+        finally:
+            close_connections(instance)
+
+
+def receive_once(task: Any, app: Celery, consumer: Any, **options: Any) -> Callable[..., None]:
+    """Celery's strategy, but a message that comes again while its first is here is acknowledged, and that is all.
+
+    Celery keeps requests by id, so the end of the second, which only finds that the run was claimed, would take the
+    first from those that the agent answers with: its run would count as lost, and could not be canceled.
+    """
+    receive = default_strategy(task, app, consumer, **options)
+
+    def receive_message(message: Any, body: Any, ack: Any, *others: Any) -> None:
+        if message.headers["id"] in state.requests:
+            ack(logging.getLogger(__name__), consumer.connection_errors)
+        else:
+            receive(message, body, ack, *others)
+
+    return receive_message
 
 
 def _begin_child(**_: Any) -> None:
@@ -240,17 +263,15 @@ def _begin_child(**_: Any) -> None:
     os.setsid()
 
 
-def _execute(app: Celery, task: str, agent: _AgentState) -> int:
+def _execute(app: Celery, task: str, agent: _AgentState, instance: dg.DagsterInstance) -> int:
     """Execute a run if it was sent by this task, and is still to start; returns 0 if it succeeded or was left alone."""
     run_id = task.partition(".")[0]
-    with ExitStack() as until_end:
-        instance = until_end.enter_context(instance_of_process())
-        run = instance.get_run_by_id(run_id)
-        if run is None or run.status not in STARTING or task_of(run) != task:
+    run = instance.get_run_by_id(run_id)
+    if run is None or run.status not in STARTING or task_of(run) != task:
+        return 0
+    with suppress(BrokerDown):  # it was up a moment ago; the run's status keeps others away too
+        if not claim(app, task, agent.name):
             return 0
-        with suppress(BrokerDown):  # it was up a moment ago; the run's status keeps others away too
-            if not claim(app, task, agent.name):
-                return 0
-        instance.add_run_tags(run_id, {AGENT_TAG: f"{agent.name} {task}"})
-        instance.report_engine_event(f"The agent {agent.name} has taken the run.", run)
-        return 0 if execute_in_worker(instance, run_id) else 1
+    instance.add_run_tags(run_id, {AGENT_TAG: f"{agent.name} {task}"})
+    instance.report_engine_event(f"The agent {agent.name} has taken the run.", run)
+    return 0 if execute_in_worker(instance, run_id) else 1

@@ -8,7 +8,8 @@ import dagster as dg
 import pytest
 
 from taxi_platform.definitions import build_definitions
-from taxi_platform.runs.agents.launcher import SUSPICIONS, agent_of
+from taxi_platform.runs.agents.broker import claim
+from taxi_platform.runs.agents.launcher import SUSPICIONS, agent_of, task_of
 from taxi_platform.runs.agents.listing import answering_agents, listing
 from taxi_platform.runs.agents.shared import publish, release_of, this_host
 from taxi_platform.runs.agents.waiting import WaitingRuns
@@ -175,17 +176,24 @@ def test_a_second_signal_interrupts_the_run_so_that_dagster_runs_it_again(cluste
     assert agent.process.wait(DEADLINE) == 0
 
 
-@pytest.mark.fault(110, 112)
+@pytest.mark.fault(110, 112, 138)
 def test_a_lost_message_is_sent_again_and_one_that_comes_twice_is_executed_once(cluster, daemon):
     run = daemon.launch("2020-07")
-    assert "No agent answers. Waiting: default: 1. No agent serves default." in daemon.waiting.look(daemon.instance)
+    assert "No agent answers. Waiting: default: 1. No agent serves the queue default." in daemon.waiting.look(
+        daemon.instance
+    )
     assert any("No agent serves the queue default" in text for text in daemon.log(run))
     cluster.redis.forget()
     wait_for(lambda: "is sent again" in daemon.waiting.look(daemon.instance), DEADLINE)
+    daemon.source.pages["/green_tripdata_2020-07.csv.gz"].delay = LONG
     (queue,) = cluster.redis.client.keys("taxi.default.*")
     cluster.redis.client.lpush(queue, cluster.redis.client.lindex(queue, 0))
     agent = cluster.start_agent(slots=2).wait_until_ready()
-    assert daemon.ends(run) == "SUCCESS"
+    assert daemon.taken(run) == agent.name
+    while not daemon.run(run).is_finished:
+        assert daemon.health(run).status.value == "RUNNING"  # it is not lost when the second message is done with
+        time.sleep(1)
+    assert daemon.status(run) == "SUCCESS"
     wait_for(lambda: not answering_agents(daemon.launcher.celery)[0].tasks)
     assert [text for text in daemon.log(run) if "has taken the run" in text] == [
         f"The agent {agent.name} has taken the run."
@@ -195,17 +203,38 @@ def test_a_lost_message_is_sent_again_and_one_that_comes_twice_is_executed_once(
 @pytest.mark.fault(115)
 def test_a_run_is_canceled_while_it_waits_and_while_it_runs(cluster, daemon):
     waits = daemon.launch("2020-08")
-    for run in [waits]:
-        daemon.instance.report_run_canceling(daemon.run(run))
-        assert daemon.launcher.terminate(run)
+    assert daemon.instance.run_coordinator.cancel_run(waits)  # what the UI calls
     assert daemon.status(waits) == "CANCELED"
     agent = cluster.start_agent().wait_until_ready()
     run = daemon.launch("2020-09", LONG)
     assert daemon.taken(run) == agent.name
-    daemon.instance.report_run_canceling(daemon.run(run))
-    assert daemon.launcher.terminate(run)
+    assert daemon.instance.run_coordinator.cancel_run(run)
     assert daemon.ends(run) == "CANCELED"
     assert daemon.status(waits) == "CANCELED"
+
+
+@pytest.mark.fault(115)
+def test_a_run_is_canceled_in_the_moment_in_which_an_agent_takes_it(cluster, daemon):
+    early, late = daemon.launch("2020-08"), daemon.launch("2020-10")
+    tasks = {run: task_of(daemon.run(run)) for run in (early, late)}
+    assert claim(daemon.launcher.celery, tasks[late], "an agent")  # which has not stored yet that it has it
+    for run in (early, late):
+        assert daemon.instance.run_coordinator.cancel_run(run)
+    # Nobody can begin the one any more. The other begins, and is interrupted.
+    assert (daemon.status(early), daemon.status(late)) == ("CANCELED", "CANCELING")
+    assert not claim(daemon.launcher.celery, tasks[early], "an agent")
+    daemon.instance.report_run_canceled(daemon.run(late))
+
+
+@pytest.mark.soak
+def test_a_run_whose_agent_cannot_be_told_is_not_canceled_and_goes_on(cluster, daemon):
+    cluster.start_agent().wait_until_ready()
+    run = daemon.launch("2020-11", LONG)
+    daemon.taken(run)
+    cluster.redis.stop()
+    assert not daemon.instance.run_coordinator.cancel_run(run)
+    cluster.redis.start()
+    assert daemon.ends(run) == "SUCCESS"
 
 
 @pytest.mark.fault(111)

@@ -1,4 +1,4 @@
-"""gcp-storage-emulator that honours preconditions on generations and names them in downloads, unlike as shipped.
+"""gcp-storage-emulator that honours preconditions on generations, names them in downloads, and knows an object's end.
 
 Run as a module it is the server; imported it starts one. The server handles one request at a time, so a check and the
 write after it are not torn apart.
@@ -57,8 +57,9 @@ def _checked(handler: Callable[..., None]) -> Callable[..., None]:
         if _holds(request, storage):
             if request.query.get("alt") == ["media"]:
                 with suppress(NotFound):
-                    generation = storage.get_file_obj(*_target(request, storage))["generation"]
-                    response["X-Goog-Generation"] = str(generation)
+                    stored = storage.get_file_obj(*_target(request, storage))
+                    response["X-Goog-Generation"] = str(stored["generation"])
+                    _end_as_range(request, int(stored["size"]))
             handler(request, response, storage)
         else:
             message = "At least one of the pre-conditions you specified did not hold."
@@ -67,6 +68,14 @@ def _checked(handler: Callable[..., None]) -> Callable[..., None]:
             response.json({"error": {"code": 412, "message": message, "errors": errors}})
 
     return answer
+
+
+def _end_as_range(request: Any, size: int) -> None:
+    """Rewrite a range of an object's last bytes, as shipped ignored, to one that counts from its start."""
+    headers = request._request_handler.headers
+    wanted = headers.get("range") or ""
+    if wanted.startswith("bytes=-") and size:
+        headers.replace_header("range", f"bytes={max(0, size - int(wanted.removeprefix('bytes=-')))}-")
 
 
 def main() -> None:

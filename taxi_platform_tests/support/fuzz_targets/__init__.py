@@ -80,10 +80,10 @@ def check_fetched(dataset_month: DatasetMonth, path: Path, folder: Path) -> int 
     return fetched.rows
 
 
-def cleaned(month: str, data: bytes, folder: Path, careful: bool = False) -> object:
+def cleaned(month: str, data: bytes, folder: Path, careful: bool = False, in_batches: bool = True) -> object:
     """`found` in a folder of its own; a refusal may be shown to people."""
     folder.mkdir()
-    ended = found(month, data, careful, folder)
+    ended = found(month, data, careful, folder, in_batches)
     if isinstance(ended, Refusal):
         check_harmless(ended)
     return ended

@@ -1,0 +1,30 @@
+"""Cycles of objects are searched for seldom, and not when a process ends."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+CYCLE_AT_THE_END = (
+    "class Loud:\n"
+    "    def __del__(self):\n"
+    "        print('collected', flush=True)\n"
+    "def leave_a_cycle():\n"
+    "    loud = Loud()\n"
+    "    loud.itself = loud\n"
+    "leave_a_cycle()\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("before", "printed"),
+    [("", "collected"), ("from taxi_platform.trips.collecting import collect_seldom; collect_seldom()\n", "")],
+    ids=["Python's way", "ours"],
+)
+def test_a_process_does_not_collect_what_ends_with_it(before, printed):
+    child = subprocess.run(
+        [sys.executable, "-c", before + CYCLE_AT_THE_END], capture_output=True, text=True, check=True
+    )
+    assert child.stdout.strip() == printed
