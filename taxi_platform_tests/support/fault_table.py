@@ -289,6 +289,10 @@ FAULTS: dict[int, tuple[str, str]] = {
         "It is followed on; the result is that of the run that succeeds.",
     ),
     144: ("a home on a file system without hard links, such as exFAT", "Runs begin there as elsewhere."),
+    150: (
+        "a queue that is renamed in TAXI_QUEUES while runs wait in it",
+        "They go to the new one, and none is left in the old.",
+    ),
 }
 """Number → the fault, and what happens then."""
 
@@ -361,7 +365,7 @@ KINDS = (
     Kind(
         "Agents on other machines",
         "A run whose agent is lost is noticed and run again; no month is loaded twice or forgotten.",
-        "106-115, 134, 138",
+        "106-115, 134, 138, 150",
     ),
     Kind("Kubernetes and Cloud Run", "A job that is lost, refused or never starts is reported.", "116-120"),
     Kind(

@@ -92,7 +92,7 @@ def broker_errors(app: Celery) -> Iterator[None]:
     try:
         yield
     except failures as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
         raise BrokerDown(
             f"The broker {connection.as_uri()} does not answer: {reason}.",
             "Start Redis, or correct TAXI_BROKER_URL.",
@@ -109,11 +109,34 @@ def held_task_ids(app: Celery, queues: Sequence[Queue]) -> set[str]:
     return {message["headers"]["id"] for message in messages if "id" in message.get("headers", {})}
 
 
+def remove(app: Celery, queue: Queue, task: str) -> None:
+    """Remove a task that no agent is to execute any more from a queue, where it would count as waiting."""
+    with broker_errors(app), app.connection_for_write() as connection:
+        channel = connection.default_channel
+        for key in {channel._q_for_pri(queue.in_broker, step) for step in channel.priority_steps}:
+            for text in channel.client.lrange(key, 0, -1):
+                if json.loads(text)["headers"].get("id") == task:
+                    channel.client.lrem(key, 1, text)
+
+
 def claim(app: Celery, task: str, agent: str) -> bool:
     """Whether this agent is the first to take a task: a message can be delivered twice, even at the same moment."""
     with broker_errors(app), app.connection_for_write() as connection:
         client = connection.default_channel.client
         return bool(client.set(f"taxi-claim:{task}", agent, nx=True, ex=CLAIM_SECONDS))
+
+
+def ask_agents(app: Celery, seconds: float, agent: str | None = None) -> dict[str, dict[str, Any]]:
+    """What each agent that answers in time says of itself (see `worker.py`), by its name; or this agent alone.
+
+    By a connection of its own: Celery keeps one, which fails once after the broker has restarted.
+    """
+    with broker_errors(app), app.connection_for_write() as connection:
+        to = [agent] if agent else None
+        replies = app.control.broadcast(
+            "taxi_agent", destination=to, connection=connection, reply=True, timeout=seconds
+        )
+    return {name: said for reply in replies or [] for name, said in reply.items() if "tasks" in said}
 
 
 def waiting(app: Celery, queue: Queue) -> int:

@@ -7,7 +7,7 @@ keeps everybody silent for half a minute, and a run ends between two questions: 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -42,6 +42,10 @@ class Suspicions:
     def clear(self, *whats: str) -> None:
         for what in whats:
             self._since.pop(what, None)
+
+    def keep(self, whats: Container[str]) -> None:
+        """Clear all but these."""
+        self._since = {what: since for what, since in self._since.items() if what in whats}
 
     def clear_all(self) -> None:
         self._since.clear()

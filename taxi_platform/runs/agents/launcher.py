@@ -10,6 +10,7 @@ import time
 import uuid
 import warnings
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import cached_property
 from typing import Any
 
@@ -20,7 +21,7 @@ from dagster_celery.tags import DAGSTER_CELERY_QUEUE_TAG, DAGSTER_CELERY_TASK_ID
 
 from taxi_platform.assets.names import AGENT_TAG, PROCESS_RUN_TAG, PROCESS_TAG, QUEUE_TAG
 from taxi_platform.assets.partitions import datasets_of
-from taxi_platform.runs.agents.broker import CONFIG, BrokerDown, Queue, broker_errors, claim
+from taxi_platform.runs.agents.broker import CONFIG, BrokerDown, Queue, ask_agents, broker_errors, claim, remove
 from taxi_platform.runs.agents.health import LOST_SECONDS, Judge, Suspicions
 from taxi_platform.runs.agents.shared import release_of
 from taxi_platform.runs.dagster_internals import (
@@ -75,6 +76,9 @@ class AgentRunLauncher(CeleryRunLauncher):
 
     def _launch_celery_task_run(self, run: dg.DagsterRun, task_signature: Any, routing_key: str) -> None:
         queue, task = self.queue_of(run), f"{run.run_id}.{uuid.uuid4().hex[:8]}"
+        if (earlier := task_of(run)) and (earlier_queue := queue_of(run)):
+            with suppress(BrokerDown):  # it is left there, and ignored
+                remove(self.celery, earlier_queue, earlier)
         # Before it is sent: whoever takes it compares.
         self._instance.add_run_tags(run.run_id, {DAGSTER_CELERY_TASK_ID_TAG: task, QUEUE_TAG: queue.in_broker})
         try:
@@ -117,22 +121,25 @@ class AgentRunLauncher(CeleryRunLauncher):
         task = task_of(run) if run else None
         if run is None or task is None or run.is_finished:
             return False
-        if not agent_of(run) and self._keep_from_agents(task):
-            self._revoke(task)
+        if not agent_of(run) and self._keep_from_agents(task, queue_of(run)):
             self._instance.report_run_canceled(run, "Canceled before an agent took it.")
             return True
         # Before the interruption, which is a failure to a run that nobody is canceling.
         return self._revoke(task, lambda: self._instance.report_run_canceling(run))
 
-    def _keep_from_agents(self, task: str) -> bool:
+    def _keep_from_agents(self, task: str, queue: Queue | None) -> bool:
         """Whether no agent will execute the task: none has claimed it, and none can any more."""
         try:
-            return claim(self.celery, task, "canceled")
+            if not claim(self.celery, task, "canceled"):
+                return False
+            if queue:
+                remove(self.celery, queue, task)
         except BrokerDown:
-            return True
+            pass  # the run's status keeps agents away, too
+        return True
 
     def get_run_worker_debug_info(self, run: dg.DagsterRun, include_container_logs: bool | None = True) -> str | None:
-        queue = Queue.parse(run.tags.get(QUEUE_TAG, ""))
+        queue = queue_of(run)
         return f"Queue: {queue.name if queue else 'none'}. Agent: {agent_of(run) or 'none'}."
 
     def _revoke(self, task: str, before: Callable[[], None] = lambda: None) -> bool:
@@ -167,12 +174,8 @@ class AskedAgents:
         now = time.monotonic()
         asked, answer = self._answers.get(agent, (-FRESH_SECONDS, None))
         if now - asked >= FRESH_SECONDS:
-            with broker_errors(self._app):
-                replies = self._app.control.broadcast(
-                    "taxi_agent", destination=[agent], reply=True, timeout=PING_SECONDS
-                )
-            said = next((reply[agent] for reply in replies or [] if agent in reply), None)
-            answer = frozenset(said["tasks"]) if said and "tasks" in said else None
+            said = ask_agents(self._app, PING_SECONDS, agent).get(agent)
+            answer = frozenset(said["tasks"]) if said else None
             self._answers[agent] = time.monotonic(), answer
         return answer
 
@@ -181,6 +184,11 @@ def task_of(run: dg.DagsterRun) -> str | None:
     """The id of the run's task; None if it was not sent. A run that is retried inherits the tags of the first."""
     task = run.tags.get(DAGSTER_CELERY_TASK_ID_TAG, "")
     return task if task.startswith(f"{run.run_id}.") else None
+
+
+def queue_of(run: dg.DagsterRun) -> Queue | None:
+    """The queue that the run was sent to; of a run that is retried, maybe still that of the first."""
+    return Queue.parse(run.tags.get(QUEUE_TAG, "")) if task_of(run) else None
 
 
 def agent_of(run: dg.DagsterRun) -> str | None:

@@ -9,7 +9,7 @@ from typing import Any
 import dagster as dg
 from celery import Celery
 
-from taxi_platform.runs.agents.broker import Queue, broker_errors, known_queues, risks, waiting
+from taxi_platform.runs.agents.broker import Queue, ask_agents, known_queues, risks, waiting
 from taxi_platform.runs.agents.shared import Release
 from taxi_platform.settings import Settings
 
@@ -105,10 +105,10 @@ def _problem(state: QueueState, release: Release) -> str:
             f"{waits} in the queue {state.queue.name} for agents of {state.queue.release}, and none is there; sent "
             f"again to agents of {release.name} within a minute, while the daemon runs."
         )
-    return unserved(state.queue, f"; {waits} in it")
+    return unserved_queue(state.queue, f"; {waits} in it")
 
 
-def unserved(queue: Queue, waits: str = "") -> str:
+def unserved_queue(queue: Queue, waits: str = "") -> str:
     """What people are told of a queue that nobody serves; `waits` says what waits in it."""
     return f"No agent serves the queue {queue.name}{waits}. Start one: taxi agent --queues {queue.name}"
 
@@ -120,10 +120,7 @@ def used_queues(settings: Settings) -> list[str]:
 
 def answering_agents(app: Celery) -> list[Agent]:
     """The agents that answer within `ANSWER_SECONDS`, by name. Raises `BrokerDown`."""
-    with broker_errors(app):
-        replies = app.control.broadcast("taxi_agent", reply=True, timeout=ANSWER_SECONDS)
-    said = [(name, value) for reply in replies or [] for name, value in reply.items() if "tasks" in value]
-    return sorted((_agent(name, value) for name, value in said), key=lambda agent: agent.name)
+    return [_agent(name, said) for name, said in sorted(ask_agents(app, ANSWER_SECONDS).items())]
 
 
 def _agent(name: str, said: Mapping[str, Any]) -> Agent:
@@ -132,9 +129,15 @@ def _agent(name: str, said: Mapping[str, Any]) -> Agent:
 
 
 def listing(app: Celery, settings: Settings, release: Release) -> Listing:
-    """Ask the broker and all agents. Raises `BrokerDown`."""
-    agents = answering_agents(app)
+    """Ask the broker and all agents, a second time if nobody serves a queue: a busy agent may have missed the first.
+
+    Raises `BrokerDown`.
+    """
     used = {Queue(name, release.name) for name in used_queues(settings)}
+    agents = answering_agents(app)
+    if not all(any(agent.serves(queue) for agent in agents) for queue in used):
+        late = {agent.name: agent for agent in [*agents, *answering_agents(app)]}
+        agents = [late[name] for name in sorted(late)]
     served = {Queue(name, agent.release.name) for agent in agents for name in agent.queues}
     states = []
     for queue in sorted({*used, *served, *known_queues(app)}):

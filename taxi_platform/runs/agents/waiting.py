@@ -1,7 +1,8 @@
 """Runs that were sent to a queue and that no agent has started: Dagster's monitoring looks at runs that run.
 
 A run may wait for as long as it takes. Its message can be lost, when Redis forgets or an agent is killed at the wrong
-moment: then it is sent again. If nobody serves its queue, its log says so.
+moment: then it is sent again. If nobody serves its queue, its log says so. Neither is decided by one look: a busy agent
+may miss the three seconds in which it is to answer.
 """
 
 from __future__ import annotations
@@ -11,16 +12,15 @@ from dataclasses import dataclass, field
 
 import dagster as dg
 
-from taxi_platform.assets.names import QUEUE_TAG
-from taxi_platform.runs.agents.broker import Queue, held_task_ids
+from taxi_platform.runs.agents.broker import BrokerDown, Queue, held_task_ids
 from taxi_platform.runs.agents.health import Suspicions
-from taxi_platform.runs.agents.launcher import AgentRunLauncher, agent_of, task_of
-from taxi_platform.runs.agents.listing import Agent, answering_agents, unserved
+from taxi_platform.runs.agents.launcher import AgentRunLauncher, agent_of, queue_of, task_of
+from taxi_platform.runs.agents.listing import Agent, answering_agents, unserved_queue
 from taxi_platform.runs.dagster_internals import WorkerStatus
 
 LOST_MESSAGE_SECONDS = 45
-"""A message that is nowhere for this long, seen three times, is lost. A taken one is nowhere for the second or two that
-its process needs to begin."""
+"""A message that is nowhere for this long, seen three times, is lost, and a queue that no agent serves for this long is
+unserved. A taken message is nowhere for the second or two that its process needs to begin."""
 SHOWN = 3
 
 
@@ -37,20 +37,27 @@ class WaitingRuns:
         if not isinstance(launcher, AgentRunLauncher):
             return f"{instance.root_directory}/dagster.yaml does not start runs by agents."
         runs = instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTING]))
-        agents = answering_agents(launcher.celery)
-        queues = [queue for run in runs if (queue := queue_of(run))]
-        held = held_task_ids(launcher.celery, queues) if runs else set()
+        queues = Counter(queue for run in runs if (queue := queue_of(run)))
+        try:
+            agents = answering_agents(launcher.celery)
+            held = held_task_ids(launcher.celery, list(queues)) if runs else set()
+        except BrokerDown:
+            self.suspicions.clear_all()  # when it is back, agents need up to half a minute
+            raise
         held |= {task for agent in agents for task in agent.tasks}
-        said = [self._look_at(instance, launcher, run, agents, held) for run in runs]
-        self._warned &= {run.run_id for run in runs}
-        return _summary(agents, Counter(queues), [line for line in said if line])
+        silent = {queue for queue in queues if not any(agent.serves(queue) for agent in agents)}
+        self.suspicions.keep({*(run.run_id for run in runs), *(queue.in_broker for queue in silent)})
+        unserved = {queue for queue in silent if self.suspicions.lasts(queue.in_broker, _lost_seconds(launcher))}
+        said = [self._look_at(instance, launcher, run, unserved, held) for run in runs]
+        self._warned &= {run.run_id for run in runs if queue_of(run) in silent}
+        return _summary(agents, queues, unserved, [line for line in said if line])
 
     def _look_at(
         self,
         instance: dg.DagsterInstance,
         launcher: AgentRunLauncher,
         run: dg.DagsterRun,
-        agents: list[Agent],
+        unserved: set[Queue],
         held: set[str],
     ) -> str:
         task, queue = task_of(run), queue_of(run)
@@ -65,20 +72,18 @@ class WaitingRuns:
                 return ""
             return self._send_again(launcher, run, "Its message was lost")
         self.suspicions.clear(run.run_id)
-        if not queue or any(agent.serves(queue) for agent in agents):
-            self._warned.discard(run.run_id)
+        if not queue or queue not in unserved:
             return ""
         if queue != launcher.queue_of(run):
             # It was sent before an upgrade, or before TAXI_QUEUES was changed.
-            if self.suspicions.lasts(f"unserved {run.run_id}", _lost_seconds(launcher)):
-                return self._send_again(launcher, run, f"No agent serves {queue.name} of {queue.release} any more")
-        elif run.run_id not in self._warned:
+            return self._send_again(launcher, run, f"No agent serves {queue.name} of {queue.release} any more")
+        if run.run_id not in self._warned:
             self._warned.add(run.run_id)
-            instance.report_engine_event(unserved(queue, ", in which this run waits"), run)
+            instance.report_engine_event(unserved_queue(queue, ", in which this run waits"), run)
         return ""
 
     def _send_again(self, launcher: AgentRunLauncher, run: dg.DagsterRun, why: str) -> str:
-        self.suspicions.clear(run.run_id, f"unserved {run.run_id}")
+        self.suspicions.clear(run.run_id)
         launcher.send(run)
         return f"{why}: {run.run_id[:8]} is sent again."
 
@@ -87,17 +92,13 @@ def _lost_seconds(launcher: AgentRunLauncher) -> float:
     return min(LOST_MESSAGE_SECONDS, launcher.lost_after_seconds)
 
 
-def queue_of(run: dg.DagsterRun) -> Queue | None:
-    """The queue that the run was sent to; of a run that is retried, maybe still that of the first."""
-    return Queue.parse(run.tags.get(QUEUE_TAG, "")) if task_of(run) else None
-
-
-def _summary(agents: list[Agent], queues: Counter[Queue], said: list[str]) -> str:
+def _summary(agents: list[Agent], queues: Counter[Queue], unserved: set[Queue], said: list[str]) -> str:
     served = sorted({name for agent in agents for name in agent.queues if not agent.is_ending})
-    lines = [f"{len(agents)} agents serve {', '.join(served)}." if agents else "No agent answers."]
+    count = "1 agent serves" if len(agents) == 1 else f"{len(agents)} agents serve"
+    lines = [f"{count} {', '.join(served) or 'nothing'}." if agents else "No agent answers."]
     waits = ", ".join(f"{queue.name}: {count}" for queue, count in sorted(queues.items()))
     lines += [f"Waiting: {waits}."] if waits else []
-    lines += [unserved(queue) for queue in sorted(queues) if not any(agent.serves(queue) for agent in agents)]
+    lines += [unserved_queue(queue) for queue in sorted(unserved)]
     lines += said[:SHOWN]
     lines += [f"{len(said) - SHOWN} more were sent again or failed."] if len(said) > SHOWN else []
     return " ".join(lines)

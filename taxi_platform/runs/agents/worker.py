@@ -105,7 +105,6 @@ def _silence() -> None:
     logging.getLogger("celery.worker.control").setLevel(logging.ERROR)
     # It warns against executing pickled messages as root; only JSON is accepted.
     warnings.filterwarnings("ignore", category=SecurityWarning)
-    warnings.filterwarnings("ignore", category=CPendingDeprecationWarning)
 
 
 def launcher_of(instance: dg.DagsterInstance) -> AgentRunLauncher:
@@ -187,6 +186,12 @@ class _AgentWorker(Worker):
     def install_platform_tweaks(self, worker: Any) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self.agent_state.handle_signal)
+
+    def setup_logging(self, colorize: bool | None = None) -> Any:
+        result = super().setup_logging(colorize)
+        # Celery turns it on there, and with each lost connection warns of what its next major version will do.
+        warnings.filterwarnings("ignore", category=CPendingDeprecationWarning)
+        return result
 
     def set_process_status(self, info: str) -> None:
         """The command line stays as it was typed: it holds no secret, and operators look for it."""

@@ -2,15 +2,16 @@
 
 import os
 import signal
+import threading
 import time
 
 import dagster as dg
 import pytest
 
 from taxi_platform.definitions import build_definitions
-from taxi_platform.runs.agents.broker import claim
+from taxi_platform.runs.agents.broker import claim, known_queues, waiting
 from taxi_platform.runs.agents.launcher import SUSPICIONS, agent_of, task_of
-from taxi_platform.runs.agents.listing import answering_agents, listing
+from taxi_platform.runs.agents.listing import ANSWER_SECONDS, answering_agents, listing
 from taxi_platform.runs.agents.shared import publish, release_of, this_host
 from taxi_platform.runs.agents.waiting import WaitingRuns
 from taxi_platform.runs.ingest import IngestOptions, create_run, month_job
@@ -27,6 +28,8 @@ pytestmark = pytest.mark.slow
 LOST_SECONDS = 12
 LONG = 8.0
 """Seconds that the source takes to answer for a run that shall be met at work; it is asked twice."""
+LONGER = 25.0
+"""For one that shall be at work throughout many looks."""
 DEADLINE = 240
 
 
@@ -131,6 +134,60 @@ def test_a_killed_process_is_noticed_and_a_slow_agent_is_not_taken_for_lost(clus
     assert daemon.ends(slow) == "SUCCESS"
 
 
+@pytest.mark.fault(108, 112)
+def test_a_queue_counts_as_unserved_only_after_its_agent_has_been_silent_for_long(cluster, daemon):
+    agent = cluster.start_agent().wait_until_ready()
+    busy = daemon.launch("2020-12", LONGER)
+    assert daemon.taken(busy) == agent.name
+    waits = daemon.launch("2020-01")
+
+    def looks(count):
+        return [daemon.waiting.look(daemon.instance) for _ in range(count)]  # each takes 3 s where nobody answers
+
+    served, silent = "1 agent serves default. Waiting: default: 1.", "No agent answers. Waiting: default: 1."
+    agent.signal(signal.SIGSTOP)
+    assert looks(3) == [silent] * 3
+    agent.signal(signal.SIGCONT)
+    assert looks(1) == [served]
+    agent.signal(signal.SIGSTOP)
+    assert looks(3) == [silent] * 3
+    assert not any("No agent serves" in text for text in daemon.log(waits))
+    wait_for(lambda: "No agent serves the queue default" in looks(1)[0], DEADLINE)
+    assert [text for text in daemon.log(waits) if "No agent serves" in text] == [
+        "No agent serves the queue default, in which this run waits. Start one: taxi agent --queues default"
+    ]
+    agent.signal(signal.SIGCONT)
+    assert looks(1) == [served]
+    for run in (waits, busy):
+        daemon.instance.run_coordinator.cancel_run(run)
+    assert daemon.ends(busy) == "CANCELED"
+
+
+def test_an_agent_that_is_late_is_asked_again_before_its_queue_is_shown_as_unserved(cluster, daemon):
+    agent = cluster.start_agent().wait_until_ready()
+    agent.signal(signal.SIGSTOP)
+    late = threading.Timer(ANSWER_SECONDS * 1.5, agent.signal, [signal.SIGCONT])
+    late.start()
+    shown = listing(daemon.launcher.celery, daemon.settings, release_of(daemon.settings))
+    late.join()
+    assert [each.name for each in shown.agents] == [agent.name]
+    assert shown.problems() == []
+
+
+@pytest.mark.fault(150)
+def test_runs_that_wait_in_a_queue_that_was_renamed_go_to_the_new_one(cluster, daemon, monkeypatch):
+    monkeypatch.setenv("TAXI_QUEUES", "*=old")
+    runs = [daemon.launch(month) for month in ("2020-02", "2020-03")]
+    monkeypatch.setenv("TAXI_QUEUES", "*=new")
+    wait_for(lambda: "No agent serves old" in daemon.waiting.look(daemon.instance), DEADLINE)
+    assert [queue.name for queue in known_queues(daemon.launcher.celery) if waiting(daemon.launcher.celery, queue)] == [
+        "new"
+    ]  # nothing is left in the old one, which would be shown as unserved for ever
+    agent = cluster.start_agent("new").wait_until_ready()
+    assert [daemon.ends(run) for run in runs] == ["SUCCESS"] * 2
+    assert {agent_of(daemon.run(run)) for run in runs} == {agent.name}
+
+
 @pytest.mark.fault(107)
 @pytest.mark.soak
 def test_an_agent_that_never_comes_back_is_noticed(cluster, daemon):
@@ -179,9 +236,8 @@ def test_a_second_signal_interrupts_the_run_so_that_dagster_runs_it_again(cluste
 @pytest.mark.fault(110, 112, 138)
 def test_a_lost_message_is_sent_again_and_one_that_comes_twice_is_executed_once(cluster, daemon):
     run = daemon.launch("2020-07")
-    assert "No agent answers. Waiting: default: 1. No agent serves the queue default." in daemon.waiting.look(
-        daemon.instance
-    )
+    unserved = "No agent answers. Waiting: default: 1. No agent serves the queue default."
+    wait_for(lambda: unserved in daemon.waiting.look(daemon.instance), DEADLINE)
     assert any("No agent serves the queue default" in text for text in daemon.log(run))
     cluster.redis.forget()
     wait_for(lambda: "is sent again" in daemon.waiting.look(daemon.instance), DEADLINE)
@@ -205,6 +261,7 @@ def test_a_run_is_canceled_while_it_waits_and_while_it_runs(cluster, daemon):
     waits = daemon.launch("2020-08")
     assert daemon.instance.run_coordinator.cancel_run(waits)  # what the UI calls
     assert daemon.status(waits) == "CANCELED"
+    assert not cluster.redis.client.keys("taxi.default.*")  # it is not counted as waiting either
     agent = cluster.start_agent().wait_until_ready()
     run = daemon.launch("2020-09", LONG)
     assert daemon.taken(run) == agent.name
