@@ -170,7 +170,7 @@ def test_an_interruption_is_status_130_and_the_next_run_finishes(tmp_path):
     )
     assert ": loaded, 1/" in child.stderr.readline()
     child.send_signal(signal.SIGINT)
-    _, rest = child.communicate(timeout=60)
+    _, rest = child.communicate(timeout=300)
     assert child.returncode == 130
     assert "Traceback" not in rest
     assert rest.endswith(" 2020-12\n")  # all that is left, begun or not
@@ -221,7 +221,7 @@ def two_months_in_progress():
 def test_an_interruption_in_mid_month_begins_no_other_month(two_months_in_progress):
     child, web = two_months_in_progress
     child.send_signal(signal.SIGINT)
-    _, err = child.communicate(timeout=60)
+    _, err = child.communicate(timeout=300)
     assert (child.returncode, web.methods().count("GET")) == (130, 2)
     assert "green 2020-01: Interrupted." in err
     assert "Traceback" not in err
@@ -276,7 +276,7 @@ def test_dev_serves_the_graph_on_loopback_and_ends_with_its_processes_on_ctrl_c(
         assert {c.laddr.ip for c in connections} == {"127.0.0.1"}
     finally:
         child.send_signal(signal.SIGINT)
-        child.wait(timeout=60)
+        child.wait(timeout=300)
     assert child.returncode == 130
     assert not [process for process in family if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
 

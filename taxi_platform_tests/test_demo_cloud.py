@@ -43,7 +43,7 @@ def children_until(demo, text):
 def test_three_months_are_loaded_and_read_again_by_googles_clients(started, tmp_path):
     before, children = children_until(started, "$ taxi ingest")
     rest = started.stdout.read()
-    assert started.wait(60) == 0, rest
+    assert started.wait(300) == 0, rest
     assert re.search(r"export STORAGE_EMULATOR_HOST='http://127\.0\.0\.1:\d+'\n", before)
     by_month = re.search(r"from the table green_trips *\n.*\n((?:20.*\n){3})", rest)
     assert by_month, rest
@@ -62,7 +62,7 @@ def test_ctrl_c_ends_everything_that_it_started(started, tmp_path):
     assert len(children) >= 2
     started.send_signal(signal.SIGINT)
     rest = started.stdout.read()
-    assert started.wait(60) == 130, rest
+    assert started.wait(300) == 130, rest
     assert "Traceback" not in rest
     assert "Stopped. Nothing is left." in rest
     _, alive = psutil.wait_procs(children, 10)

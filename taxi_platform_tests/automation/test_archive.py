@@ -28,9 +28,9 @@ def test_with_an_empty_lake_every_tick_ends_in_time_and_months_get_loaded(monkey
                 ticks = ticks_of(instance)
                 return ticks if len(ticks) == 4 and min(map(len, ticks.values())) >= ticks_each else None
 
-            ticks = wait_for(all_have_ticked, 480)
+            ticks = wait_for(all_have_ticked, 1200)
             loaded = dg.RunsFilter(statuses=[dg.DagsterRunStatus.SUCCESS])
-            wait_for(lambda: len(instance.get_runs(loaded)) >= 4, 240)
+            wait_for(lambda: len(instance.get_runs(loaded)) >= 4, 600)
         for name, ended in ticks.items():
             failed = [tick.error for tick in ended if tick.status == TickStatus.FAILURE]
             assert not failed, (name, failed)

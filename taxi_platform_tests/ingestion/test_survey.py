@@ -153,11 +153,11 @@ def held(path):
     def hold():
         with FileLock(path):
             locked.set()
-            release.wait(60)
+            release.wait(300)
 
     thread = threading.Thread(target=hold)
     thread.start()
-    locked.wait(60)
+    locked.wait(300)
     try:
         yield
     finally:

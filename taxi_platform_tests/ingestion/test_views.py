@@ -168,4 +168,4 @@ def test_a_reader_beside_a_load_sees_the_old_month_or_the_new_one(lake, home, tm
             refresh_views(lake, home)
         done.touch()
         assert int(reader.stdout.readline()) > 8
-        assert reader.wait(10) == 0
+        assert reader.wait(300) == 0

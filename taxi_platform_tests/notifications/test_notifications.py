@@ -324,7 +324,7 @@ def test_killed_between_send_and_record_it_sends_once_more_with_the_same_id(hook
     url = f"json://{hook.address}/hook"
     outbox.add(MESSAGE, open_channels([f"json://{hook.address}/hook"]), time.time())
     process = child(outbox, url, "killed")
-    process.communicate("go\n", timeout=60)
+    process.communicate("go\n", timeout=300)
     assert process.returncode == -signal.SIGKILL
     assert len(hook.requests) == 1
     assert deliver(outbox, [url], print) == 1
@@ -340,7 +340,7 @@ def test_two_processes_that_deliver_at_once_send_once(hook, outbox):
     for process in processes:
         process.stdin.write("go\n")
         process.stdin.flush()
-    counts = [process.communicate(timeout=60)[0].split("\n")[-2] for process in processes]
+    counts = [process.communicate(timeout=300)[0].split("\n")[-2] for process in processes]
     assert sorted(counts) == ["0", "1"]
     assert hook.messages() == [MESSAGE.body]
 

@@ -154,7 +154,7 @@ def test_in_a_deadlock_with_a_reader_the_load_gives_way_and_tries_again(
         load.start()
         until(lambda: ("Lock",) in database.ours())  # it has the rejected rows, and waits for the reader's table
         assert reader.execute(f"SELECT count(*) FROM {schema}.green_rejected_trips").fetchone() == (1,)
-    load.join(60)
+    load.join(300)
     assert database.log.read_text().count("deadlock detected") == before + 1
     assert installation.version() == undisturbed(NEW)
     assert installation.litter() == []

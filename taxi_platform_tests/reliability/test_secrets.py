@@ -66,16 +66,16 @@ def ask(environment, port):
         bearer = {"Authorization": f"Bearer {environment['TAXI_UI_TOKEN']}"}
         scraper = {"Authorization": f"Bearer {environment['TAXI_METRICS_TOKEN']}"}
         for path in ("metrics", "health"):
-            answer = requests.get(f"http://127.0.0.1:{port}/{path}", headers=scraper, timeout=60)
+            answer = requests.get(f"http://127.0.0.1:{port}/{path}", headers=scraper, timeout=300)
             assert "taxi_up" in answer.text or "parts" in answer.text
             assert CANARY not in answer.text
         return [
-            requests.post(f"http://127.0.0.1:{port}/graphql", json={"query": query}, headers=bearer, timeout=60)
+            requests.post(f"http://127.0.0.1:{port}/graphql", json={"query": query}, headers=bearer, timeout=300)
             for query in QUERIES
         ]
     finally:
         process.send_signal(signal.SIGINT)
-        process.wait(60)
+        process.wait(300)
 
 
 @pytest.mark.fault(45)

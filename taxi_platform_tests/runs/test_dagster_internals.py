@@ -181,7 +181,7 @@ def test_the_storages_are_imported_without_the_daemons_which_come_when_they_are_
         "from dagster._daemon import DagsterDaemonController, get_daemon_statuses\n"
         "print(dagster._daemon.DagsterDaemonController.__module__)\n"
     )
-    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
     assert answer.stdout == "dagster._daemon.controller\n", answer.stderr
 
 
@@ -230,7 +230,7 @@ def test_a_run_whose_fork_server_is_killed_has_the_status_by_which_it_is_known()
         "process.join()\n"
         "print(process.exitcode)\n"
     )
-    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
     assert answer.stdout == f"{internals.DIED_WITH_FORK_SERVER}\n", answer.stderr
 
 

@@ -43,7 +43,7 @@ def test_the_run_of_a_killed_process_is_reported_as_failed(instance):
         "    ingest_month(instance, build_definitions(load_settings()), DatasetMonth.parse('green', '2020-04'),\n"
         "                 step_done=lambda step: os.kill(os.getpid(), signal.SIGKILL))\n"
     )
-    subprocess.run([sys.executable, "-c", code], check=False, timeout=60)
+    subprocess.run([sys.executable, "-c", code], check=False, timeout=300)
     (run,) = instance.get_runs()
     assert run.status == dg.DagsterRunStatus.STARTED
     assert report_dead_runs(instance) == 1
@@ -79,7 +79,7 @@ def open_new_homes(homes, barrier, problems):
     for home in homes:
         os.environ["TAXI_HOME"] = str(home)
         os.environ.pop("DAGSTER_HOME", None)
-        barrier.wait(60)
+        barrier.wait(300)
         try:
             with open_instance(load_settings()) as instance:
                 check_schema(instance)

@@ -49,14 +49,14 @@ def archive_environment(web: Web, home: Path) -> dict[str, str]:
 
 @contextmanager
 def daemon(environment: dict[str, str]) -> Iterator[None]:
-    """Dagster's daemon with the four schedules on; ended at the end, with the processes that it started."""
+    """The daemon of `taxi serve` with the four schedules on; ended at the end, with the processes that it started."""
     workspace = ["-w", str(ROOT / "workspace.yaml")]
     for name in Dataset:
         command = [sys.executable, "-m", "dagster", "schedule", "start", f"{name}_schedule", *workspace]
         subprocess.run(command, env=environment, cwd=ROOT, check=True, capture_output=True)
     with (Path(environment["TAXI_HOME"]) / "daemon.log").open("ab") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "dagster._daemon", "run", *workspace],
+            [sys.executable, "-m", "taxi_platform.ui.daemon", "run", *workspace],
             env=environment,
             cwd=ROOT,
             stdout=log,
@@ -68,7 +68,7 @@ def daemon(environment: dict[str, str]) -> Iterator[None]:
         finally:
             process.send_signal(signal.SIGINT)
             try:
-                process.wait(60)
+                process.wait(300)
             finally:
                 if process.poll() is None:
                     os.killpg(process.pid, signal.SIGKILL)

@@ -83,7 +83,7 @@ def _install(requirements: str, target: Path) -> None:
     lock.write_text(requirements)
     python = Path(sys.executable)
     asked = subprocess.run(
-        [python, "-m", "pip", "config", "get", "global.index-url"], capture_output=True, text=True, timeout=60
+        [python, "-m", "pip", "config", "get", "global.index-url"], capture_output=True, text=True, timeout=300
     )
     index = {"UV_DEFAULT_INDEX": asked.stdout.strip()} if asked.stdout.strip() else {}
     command = [python.with_name("uv"), "pip", "install", "--quiet", "--python", python, "--target", target]

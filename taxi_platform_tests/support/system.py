@@ -16,7 +16,7 @@ import pytest
 
 SHARED = Path(__file__).parents[3] / "shared" / "tlc"
 TAXI = Path(sys.executable).with_name("taxi")
-DEADLINE = 120
+DEADLINE = 300
 
 
 def shared_file(name: str) -> Path:

@@ -40,7 +40,7 @@ class Platform:
 
     def ask(self, query: str, **variables: Any) -> Any:
         """The GraphQL answer's `data`; fails on errors."""
-        answer = requests.post(f"{self.url}/graphql", json={"query": query, "variables": variables}, timeout=60)
+        answer = requests.post(f"{self.url}/graphql", json={"query": query, "variables": variables}, timeout=300)
         body = answer.json()
         assert "errors" not in body, body
         return body["data"]

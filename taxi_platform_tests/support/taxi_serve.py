@@ -44,7 +44,7 @@ def taxi_serve(home: Path, *options: str, **settings: str) -> Iterator[subproces
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)
                 with suppress(subprocess.TimeoutExpired):
-                    process.wait(60)
+                    process.wait(300)
                 process.kill()
 
 

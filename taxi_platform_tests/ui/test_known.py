@@ -59,7 +59,7 @@ def test_nobody_waits_for_what_hangs_and_no_second_thread_is_started():
 
     def read():
         started.append(threading.current_thread())
-        goes_on.wait(60)
+        goes_on.wait(300)
         return "at last"
 
     known = Known("n", read, seconds=0)
@@ -67,5 +67,5 @@ def test_nobody_waits_for_what_hangs_and_no_second_thread_is_started():
     assert [refresh(known, 0.05) for _ in range(5)] == [False] * 5
     assert (len(started), known.value, known.hanging_for > 0.05, started[0].daemon) == (1, None, True, True)
     goes_on.set()
-    started[0].join(60)
+    started[0].join(300)
     assert (known.value, known.hanging_for, len(started)) == ("at last", 0.0, 1)

@@ -53,7 +53,7 @@ def scrape_all(metrics: Metrics) -> dict[str, float]:
     scrape(metrics)
     for thread in threading.enumerate():
         if thread.name in {"months", "history", "agents", "steps"}:
-            thread.join(60)
+            thread.join(300)
     return samples(scrape(metrics))
 
 

@@ -53,7 +53,7 @@ def serving(**settings):
         def ask(path, token=None, method="GET", host=None, **headers):
             headers |= {"Authorization": f"Bearer {token}"} if token else {}
             headers |= {"Host": host} if host else {}
-            answer = requests.request(method, ask.url + path, headers=headers, timeout=60, allow_redirects=False)
+            answer = requests.request(method, ask.url + path, headers=headers, timeout=300, allow_redirects=False)
             return answer.status_code, answer.text
 
         ask.url = f"http://127.0.0.1:{port}"
@@ -61,7 +61,7 @@ def serving(**settings):
             yield ask
         finally:
             server.should_exit = True
-            thread.join(60)
+            thread.join(300)
 
 
 @pytest.fixture(autouse=True)
@@ -111,9 +111,9 @@ def test_with_a_ui_token_alone_metrics_are_as_any_page():
 
 def test_a_login_shows_what_is_wrong_but_does_not_open_metrics_that_have_a_token():
     with serving(TAXI_METRICS_TOKEN=TOKEN, TAXI_UI_TOKEN=UI_TOKEN) as ask, requests.Session() as session:
-        session.post(f"{ask.url}/login", {"token": UI_TOKEN}, headers={"Origin": ask.url}, timeout=60)
-        assert session.get(f"{ask.url}/health", timeout=60).json()["healthy"] is False
-        assert session.get(f"{ask.url}/metrics", timeout=60).status_code == 401
+        session.post(f"{ask.url}/login", {"token": UI_TOKEN}, headers={"Origin": ask.url}, timeout=300)
+        assert session.get(f"{ask.url}/health", timeout=300).json()["healthy"] is False
+        assert session.get(f"{ask.url}/metrics", timeout=300).status_code == 401
 
 
 def test_behind_a_proxy_without_a_token_metrics_are_closed_and_say_why():

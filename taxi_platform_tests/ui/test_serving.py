@@ -63,14 +63,14 @@ def test_it_is_ready_once_everything_answers_keeps_a_second_one_away_and_ends_wi
         with dg.DagsterInstance.from_config(str(home / "dagster")) as instance:
             assert set(instance.get_daemon_heartbeats()) >= set(instance.get_required_daemon_types())
         command = [TAXI, "serve", "--port", str(free_port())]
-        second = subprocess.run(command, env=environment(home, {}), capture_output=True, text=True, timeout=60)
+        second = subprocess.run(command, env=environment(home, {}), capture_output=True, text=True, timeout=300)
         assert second.returncode == 2
         assert (
             f"already serving {home}/dagster: process {process.pid} (taxi serve --port {port}), since" in second.stderr
         )
         process.send_signal(signal.SIGTERM)
         assert read_until(process, "Stopped.")[-1].endswith("INFO Stopped.")
-        assert process.wait(30) == 0
+        assert process.wait(300) == 0
         assert "STOPPING=1" in told
     assert "Traceback" not in (home / "logs" / "daemon.log").read_text()
 
@@ -89,7 +89,7 @@ def test_a_reload_and_a_stop_let_runs_finish_and_a_second_signal_interrupts_them
         read_until(process, "INFO Reloaded.")
         process.send_signal(signal.SIGTERM)
         lines = read_until(process, "Stopped.")
-        assert process.wait(30) == 0
+        assert process.wait(300) == 0
     assert statuses(home, backfill) == {"2020-01": ["SUCCESS"]}, lines
     assert working(home, "2020-01", unfinished=False) == worker  # one and the same process, all the time
     with taxi_serve(home, "--port", str(port), **SLOW_ROWS) as process:
@@ -101,17 +101,17 @@ def test_a_reload_and_a_stop_let_runs_finish_and_a_second_signal_interrupts_them
         process.send_signal(signal.SIGTERM)
         begun = time.monotonic()
         read_until(process, "Interrupting runs in progress (green 2020-02). They run again after the next start.")
-        assert process.wait(60) == 0
+        assert process.wait(300) == 0
         assert time.monotonic() - begun < 40
     assert statuses(home, backfill) == {"2020-02": ["FAILURE"]}
     assert not (home / "lake" / "clean" / "green" / "month=2020-02").exists()
     port = str(free_port())
     with taxi_serve(home, "--no-ui", "--port", port, **SLOW_ROWS) as process:
         read_until(process, "Serving without the UI.")
-        answers = {path: requests.get(f"http://127.0.0.1:{port}/{path}", timeout=60) for path in ("health", "metrics")}
+        answers = {path: requests.get(f"http://127.0.0.1:{port}/{path}", timeout=300) for path in ("health", "metrics")}
         assert answers["health"].json()["parts"]["database"] == {"healthy": True}
         assert 'taxi_up{part="lake"} 1.0' in answers["metrics"].text
-        assert requests.get(f"http://127.0.0.1:{port}/runs", timeout=60).status_code == 404
+        assert requests.get(f"http://127.0.0.1:{port}/runs", timeout=300).status_code == 404
         wait_for(lambda: statuses(home, backfill) == {"2020-02": ["SUCCESS", "FAILURE"]}, 300)
 
 
@@ -139,7 +139,7 @@ def check_viewer(home):
         permissions = Platform(f"http://127.0.0.1:{port}").ask(query)["permissions"]
         assert {"permission": "launch_pipeline_execution", "value": False} in permissions
         viewer.send_signal(signal.SIGTERM)
-        assert viewer.wait(60) == 0
+        assert viewer.wait(300) == 0
 
 
 def working(home, month, unfinished=True):
@@ -162,7 +162,7 @@ def statuses(home, backfill):
 
 def test_the_parts_to_leave_out_exclude_each_other(home):
     command = [TAXI, "serve", "--no-ui", "--ui-only"]
-    answer = subprocess.run(command, env=environment(home, {}), capture_output=True, text=True, timeout=60)
+    answer = subprocess.run(command, env=environment(home, {}), capture_output=True, text=True, timeout=300)
     assert (answer.returncode, answer.stderr.splitlines()) == (
         2,
         ["--no-ui and --ui-only exclude each other. Give one of them, or none to serve everything."],

@@ -50,7 +50,7 @@ def test_the_swap_waits_for_an_open_reader_who_keeps_seeing_the_old_month(
         wait_for(lambda: postgres_backend.execute(waits))
         assert load.is_alive()
         assert reader.execute(count).fetchone() == (499,)
-    load.join(60)
+    load.join(300)
     assert not load.is_alive()
     assert warehouse.loaded_months("green_trips") == {"2020-04": StoredRows(699, (new.file_version,))}
 
@@ -218,5 +218,5 @@ def test_a_load_that_waits_for_another_load_and_then_for_a_reader_logs_both(
             assert f"session {other.info.backend_pid} (other load, idle in transaction)" in caplog.text
         wait_for(lambda: "Waiting for the tables of postgresql://" in caplog.text)
         assert f"held by session {reader.info.backend_pid} (notebook, idle in transaction)" in caplog.text
-    load.join(60)
+    load.join(300)
     assert warehouse.loaded_months("green_trips")["2020-04"].rows == 699
