@@ -212,6 +212,10 @@ class DuckDBWarehouse(Warehouse):
             "autoinstall_known_extensions": False,
             "autoload_known_extensions": False,
             "storage_compatibility_version": STORAGE_VERSION,
+            # In the file's order, each of its row groups would become row groups of the table. A CSV month's are 1 %
+            # larger than DuckDB's, which joined the remainders by rewriting most of the table: 1.4 s of 1.37 million
+            # rows after the load, and 0.75 s after the next write.
+            "preserve_insertion_order": False,
         }
         connection = duckdb.connect(":memory:", config=config)
         connection.execute("SET enable_progress_bar = false")

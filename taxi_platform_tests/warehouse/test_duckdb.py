@@ -11,10 +11,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from filelock import FileLock, Timeout
 
 from taxi_platform.trips.errors import WarehouseBusy, WarehouseError
+from taxi_platform.trips.known import taxi_zones
 from taxi_platform.warehouse.base import zones_table
 from taxi_platform.warehouse.duckdb import STORAGE_VERSION, DuckDBWarehouse
 from taxi_platform_tests.support.system import wait_for
@@ -117,6 +120,27 @@ def test_the_file_has_the_format_that_duckdb_1_5_opens_too(months: Months, tmp_p
     with duckdb.connect(str(warehouse.path), read_only=True) as con:
         formats = con.execute("SELECT tags['storage_version'] FROM duckdb_databases() WHERE NOT internal").fetchall()
     assert formats == [(f"{STORAGE_VERSION}+",)] == [("v1.5.0+",)]
+
+
+def test_the_next_write_leaves_a_month_as_it_was_stored_whatever_the_row_groups_of_its_file(months: Months, tmp_path):
+    files, path = months("green", "2020-04"), tmp_path / "trips.parquet"
+    pq.write_table(pa.concat_tables([pq.read_table(files.trips)] * 1200), path, row_group_size=124_511)
+    warehouse = DuckDBWarehouse(tmp_path / "warehouse.duckdb")
+
+    def stored():
+        """The rows of each row group of the table, and the blocks of the file that hold them."""
+        with warehouse.session("read") as session:
+            return session.execute(
+                "SELECT row_group_id, sum(count), list(block_id ORDER BY segment_id) "
+                "FROM pragma_storage_info('green_trips') "
+                "WHERE column_name = 'vendor_id' AND segment_type <> 'VALIDITY' GROUP BY ALL ORDER BY 1"
+            )
+
+    assert warehouse.replace_month(dataclasses.replace(files, trips=path)).rows == 1200 * 499
+    before = stored()
+    warehouse.replace_reference(zones_table(), taxi_zones())
+    assert stored() == before
+    assert sum(rows for _, rows, _ in before) == 1200 * 499
 
 
 def test_a_table_that_is_missing_leaves_the_transaction_usable(tmp_path):
