@@ -7,8 +7,8 @@ from collections import Counter
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from benchmarks.commands import TAXI, TINY_SOURCE, status_row
-from benchmarks.measure import timed_command
+from benchmarks.commands import TINY_SOURCE, status_row
+from benchmarks.measure import TAXI, timed_command
 from benchmarks.months import Months, Options
 from benchmarks.report import Row
 from taxi_platform.trips.months import Month
@@ -39,17 +39,17 @@ def measure(months: Months, options: Options) -> list[Row]:
             note = f"{_by_method(proxy)}; {before} before"
             rows.append(Row(f"requests to the bucket, {what} month", len(proxy.log), "requests", before / 2, note=note))
         if options.months > 1:
-            _ingest(home, last.plus(1 - options.months), last.plus(-1), environment)
+            _ingest(home, last.plus(1 - options.months), last.plus(-1), environment, "--jobs", "2")
         proxy.delay = DELAY_SECONDS
         proxy.log.clear()
         what = f"taxi status, {options.months} months in a bucket, each request takes {1000 * DELAY_SECONDS:.0f} ms"
         return [*rows, status_row(home, min(options.pairs, 3), what, STATUS_GOAL_SECONDS, **environment)]
 
 
-def _ingest(home: Path, first: Month, last: Month, environment: dict[str, str]) -> list[str]:
+def _ingest(home: Path, first: Month, last: Month, environment: dict[str, str], *options: str) -> list[str]:
     """Ingest yellow months; returns what came of each."""
     settings = {"TAXI_HOME": str(home), "TAXI_SOURCE_URL": TINY_SOURCE, "TAXI_SET_ASIDE": "no", **environment}
-    done = timed_command([TAXI, "ingest", "yellow", str(first), str(last), "--json"], **settings)
+    done = timed_command([TAXI, "ingest", "yellow", str(first), str(last), *options, "--json"], **settings)
     return [result["status"] for result in json.loads(done.output)]
 
 

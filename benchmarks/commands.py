@@ -18,16 +18,13 @@ from statistics import median
 
 import duckdb
 
-from benchmarks.dagster_alone import note_definitions, note_run
 from benchmarks.history import EACH_MONTH, ONE_TINY_MONTH
-from benchmarks.measure import Timing, alternate, check_equal, ratio, seconds, timed, timed_command
+from benchmarks.measure import TAXI, Timing, alternate, check_equal, ratio, seconds, timed, timed_command
 from benchmarks.months import Months, Options
 from benchmarks.report import Row, ratio_row
-from taxi_platform.runs.home import write_dagster_yaml
 from taxi_platform.trips.casting import literal
 from taxi_platform.trips.months import Month
 
-TAXI = str(Path(sys.executable).with_name("taxi"))
 TINY_SOURCE = "sample://?rows=200"
 JOBS = "2"
 MONTHS = {"Parquet": ("yellow", "2023-03", "parquet"), "CSV.gz": ("yellow", "2021-01", "csv.gz")}
@@ -54,14 +51,13 @@ def measure(months: Months, options: Options) -> list[Row]:
     """The rows of whole processes."""
     pairs = options.pairs
     rows, dagster = _code_location(months.folder, pairs)
-    template = months.folder / "template"
-    _ingest(template, TINY_SOURCE, "green", "2020-04")
-    with _serving(months.inputs) as url:
+    make_template(months.folder)
+    with serving(months.inputs) as url:
         for what, month in MONTHS.items():
-            rows += _one_month(months, what, *month, template, url, pairs, dagster)
+            rows += _one_month(months, what, *month, url, pairs, dagster)
         for dataset, month, kind in OTHER_MONTHS:
             months.parquet(dataset, month)
-            way = partial(_in_copy, months.folder, template, url, dataset, month, kind)
+            way = partial(in_copy, months.folder, source_url(url, kind), dataset, month)
             what = f"taxi ingest of a month, Parquet, {dataset} {month}"
             rows.append(Row(what, seconds([way()]), "s", note="measured once", rate=dataset))
     home = months.folder / "many"
@@ -78,6 +74,8 @@ def status_row(home: Path, pairs: int, what: str, goal: float, **environment: st
 
 def _code_location(folder: Path, pairs: int) -> tuple[list[Row], float]:
     """The rows of loading the code location, and the seconds of `import dagster`."""
+    from benchmarks.dagster_alone import note_definitions  # not above: each child would import Dagster, for a second
+
     file = folder / "location.pickle"
     timed(note_definitions, file, TAXI_HOME=str(folder / "home-of-location"))
     ours = "from taxi_platform.definitions import defs; defs().get_repository_def()"
@@ -97,13 +95,13 @@ def _code_location(folder: Path, pairs: int) -> tuple[list[Row], float]:
 
 
 def _one_month(
-    months: Months, what: str, dataset: str, month: str, kind: str, template: Path, url: str, pairs: int, dagster: float
+    months: Months, what: str, dataset: str, month: str, kind: str, url: str, pairs: int, dagster: float
 ) -> list[Row]:
     """A new month in a home that has others already, and the same month unchanged."""
     path = months.parquet(dataset, month) if kind == "parquet" else months.csv(dataset, month)
     ways: dict[str, Callable[[], Timing]] = {
-        "ours": partial(_in_copy, months.folder, template, url, dataset, month, kind),
-        "bare": lambda: _bare(months.folder, f"{url}/{path.name}"),
+        "ours": partial(in_copy, months.folder, source_url(url, kind), dataset, month),
+        "bare": lambda: bare_process(months.folder, f"{url}/{path.name}"),
     }
     loaded, bare = ways["ours"](), ways["bare"]()
     rows_read, in_table = (json.loads(loaded.output)[0][name] for name in ("rows_read", "rows_in_table"))
@@ -112,23 +110,26 @@ def _one_month(
     timings = alternate(ways, pairs)
     ours, bare_seconds = timings["ours"], seconds(timings["bare"])  # Python's start, which those need not, left out
     goal, times = 1.5 * bare_seconds + 1.5, f"{seconds(ours) / dagster:.1f} × import dagster, {dagster:.2f} s"
-    note = f"goal: 1.5 × the bare steps, {bare_seconds:.2f} s, + 1.5 s; {times}"
+    processor = median(timing.processor for timing in ours)
+    note = f"goal: 1.5 × the bare steps, {bare_seconds:.2f} s, + 1.5 s; {times}; {processor:.2f} s of processor time"
     row = Row(f"taxi ingest of a month, {what}, {dataset} {month}", seconds(ours), "s", goal, _range(ours), note=note)
-    rows = [replace(row, rate=dataset if kind == "parquet" else "")]
+    if kind != "parquet":
+        return [row]  # of an unchanged month nothing is read but the clean file
+    rows = [replace(row, rate=dataset)]
     home, file = months.folder / "home", months.folder / "floor.pickle"
-    _note_run(home, dataset, file)
+    note_latest_run(home, dataset, file)
     repeated = {
-        "again": partial(_ingest, home, _url(url, kind), dataset, month),
+        "again": partial(_ingest, home, source_url(url, kind), dataset, month),
         "dagster": partial(timed_command, [sys.executable, "-c", "import dagster"]),
-        "floor": partial(_floor, file, month, month),
+        "floor": partial(run_dagster_alone, file, month, month),
     }
     timings = alternate(repeated, pairs)
     again, floor = timings["again"], timings["floor"]
     assert json.loads(again[0].output)[0]["status"] == "unchanged"
     times = ratio(again, timings["dagster"])
     note = f"{times.median:.1f} × import dagster (processor time {times.processor:.1f} ×), measured in turn"
-    rows.append(Row(f"… of the same month, unchanged ({what})", seconds(again), "s", 1.5, _range(again), note=note))
-    return [*rows, _floor_row(f"taxi ingest of an unchanged month ({what})", again, floor)]
+    rows.append(Row("… of the same month, unchanged", seconds(again), "s", 1.5, _range(again), note=note))
+    return [*rows, _floor_row("taxi ingest of an unchanged month", again, floor)]
 
 
 def _floor_row(what: str, ours: list[Timing], floor: list[Timing]) -> Row:
@@ -137,13 +138,18 @@ def _floor_row(what: str, ours: list[Timing], floor: list[Timing]) -> Row:
     return ratio_row(what, ratio(ours, floor), None, note)
 
 
-def _note_run(home: Path, dataset: str, file: Path) -> None:
+def note_latest_run(home: Path, dataset: str, file: Path) -> None:
+    """Note what the home's latest run of the dataset reported, for `run_dagster_alone`."""
+    from benchmarks.dagster_alone import note_run
+
     environment = {"TAXI_HOME": str(home), "DAGSTER_HOME": str(home / "dagster")}
     timed(note_run, dataset, file, **environment)
 
 
-def _floor(file: Path, first: str, last: str, jobs: str = "1") -> Timing:
-    """`benchmarks.dagster_alone` on a home of its own, whose months are as many as its runs so far."""
+def run_dagster_alone(file: Path, first: str, last: str, jobs: str = "1") -> Timing:
+    """The module `benchmarks.dagster_alone` on a home of its own, whose months are as many as its runs so far."""
+    from taxi_platform.runs.home import write_dagster_yaml
+
     home = file.with_suffix("")
     if not home.exists():
         home.mkdir()
@@ -164,10 +170,10 @@ def _tiny_months(home: Path, folder: Path, options: Options) -> list[Row]:
     each = [timing.wall / months for timing in rounds]
     value, processor = median(each), median(timing.processor for timing in rounds) / months
     file = folder / "floor-tiny.pickle"
-    _note_run(home, "yellow", file)
-    floor = [_floor(file, str(first), str(last), JOBS) for _ in rounds]
+    note_latest_run(home, "yellow", file)
+    floor = [run_dagster_alone(file, str(first), str(last), JOBS) for _ in rounds]
     what, note = f"taxi ingest of {months} tiny months, {JOBS} processes", f"{processor:.2f} s of processor"
-    tiny = _ingest(folder / "template", TINY_SOURCE, "green", "2020-05")
+    tiny = in_copy(folder, TINY_SOURCE, "yellow", "2020-05")
     return [
         Row(f"{what}, a month", value, "s", 0.3, (min(each), max(each)), note=f"{note} time a month", rate=EACH_MONTH),
         _floor_row(what, rounds, floor),
@@ -175,15 +181,23 @@ def _tiny_months(home: Path, folder: Path, options: Options) -> list[Row]:
     ]
 
 
-def _in_copy(folder: Path, template: Path, url: str, dataset: str, month: str, kind: str) -> Timing:
-    """Ingest the month in a new copy of the home."""
+def make_template(folder: Path) -> None:
+    """Make the home that `in_copy` copies: it has a tiny month of yellow, as a home of use has others already."""
+    home = folder / "home"
+    _ingest(home, TINY_SOURCE, "yellow", "2020-04")
+    home.rename(folder / "template")
+
+
+def in_copy(folder: Path, source: str, dataset: str, month: str) -> Timing:
+    """Ingest the month in a new copy of the template, where that was made: views name the folder of the lake."""
     home = folder / "home"
     shutil.rmtree(home, ignore_errors=True)
-    shutil.copytree(template, home)
-    return _ingest(home, _url(url, kind), dataset, month)
+    shutil.copytree(folder / "template", home)
+    return _ingest(home, source, dataset, month)
 
 
-def _url(url: str, kind: str) -> str:
+def source_url(url: str, kind: str) -> str:
+    """The setting for files of this kind that are served at the address."""
     return f"{url}/{{dataset}}_tripdata_{{month}}.{kind}"
 
 
@@ -193,7 +207,7 @@ def _ingest(home: Path, source: str, *arguments: str) -> Timing:
     return timed_command([TAXI, "ingest", *arguments, "--json"], **environment)
 
 
-def _bare(folder: Path, url: str) -> Timing:
+def bare_process(folder: Path, url: str) -> Timing:
     """The bare steps in a new folder, as a whole process."""
     work = folder / "bare"
     shutil.rmtree(work, ignore_errors=True)
@@ -202,7 +216,7 @@ def _bare(folder: Path, url: str) -> Timing:
 
 
 @contextmanager
-def _serving(folder: Path) -> Iterator[str]:
+def serving(folder: Path) -> Iterator[str]:
     """The address of a web server on this machine for the files of the folder."""
 
     class Handler(SimpleHTTPRequestHandler):

@@ -23,6 +23,7 @@ from typing import Any
 from taxi_platform.trips.casting import literal
 
 ROOT = Path(__file__).parents[1]
+TAXI = str(Path(sys.executable).with_name("taxi"))
 KEPT_VARIABLES = ("PATH", "HOME", "LANG", "TMPDIR", "VIRTUAL_ENV")
 
 

@@ -1,7 +1,10 @@
-"""The parts of cleaning and of marts, each with its seconds of processor time: what `floors.py` runs in children."""
+"""The parts of cleaning, of marts and of a whole command, each with its seconds: what `floors.py` runs in children."""
 
 from __future__ import annotations
 
+import hashlib
+import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,7 @@ from taxi_platform.marts.transpiling import mart_select, parquet_relation, table
 from taxi_platform.trips.casting import literal
 from taxi_platform.trips.cleaning import Cleaner, CleaningInput
 from taxi_platform.trips.engine import Engine
+from taxi_platform.trips.files import verify
 from taxi_platform.trips.months import DatasetMonth
 from taxi_platform.trips.report import Report
 from taxi_platform.warehouse import open_warehouse
@@ -83,6 +87,50 @@ def marts(dataset: str, month: str, version: str, folder: str) -> dict[str, floa
         "their tables, compared with the files": replacing,
         "of these: the bare queries over the table": asking,
     }
+
+
+def command(url: str, dataset: str, month: str, version: str, folder: str) -> dict[str, tuple[float, float]]:
+    """In a child: what a new month cannot do without, beside Dagster, by the barest way; seconds that pass, and of
+    processor time. The month's clean file is in the folder."""
+    work, dataset_month = Path(folder), DatasetMonth.parse(dataset, month)
+    raw, clean, database = work / url.rpartition("/")[2], str(work / "trips.parquet"), work / "bare.duckdb"
+    database.unlink(missing_ok=True)
+    trips = trips_table(dataset_month.dataset)
+    names, file = ", ".join(column.name for column in trips.columns), f"read_parquet({literal(clean)})"
+    typed = ", ".join(f"{column.name} {column.column_type.duckdb}" for column in trips.columns)
+    marts_of = [name for name in mart_names(dataset_month.dataset) if name != QUALITY]
+    of_file, of_table = (
+        [_counted(mart_select(dataset_month, name, version, relation, "duckdb")) for name in marts_of]
+        for relation in (parquet_relation(clean), table_relation(trips.name, "duckdb"))
+    )
+    with duckdb.connect(str(database), config={"memory_limit": "512MB"}) as con:
+        con.execute(f"SET enable_progress_bar = false; CREATE TABLE {trips.name} ({typed})")
+
+        def queries(*statements: str) -> Callable[[], Any]:
+            return lambda: [con.execute(statement).fetchall() for statement in statements]
+
+        parts: dict[str, Callable[[], Any]] = {
+            "download": lambda: subprocess.run(["curl", "--silent", "--fail", "--output", raw, url], check=True),
+            "hash the raw file, and count its rows": lambda: (
+                hashlib.sha256(raw.read_bytes()).hexdigest(),
+                verify(raw),
+            ),
+            "COPY with plain casts to the clean schema": lambda: casts(str(raw), str(work / "plain.parquet"), dataset),
+            "count exact duplicates": queries(f"SELECT count(DISTINCT hash({names})) FROM {file}"),
+            "INSERT into a new DuckDB table": queries(f"INSERT INTO {trips.name} SELECT {names} FROM {file}"),
+            "hash the rows of the file": queries(f"SELECT sum(hash({names})) FROM {file}"),
+            "hash the rows of the table": queries(f"SELECT sum(hash({names})) FROM {trips.name}"),
+            "marts of the file": queries(*of_file),
+            "marts of the table": queries(*of_table),
+        }
+        return {name: _both(part) for name, part in parts.items()}
+
+
+def _both(work: Callable[[], Any]) -> tuple[float, float]:
+    """The seconds that the work takes: those that pass, and those of processor time."""
+    started = time.perf_counter()
+    _, processor = _measured(work)
+    return time.perf_counter() - started, processor
 
 
 def _measured(work: Callable[[], Any]) -> tuple[Any, float]:

