@@ -293,6 +293,10 @@ FAULTS: dict[int, tuple[str, str]] = {
         "a queue that is renamed in TAXI_QUEUES while runs wait in it",
         "They go to the new one, and none is left in the old.",
     ),
+    151: (
+        "an agent on a machine that has the name of the code server's",
+        "It is refused: its runs would count there as those of killed processes.",
+    ),
 }
 """Number → the fault, and what happens then."""
 
@@ -365,7 +369,7 @@ KINDS = (
     Kind(
         "Agents on other machines",
         "A run whose agent is lost is noticed and run again; no month is loaded twice or forgotten.",
-        "106-115, 134, 138, 150",
+        "106-115, 134, 138, 150, 151",
     ),
     Kind("Kubernetes and Cloud Run", "A job that is lost, refused or never starts is reported.", "116-120"),
     Kind(

@@ -105,8 +105,14 @@ def check_shareable(settings: Settings, storage_is_local: bool, server: Host | N
     """Raise `UserError` if an agent here would write where the code server's machine cannot read.
 
     `server` is the machine of the code server if it is known; before its first start, a broker on loopback tells that
-    there is only one machine.
+    there is only one machine. Also if another machine has the name of this one: its processes would count as killed
+    there, because none has their number.
     """
+    if server and server != machine and server.name == machine.name:
+        raise UserError(
+            f"This machine is called {machine.name}, as that of the code server is.",
+            "Give it a host name of its own; or, if it is the same machine after a restart, start taxi serve first.",
+        )
     local = local_parts(settings, storage_is_local)
     if not local or server == machine or (server is None and on_loopback(settings.broker_url or "")):
         return

@@ -80,6 +80,12 @@ def test_what_lies_on_one_machine_is_refused_to_agents_on_others(settings, serve
     assert ("the code server runs on there" if server else "the broker is on another machine") in str(caught.value)
 
 
+@pytest.mark.fault(151)
+def test_a_machine_with_the_name_of_the_code_servers_is_refused():
+    with pytest.raises(UserError, match=r"This machine is called there, as that of the code server is\. Give it"):
+        check_shareable(load_settings(SHARED), False, THERE, Host(THERE.name, "3"))
+
+
 def test_dagsters_sqlite_counts_as_local():
     assert local_parts(load_settings(SHARED), True) == ["Dagster's storage in SQLite"]
     with pytest.raises(UserError, match="Dagster's storage in SQLite"):
