@@ -49,11 +49,13 @@ class Child:
         self._was_ready = False
         self._started_at = self._start_at = 0.0
         self._log_begin = 0
+        self._workers: list[psutil.Process] = []
 
     def start(self) -> None:
         if self.socket:
             self.socket.unlink(missing_ok=True)  # left by a killed process, it would look ready
         self.is_ready = False
+        self._workers = []
         self._started_at = time.monotonic()
         self._set_log_aside()
         with self._open_log() as out:
@@ -99,11 +101,14 @@ class Child:
             return True
         if not self.socket or not self.ready():
             return False
+        if any(_is_alive(worker) for worker in self._workers):
+            return False
+        # Only now: to find them, psutil reads of all processes who started them, 4 ms each time.
         try:
-            children = psutil.Process(self.process.pid).children()
-            return all(child.status() == psutil.STATUS_ZOMBIE for child in children)
+            self._workers = psutil.Process(self.process.pid).children()
         except psutil.NoSuchProcess:
             return False  # it ended while we looked
+        return not any(_is_alive(worker) for worker in self._workers)
 
     def restart(self) -> None:
         self.stop()
@@ -172,6 +177,12 @@ class Child:
             text = COLOURS.sub("", file.read().decode("utf-8", "replace"))
             lines = [line for line in text.splitlines() if line.strip()]
         return printable(lines[-1], LINE_CHARACTERS) if lines else "no output"
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    with suppress(psutil.NoSuchProcess):
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return False
 
 
 def _prepare() -> None:

@@ -1,5 +1,6 @@
 """A part of `taxi serve` that ends by itself."""
 
+import psutil
 import pytest
 
 from taxi_platform.trips.errors import TaxiError
@@ -79,6 +80,35 @@ def test_a_child_that_runs_is_left_alone_until_it_is_stopped(tmp_path):
     assert child.process is process
     child.stop()
     assert process.poll() is not None
+
+
+def test_a_child_has_ended_when_no_process_works_for_it_any_more(tmp_path):
+    """As Dagster's code server, which has another process work for it, and after a reload a new one."""
+    socket, again = tmp_path / "code.sock", tmp_path / "again"
+    script = f"""if True:
+        import pathlib, subprocess, sys, time
+        start = lambda: subprocess.Popen([sys.executable, "-c", {SLEEP!r}])
+        start()
+        pathlib.Path({str(socket)!r}).touch()
+        while not pathlib.Path({str(again)!r}).exists(): time.sleep(0.05)
+        start()
+        time.sleep(600)"""
+    child = Child("code server", ["-c", script], tmp_path / "code.log", socket.exists, socket)
+    child.start()
+    try:
+        wait_for(socket.exists, 10)
+        (worker,) = psutil.Process(child.process.pid).children()
+        assert not child.has_ended()
+        again.touch()
+        (other,) = wait_for(lambda: set(psutil.Process(child.process.pid).children()) - {worker}, 10)
+        worker.kill()
+        wait_for(lambda: worker.status() == psutil.STATUS_ZOMBIE, 10)
+        assert not child.has_ended()
+        other.kill()
+        wait_for(child.has_ended, 10)
+        assert child.process.poll() is None
+    finally:
+        child.stop()
 
 
 def test_a_long_log_is_set_aside_and_its_last_line_is_quoted(tmp_path, monkeypatch):
