@@ -137,6 +137,18 @@ def close_connections(instance: dg.DagsterInstance) -> None:
         storage._engine.dispose()
 
 
+def read_schema(instance: dg.DagsterInstance) -> None:
+    """Ask PostgreSQL, before forks, for the tables and columns that each run would ask for: see `_read_once`."""
+    events: Any = instance.event_log_storage
+    runs: Any = instance.run_storage
+    if events in _postgres_storages(instance):
+        for table in ("asset_event_tags", "asset_check_executions", "concurrency_slots"):
+            events.has_table(table)
+        _ = events.has_default_pool_limit_col
+        events.has_asset_key_index_cols()
+        runs.has_run_stats_index_cols()
+
+
 def wait_for_postgres() -> None:
     """In a process that only executes runs: have them wait for Dagster's PostgreSQL where it is down or restarts.
 
@@ -156,6 +168,8 @@ class _Waiting(Connection):
         _try_long(engine, lambda: super(_Waiting, self).__init__(engine, *arguments, **options))
 
     def execute(self, *arguments: Any, **options: Any) -> Any:
+        if str(getattr(arguments[0], "text", "")).startswith("NOTIFY"):
+            return None  # with each event, to versions of Dagster that listened: a quarter of a run's statements
         try:
             return super().execute(*arguments, **options)
         except DBAPIError as error:
@@ -169,8 +183,11 @@ class _Waiting(Connection):
 
 
 def _try_long(engine: Engine, attempt: Callable[[], T]) -> T:
-    if engine.dialect.name != "postgresql":
-        return attempt()
+    try:
+        return attempt()  # before what it costs to prepare for more
+    except OperationalError:
+        if engine.dialect.name != "postgresql":
+            raise
     long = stop_after_delay(STORAGE_SECONDS)
     return Retrying(retry=retry_if_exception_type(OperationalError), stop=long, wait=wait_random(0.2, 2), reraise=True)(
         attempt
@@ -200,6 +217,7 @@ def _pooled(storage: Any) -> Engine:
 
     # Dagster often asks something while it holds a connection: with a pool of one, each such time costs a new one.
     options = {"isolation_level": "AUTOCOMMIT", "pool_size": CONNECTIONS_HELD, "max_overflow": -1}
+    options["use_native_hstore"] = False  # Dagster has no such column, and each connection would look for the type
     return _checked(create_pg_engine(storage.postgres_url, storage._token_provider, pool_use_lifo=True, **options))
 
 

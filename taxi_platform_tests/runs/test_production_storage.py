@@ -22,7 +22,7 @@ from sqlalchemy.exc import OperationalError
 from taxi_platform.definitions import build_definitions
 from taxi_platform.marts.tables import mart_names
 from taxi_platform.runs import connections
-from taxi_platform.runs.connections import close_connections, wait_for_postgres
+from taxi_platform.runs.connections import close_connections, read_schema, wait_for_postgres
 from taxi_platform.runs.dagster_internals import LaunchRunContext
 from taxi_platform.runs.ingest import IngestOptions, create_run, ingest_month, month_job
 from taxi_platform.runs.instance import check_schema, open_instance
@@ -214,6 +214,21 @@ def test_the_tables_and_columns_of_dagster_are_read_once(instance):
     reads()
     assert reads() == 0
     assert len(statements) > 5
+
+
+def test_a_run_on_an_agent_asks_for_no_tables_and_notifies_nobody(instance, database, monkeypatch):
+    monkeypatch.setattr(Engine, "_connection_cls", Engine._connection_cls)
+    definitions, statements = build_definitions(load_settings()), []
+    assert ingest_month(instance, definitions, GREEN).succeeded  # which creates the pools, as an agent does
+    with open_instance(load_settings()) as of_agent, psycopg.connect(**database.parameters, autocommit=True) as con:
+        con.execute("LISTEN run_events")
+        read_schema(of_agent)
+        wait_for_postgres()
+        event.listen(of_agent.run_storage._engine, "before_cursor_execute", lambda *all_: statements.append(all_[2]))
+        assert ingest_month(of_agent, definitions, GREEN).succeeded
+        assert list(con.notifies(timeout=1)) == []
+    assert len(statements) > 100
+    assert [statement for statement in statements if "pg_catalog" in statement or "pg_type" in statement] == []
 
 
 @pytest.mark.fault(41)

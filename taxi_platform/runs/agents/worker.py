@@ -30,7 +30,7 @@ from taxi_platform.assets.names import AGENT_TAG
 from taxi_platform.runs.agents.broker import BrokerDown, Queue, broker_errors, claim
 from taxi_platform.runs.agents.launcher import AgentRunLauncher, task_of
 from taxi_platform.runs.agents.shared import Release, check_shareable, published, release_of, this_host
-from taxi_platform.runs.connections import close_connections
+from taxi_platform.runs.connections import close_connections, read_schema
 from taxi_platform.runs.dagster_internals import execute_in_worker
 from taxi_platform.runs.instance import open_instance
 from taxi_platform.runs.many_months import silence_loggers
@@ -61,13 +61,14 @@ def work(
         known = published(instance)
         check_shareable(settings, _storage_is_local(instance), known[1] if known else None, machine)
         _prepare_pools(instance)
+        read_schema(instance)
         app = launcher.celery
         _silence()
         with broker_errors(app), app.connection_for_read() as connection:
             connection.ensure_connection(max_retries=1, timeout=10)
         say(_greeting(release, known[0] if known else None))
         warm_up()
-        agent = _AgentState(f"{uuid.uuid4().hex[:4]}@{machine.name}", release, tuple(queues), slots, say)
+        agent = _AgentState(f"{uuid.uuid4().hex[:8]}@{machine.name}", release, tuple(queues), slots, say)
         _register(app, agent, instance)
         worker = app.subclass_with_self(_AgentWorker)(
             agent_state=agent,
