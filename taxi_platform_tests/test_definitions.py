@@ -191,6 +191,19 @@ def test_a_run_reports_counts_chart_preview_and_schema(definitions):
     assert metadata["raw_file"]["source_url"].value.startswith("sample://green/2020-04")
 
 
+def test_a_new_month_and_the_same_unchanged_show_the_same_first_rows(definitions):
+    """A new month's are read before they are stored, an unchanged month's in the lake."""
+    shown = []
+    for _ in ("new", "unchanged"):
+        result, _ = materialize(definitions, "green_ingest", "2020-04")
+        events = {e.asset_key.path[-1]: e.materialization for e in result.get_asset_materialization_events()}
+        rows = [[row.data for row in _preview(events, name)] for name in ("clean_trips", "rejected_trips")]
+        shown.append((rows, events["clean_trips"].metadata["unchanged"].value))
+    assert shown == [(rows, False), (rows, True)]
+    assert len(rows[0]) == 8
+    assert len(rows[1]) == min(8, events["rejected_trips"].metadata["rows_rejected"].value) > 0
+
+
 def test_all_checks_are_evaluated_for_the_month_and_the_two_of_counts_block(definitions):
     result, _ = materialize(definitions, "green_ingest", "2020-04")
     checks = {check.check_name: check for check in result.get_asset_check_evaluations()}

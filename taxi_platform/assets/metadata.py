@@ -11,7 +11,7 @@ from urllib.parse import quote
 import dagster as dg
 
 from taxi_platform.assets.lineage import mart_lineage, table_lineage
-from taxi_platform.ingestion.steps import BuiltMarts, Cleaned, Fetched, Loaded
+from taxi_platform.ingestion.steps import BuiltMarts, Cleaned, Fetched, Loaded, first_rows
 from taxi_platform.lake.base import Lake
 from taxi_platform.marts.tables import mart_table
 from taxi_platform.trips.contract import REJECTED_COLUMNS, Column, contract_of
@@ -22,7 +22,6 @@ from taxi_platform.trips.text import escaped_html, listed_names, printable
 from taxi_platform.warehouse.base import Warehouse, trips_table
 
 Metadata = dict[str, Any]
-PREVIEW_ROWS = 8
 WHOLE_BYTES = 256 * 1024
 """A file up to this size is read for its preview in one request; of a larger one, footer and first rows are."""
 MAX_CELL = 200
@@ -70,7 +69,7 @@ def clean_metadata(cleaned: Cleaned, seconds: float) -> Metadata:
         "contract_version": footer.contract_version,
         "raw_sha256": footer.raw_sha256,
         "trips_per_day": dg.MetadataValue.md(_chart(report)),
-        "preview": _preview(lake, cleaned.clean_key, columns, footer.size),
+        "preview": _preview(cleaned, cleaned.clean_key, columns, footer.size),
         **{f"suspicious/{rule}": rows for rule, rows in report.suspicious.items()},
         "unknown_columns": listed_names(report.unknown_columns) or "none",
         "missing_columns": listed_names(report.missing_columns) or "none",
@@ -89,7 +88,7 @@ def rejected_metadata(cleaned: Cleaned) -> Metadata:
         **_lake_object(lake.uri(cleaned.rejected_key)),
         "dagster/column_schema": column_schema(REJECTED_COLUMNS),
         "file_version": report.file_version,
-        "preview": _preview(lake, cleaned.rejected_key, REJECTED_COLUMNS),
+        "preview": _preview(cleaned, cleaned.rejected_key, REJECTED_COLUMNS),
         "unchanged": cleaned.unchanged,
     }
 
@@ -164,21 +163,23 @@ def _reasons(rows_by_reason: Mapping[str, int]) -> dg.MetadataValue:
     return dg.MetadataValue.table(records, schema)
 
 
-def _preview(lake: Lake, key: str, columns: Sequence[Column], size: int = 0) -> dg.MetadataValue:
-    """The first rows of a Parquet file in the lake, without the columns that are empty in all of them.
+def _preview(cleaned: Cleaned, key: str, columns: Sequence[Column], size: int = 0) -> dg.MetadataValue:
+    """The first rows of a file of the month, without the columns that are empty in all of them.
 
-    A file of up to `WHOLE_BYTES` is read as a whole; `size` is the file's in bytes, if it is known.
+    `size` is the file's in bytes, if it is known.
     """
-    import pyarrow.parquet as pq
-
-    whole = lake.read_end(key, WHOLE_BYTES) if size <= WHOLE_BYTES else None
-    is_whole = whole is not None and len(whole[0]) == whole[1].size
-    with io.BytesIO(whole[0]) if whole and is_whole else lake.open(key) as file:
-        batch = next(pq.ParquetFile(file).iter_batches(batch_size=PREVIEW_ROWS), None)
-    rows = batch.to_pylist() if batch is not None else []
+    rows = cleaned.first_rows[key] if key in cleaned.first_rows else _first_rows_in_lake(cleaned.month.lake, key, size)
     shown = [column for column in columns if any(row[column.name] is not None for row in rows)]
     records = [dg.TableRecord({column.name: _cell(row[column.name]) for column in shown}) for row in rows]
     return dg.MetadataValue.table(records, column_schema(shown))
+
+
+def _first_rows_in_lake(lake: Lake, key: str, size: int) -> list[dict[str, Any]]:
+    """The first rows of a Parquet file, of which one of up to `WHOLE_BYTES` is read as a whole."""
+    whole = lake.read_end(key, WHOLE_BYTES) if size <= WHOLE_BYTES else None
+    is_whole = whole is not None and len(whole[0]) == whole[1].size
+    with io.BytesIO(whole[0]) if whole and is_whole else lake.open(key) as file:
+        return first_rows(file)
 
 
 def _busiest(rows: Sequence[Mapping[str, Any]], columns: Sequence[Column]) -> dg.MetadataValue:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO, Any
 
 from taxi_platform.ingestion.common import Say, no_message, retry_on_conflict
 from taxi_platform.ingestion.judging import judge_cleaned, looks_wrong, stays_as_it_was
@@ -19,16 +20,22 @@ from taxi_platform.trips.errors import AlteredRaw, DamagedFile, LakeError
 from taxi_platform.trips.months import DatasetMonth
 from taxi_platform.trips.report import Report
 
+FIRST_ROWS = 8
+
 
 @dataclass(frozen=True)
 class Cleaned:
-    """The month's clean file, its rejected rows, and the report of its cleaning."""
+    """The month's clean file, its rejected rows, and the report of its cleaning.
+
+    `first_rows` are those of both files, by key, read here before they were stored; empty for an unchanged month.
+    """
 
     month: LakeMonth
     raw: RawVersion
     footer: CleanFooter
     report: Report
     unchanged: bool
+    first_rows: Mapping[str, list[dict[str, Any]]] = field(default_factory=dict)
 
     @property
     def clean_key(self) -> str:
@@ -93,8 +100,18 @@ def _clean_current(
         if judge and is_new and (reasons := judge_cleaned(output.report, raw, manifest, footer, dataset_month)):
             _set_aside(month, manifest, raw, reasons, say)
             return None
+        files = {month.clean_key: output.trips, month.rejected_key(version): output.rejected}
+        rows = {key: first_rows(file) for key, file in files.items()}  # now, as the lake may move the files
         footer = month.publish_clean(output, replaces=object_version)
-    return Cleaned(month, raw, footer, output.report, unchanged=False)
+    return Cleaned(month, raw, footer, output.report, unchanged=False, first_rows=rows)
+
+
+def first_rows(file: Path | IO[bytes]) -> list[dict[str, Any]]:
+    """The first rows of a Parquet file."""
+    import pyarrow.parquet as pq
+
+    batch = next(pq.ParquetFile(file).iter_batches(batch_size=FIRST_ROWS), None)
+    return batch.to_pylist() if batch is not None else []
 
 
 def _set_aside(month: LakeMonth, manifest: Manifest, raw: RawVersion, reasons: Sequence[str], say: Say) -> None:

@@ -4,7 +4,7 @@ The lake and the warehouse decide what that is, never Dagster's history.
 """
 
 from taxi_platform.ingestion.check import check_accounted_for, check_marts, check_table, version_set_aside
-from taxi_platform.ingestion.clean import Cleaned, clean
+from taxi_platform.ingestion.clean import Cleaned, clean, first_rows
 from taxi_platform.ingestion.common import Say, published
 from taxi_platform.ingestion.compared import note_cleaned
 from taxi_platform.ingestion.damage import clean_or_fetch_again
@@ -27,6 +27,7 @@ __all__ = [
     "clean",
     "clean_or_fetch_again",
     "fetch",
+    "first_rows",
     "load",
     "note_cleaned",
     "published",

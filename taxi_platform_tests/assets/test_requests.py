@@ -44,7 +44,7 @@ def test_a_month_takes_half_of_the_requests_that_it_took(proxy, gcs_url):  # noq
     assert not [change for change in open_lake(gcs_url).plan() if change.needed]
     proxy.log.clear()
     assert ingested(settings) == IngestStatus.LOADED
-    assert requests_of(proxy) == {"upload": 11, "bytes": 27, "metadata": 6, "listing": 5}
+    assert requests_of(proxy) == {"upload": 11, "bytes": 25, "metadata": 6, "listing": 5}
     assert ingested(settings) == IngestStatus.UNCHANGED
     assert requests_of(proxy) == {"upload": 0, "bytes": 20, "metadata": 8, "listing": 4}
     [month] = [month for month in status(settings, Month.parse("2020-04"), {}).months if month.stage == Stage.LOADED]
