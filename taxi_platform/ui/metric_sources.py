@@ -84,10 +84,10 @@ def agent_samples(settings: Settings, instance: dg.DagsterInstance) -> list[Samp
     if type(instance.run_launcher).__module__ != "taxi_platform.runs.agents.launcher":
         return []
     from taxi_platform.runs.agents.listing import listing
-    from taxi_platform.runs.agents.shared import release_of
+    from taxi_platform.runs.agents.shared import release_in_use
     from taxi_platform.runs.agents.worker import launcher_of
 
-    shown = listing(launcher_of(instance).celery, settings, release_of(settings))
+    shown = listing(launcher_of(instance).celery, settings, release_in_use(instance, settings))
     waiting, serving = Counter[str](), Counter[str]()
     for state in shown.queues:
         waiting[state.queue.name] += state.waiting

@@ -10,7 +10,7 @@ import dagster as dg
 from celery import Celery
 
 from taxi_platform.runs.agents.broker import Queue, ask_agents, known_queues, risks, waiting
-from taxi_platform.runs.agents.shared import Release
+from taxi_platform.runs.agents.shared import Release, release_of
 from taxi_platform.settings import Settings
 
 ANSWER_SECONDS = 3.0
@@ -48,7 +48,7 @@ class QueueState:
 
 @dataclass(frozen=True)
 class Listing:
-    """Everything that `taxi agents` shows; `release` is that of the settings here, which agents must have."""
+    """Everything that `taxi agents` shows; `release` is that of the code server, which agents must have."""
 
     release: Release
     agents: Sequence[Agent]
@@ -145,7 +145,9 @@ def listing(app: Celery, settings: Settings, release: Release) -> Listing:
         serving = tuple(agent.name for agent in agents if agent.serves(queue))
         if count or serving or queue in used:
             states.append(QueueState(queue, count, serving))
-    return Listing(release, agents, states, risks(app))
+    differences = release.differences(release_of(settings))
+    here = [f"here is {', '.join(differences)}; shown are the agents of the code server"] if differences else []
+    return Listing(release, agents, states, [*here, *risks(app)])
 
 
 def queued_runs(instance: dg.DagsterInstance) -> int:

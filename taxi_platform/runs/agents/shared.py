@@ -101,6 +101,12 @@ def published(instance: dg.DagsterInstance) -> tuple[Release, Host] | None:
         return None
 
 
+def release_in_use(instance: dg.DagsterInstance, settings: Settings) -> Release:
+    """What agents must have: what the code server said last, or what these settings say before it has said anything."""
+    known = published(instance)
+    return known[0] if known else release_of(settings)
+
+
 def check_shareable(settings: Settings, storage_is_local: bool, server: Host | None, machine: Host) -> None:
     """Raise `UserError` if an agent here would write where the code server's machine cannot read.
 

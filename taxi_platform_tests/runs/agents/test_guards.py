@@ -1,5 +1,6 @@
 """The guards on real agents, Redis and PostgreSQL, asked as the daemon and its sensor ask them, but without those."""
 
+import json
 import os
 import signal
 import threading
@@ -172,6 +173,15 @@ def test_an_agent_that_is_late_is_asked_again_before_its_queue_is_shown_as_unser
     late.join()
     assert [each.name for each in shown.agents] == [agent.name]
     assert shown.problems() == []
+
+
+def test_agents_are_compared_with_the_code_server_not_with_the_settings_of_who_looks(cluster, daemon):
+    agent = cluster.start_agent().wait_until_ready()
+    done = cluster.taxi("agents", "--json", TAXI_REJECT="zero_passengers")
+    shown = json.loads(done.stdout)
+    assert (done.returncode, shown["problems"]) == (0, [])
+    assert [(each["name"], each["differs"]) for each in shown["agents"]] == [(agent.name, [])]
+    assert "here is another TAXI_REJECT; shown are the agents of the code server" in shown["risks"]
 
 
 @pytest.mark.fault(150)
