@@ -50,16 +50,11 @@ def agents(as_json: bool) -> None:
     The exit status is 1 if nobody serves a queue that runs are sent to, or an agent of another version takes nothing.
     """
     settings = agents_settings()
-    from taxi_platform.runs.agents.listing import listing, queued_runs
-    from taxi_platform.runs.agents.shared import release_in_use
-    from taxi_platform.runs.agents.worker import launcher_of
+    from taxi_platform.runs.agents.listing import listing_of, queued_runs
     from taxi_platform.runs.instance import open_instance
 
     with open_instance(settings) as instance:
-        shown, queued = (
-            listing(launcher_of(instance).celery, settings, release_in_use(instance, settings)),
-            queued_runs(instance),
-        )
+        shown, queued = listing_of(instance, settings), queued_runs(instance)
     if as_json:
         click.echo(json.dumps({**shown.as_json(), "queued_in_dagster": queued}, indent=1))
     else:

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from datetime import date
 from difflib import get_close_matches
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
-from taxi_platform.lake import open_lake
+from taxi_platform.lake import folder_of, open_lake
 from taxi_platform.sources import open_source
 from taxi_platform.trips.contract import check_rules, contract_of
 from taxi_platform.trips.errors import SettingError, UserError
@@ -91,7 +90,7 @@ class Settings:
         """A folder on each disk of this machine that months are written to, by what it is for: first the home."""
         places = {"home": self.home}
         if self.lake_url.startswith("file:"):
-            places["lake"] = Path(unquote(urlsplit(self.lake_url).path))
+            places["lake"] = folder_of(self.lake_url)
         for name, url in (("warehouse", self.warehouse_url), ("serving", self.serving_url or "")):
             if url.startswith("duckdb:"):
                 places[name] = Path(url.partition("://")[2])

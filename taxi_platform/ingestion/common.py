@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random
 
-from taxi_platform.ingestion.compared import cleaned_by, forget_cleaned
+from taxi_platform.ingestion.compared import cleaned_by, forget_cleaned, is_same_clean_file
 from taxi_platform.ingestion.work_folder import work_folder
 from taxi_platform.lake.base import Lake
 from taxi_platform.lake.clean_month import CleanFooter, cleaned_by_another_run
@@ -95,8 +95,7 @@ def _unless_cleaned_meanwhile(month: LakeMonth, footer: CleanFooter) -> Iterator
         yield
     except (LakeError, WarehouseError, IntegrityError) as error:
         problem = error
-    stored = month.lake.stat(month.clean_key)
-    after = footer if stored and stored.version == footer.object_version else month.footer()
+    after = footer if is_same_clean_file(month.lake, month.dataset_month, footer) else month.footer()
     # The same version may be cleaned again by force, or because it was damaged.
     if after is None or after.file_version != footer.file_version or (problem and after != footer):
         forget_cleaned()

@@ -19,11 +19,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
 import duckdb
 from filelock import Timeout
 
+from taxi_platform.lake import folder_of
 from taxi_platform.lake.base import Lake
 from taxi_platform.marts.tables import mart_names, mart_table, mart_version
 from taxi_platform.marts.views import VIEWS, view_version
@@ -99,7 +99,7 @@ def _statements(lake: Lake, folder: Path, seen: Seen) -> Iterator[str]:
         clean, rejected = f"{root}/clean/{dataset}/*/trips.parquet", f"{root}/rejected/{dataset}/*/*.parquet"
         empty = _empty_file(folder / f"{dataset}-{contract.version}.parquet", contract.table_columns)
         if _is_local(lake):
-            versions = _by_contract_version(_folder_of(lake) / f"clean/{dataset}", seen)
+            versions = _by_contract_version(folder_of(lake.url) / f"clean/{dataset}", seen)
         else:  # reading the footers of a bucket's 606 files after each month would take minutes
             keys = lake.list(f"clean/{dataset}/")
             versions = {contract.version: keys} if keys else {}
@@ -135,7 +135,7 @@ def _marts_present(lake: Lake, dataset: Dataset, version: str) -> set[str]:
     """The marts that have a file of this mart version. In a folder the first one is enough: 600 months take 0.1 s."""
     prefix, file = f"marts/{dataset}/", f"*-{version}.parquet"
     if _is_local(lake):
-        folder = _folder_of(lake) / prefix
+        folder = folder_of(lake.url) / prefix
         return {name for name in mart_names(dataset) if any(folder.glob(f"{name}/*/{file}"))}
     return {key.removeprefix(prefix).split("/")[0] for key in lake.list(prefix) if fnmatchcase(key, file)}
 
@@ -160,11 +160,7 @@ def _is_local(lake: Lake) -> bool:
 
 def _readable_root(lake: Lake) -> str:
     """The lake's address as DuckDB takes it, with glob characters escaped."""
-    return escape_glob(str(_folder_of(lake))) if _is_local(lake) else lake.url.rstrip("/")
-
-
-def _folder_of(lake: Lake) -> Path:
-    return Path(unquote(urlsplit(lake.url).path))
+    return escape_glob(str(folder_of(lake.url))) if _is_local(lake) else lake.url.rstrip("/")
 
 
 @contextmanager

@@ -14,6 +14,11 @@ from taxi_platform.lake.base import Lake
 from taxi_platform.trips.errors import SettingError
 
 
+def folder_of(url: str) -> Path:
+    """The folder that a lake's `file:` URL names."""
+    return Path(unquote(urlsplit(url).path))
+
+
 def open_lake(url: str) -> Lake:
     """The lake that TAXI_LAKE_URL names; raises `SettingError` for a URL that is not supported."""
     try:

@@ -83,11 +83,9 @@ def agent_samples(settings: Settings, instance: dg.DagsterInstance) -> list[Samp
     """The agents and their queues, where `dagster.yaml` starts runs by agents. Raises `BrokerDown`."""
     if type(instance.run_launcher).__module__ != "taxi_platform.runs.agents.launcher":
         return []
-    from taxi_platform.runs.agents.listing import listing
-    from taxi_platform.runs.agents.shared import release_in_use
-    from taxi_platform.runs.agents.worker import launcher_of
+    from taxi_platform.runs.agents.listing import listing_of
 
-    shown = listing(launcher_of(instance).celery, settings, release_in_use(instance, settings))
+    shown = listing_of(instance, settings)
     waiting, serving = Counter[str](), Counter[str]()
     for state in shown.queues:
         waiting[state.queue.name] += state.waiting

@@ -103,8 +103,7 @@ def held_task_ids(app: Celery, queues: Sequence[Queue]) -> set[str]:
     """The ids of all tasks that wait in these queues, or that an agent took and did not acknowledge yet."""
     with broker_errors(app), app.connection_for_read() as connection:
         channel = connection.default_channel
-        keys = [channel._q_for_pri(queue.in_broker, step) for queue in queues for step in channel.priority_steps]
-        messages = [json.loads(text) for key in dict.fromkeys(keys) for text in channel.client.lrange(key, 0, -1)]
+        messages = [json.loads(text) for _, text in _waiting_messages(channel, queues)]
         messages += [json.loads(text)[0] for text in channel.client.hvals(channel.unacked_key)]
     return {message["headers"]["id"] for message in messages if "id" in message.get("headers", {})}
 
@@ -113,10 +112,17 @@ def remove(app: Celery, queue: Queue, task: str) -> None:
     """Remove a task that no agent is to execute any more from a queue, where it would count as waiting."""
     with broker_errors(app), app.connection_for_write() as connection:
         channel = connection.default_channel
-        for key in {channel._q_for_pri(queue.in_broker, step) for step in channel.priority_steps}:
-            for text in channel.client.lrange(key, 0, -1):
-                if json.loads(text)["headers"].get("id") == task:
-                    channel.client.lrem(key, 1, text)
+        for key, text in _waiting_messages(channel, [queue]):
+            if json.loads(text)["headers"].get("id") == task:
+                channel.client.lrem(key, 1, text)
+
+
+def _waiting_messages(channel: Any, queues: Sequence[Queue]) -> Iterator[tuple[str, bytes]]:
+    """The list in Redis and the text of each message that waits in these queues."""
+    lists = dict.fromkeys(
+        channel._q_for_pri(queue.in_broker, step) for queue in queues for step in channel.priority_steps
+    )
+    return ((name, text) for name in lists for text in channel.client.lrange(name, 0, -1))
 
 
 def claim(app: Celery, task: str, agent: str) -> bool:

@@ -19,13 +19,11 @@ def check_installed() -> None:
 def check_agents(settings: Settings) -> str:
     """Who serves which queue, in a sentence; raises `TaxiError` if something is wrong with the agents or the broker."""
     check_installed()
-    from taxi_platform.runs.agents.listing import listing
-    from taxi_platform.runs.agents.shared import release_in_use
-    from taxi_platform.runs.agents.worker import launcher_of
+    from taxi_platform.runs.agents.listing import listing_of
     from taxi_platform.runs.instance import open_instance
 
     with open_instance(settings) as instance:
-        shown = listing(launcher_of(instance).celery, settings, release_in_use(instance, settings))
+        shown = listing_of(instance, settings)
     if problems := [*shown.problems(), *shown.risks]:
         raise TaxiError(" ".join(problems), "taxi agents shows all agents and queues.")
     queues = "; ".join(f"{state.queue.name} by {len(state.agents)}, {state.waiting} waiting" for state in shown.queues)

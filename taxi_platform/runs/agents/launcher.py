@@ -31,6 +31,7 @@ from taxi_platform.runs.dagster_internals import (
     WorkerStatus,
 )
 from taxi_platform.settings import DEFAULT_QUEUE, load_settings, queue_name
+from taxi_platform.trips.errors import UserError
 from taxi_platform.trips.processes import is_dead
 
 # dagster-celery defines its task anew for each launch.
@@ -178,6 +179,16 @@ class AskedAgents:
             answer = frozenset(said["tasks"]) if said else None
             self._answers[agent] = time.monotonic(), answer
         return answer
+
+
+def launcher_of(instance: dg.DagsterInstance) -> AgentRunLauncher:
+    """The launcher that sends this instance's runs to agents; raises `UserError` if it has another."""
+    if not isinstance(instance.run_launcher, AgentRunLauncher):
+        raise UserError(
+            f"{instance.root_directory}/dagster.yaml does not start runs by agents.",
+            "Copy deploy/agents/dagster.yaml over it; docs: deploy/agents/README.md.",
+        )
+    return instance.run_launcher
 
 
 def task_of(run: dg.DagsterRun) -> str | None:

@@ -10,7 +10,8 @@ import dagster as dg
 from celery import Celery
 
 from taxi_platform.runs.agents.broker import Queue, ask_agents, known_queues, risks, waiting
-from taxi_platform.runs.agents.shared import Release, release_of
+from taxi_platform.runs.agents.launcher import launcher_of
+from taxi_platform.runs.agents.shared import Release, release_in_use, release_of
 from taxi_platform.settings import Settings
 
 ANSWER_SECONDS = 3.0
@@ -126,6 +127,11 @@ def answering_agents(app: Celery) -> list[Agent]:
 def _agent(name: str, said: Mapping[str, Any]) -> Agent:
     release, queues, tasks = Release(**said["release"]), tuple(said["queues"]), tuple(sorted(said["tasks"]))
     return Agent(name, said["machine"], release, queues, said["slots"], tasks, said["is_ending"])
+
+
+def listing_of(instance: dg.DagsterInstance, settings: Settings) -> Listing:
+    """Of the agents that this instance sends its runs to. Raises `BrokerDown`, or `UserError` if it has none."""
+    return listing(launcher_of(instance).celery, settings, release_in_use(instance, settings))
 
 
 def listing(app: Celery, settings: Settings, release: Release) -> Listing:

@@ -28,14 +28,13 @@ from sqlalchemy.exc import DBAPIError
 
 from taxi_platform.assets.names import AGENT_TAG
 from taxi_platform.runs.agents.broker import BrokerDown, Queue, broker_errors, claim
-from taxi_platform.runs.agents.launcher import AgentRunLauncher, task_of
+from taxi_platform.runs.agents.launcher import launcher_of, task_of
 from taxi_platform.runs.agents.shared import Release, check_shareable, published, release_of, this_host
 from taxi_platform.runs.connections import close_connections, read_schema
 from taxi_platform.runs.dagster_internals import execute_in_worker
 from taxi_platform.runs.instance import open_instance
 from taxi_platform.runs.many_months import silence_loggers
 from taxi_platform.settings import Settings
-from taxi_platform.trips.errors import UserError
 
 LOOK_SECONDS = 0.5
 POOLS = ("source", "warehouse", "serving")
@@ -106,15 +105,6 @@ def _silence() -> None:
     logging.getLogger("celery.worker.control").setLevel(logging.ERROR)
     # It warns against executing pickled messages as root; only JSON is accepted.
     warnings.filterwarnings("ignore", category=SecurityWarning)
-
-
-def launcher_of(instance: dg.DagsterInstance) -> AgentRunLauncher:
-    if not isinstance(instance.run_launcher, AgentRunLauncher):
-        raise UserError(
-            f"{instance.root_directory}/dagster.yaml does not start runs by agents.",
-            "Copy deploy/agents/dagster.yaml over it; docs: deploy/agents/README.md.",
-        )
-    return instance.run_launcher
 
 
 def _storage_is_local(instance: dg.DagsterInstance) -> bool:
