@@ -234,7 +234,7 @@ def test_a_command_that_is_killed_takes_its_processes_along(two_months_in_progre
     family = psutil.Process(child.pid).children(recursive=True)
     assert len(family) >= 2
     child.kill()
-    psutil.wait_procs(family, timeout=30)
+    psutil.wait_procs(family, timeout=300)
     assert [process for process in family if process.is_running() and process.status() != psutil.STATUS_ZOMBIE] == []
 
 
@@ -263,7 +263,7 @@ def test_dev_serves_the_graph_on_loopback_and_ends_with_its_processes_on_ctrl_c(
     try:
         assert f"http://127.0.0.1:{port}" in child.stdout.readline()
         query = "{workspaceOrError{...on Workspace{locationEntries{name locationOrLoadError{__typename}}}}}"
-        answer = requests.post(f"http://127.0.0.1:{port}/graphql", json={"query": query}, timeout=30).json()
+        answer = requests.post(f"http://127.0.0.1:{port}/graphql", json={"query": query}, timeout=300).json()
         (entry,) = answer["data"]["workspaceOrError"]["locationEntries"]
         assert entry["name"] == "taxi_platform"
         assert entry["locationOrLoadError"]["__typename"] == "RepositoryLocation"
@@ -292,7 +292,7 @@ def test_dev_ends_with_its_terminal():
     family = psutil.Process(process).children(recursive=True)
     os.close(terminal)
     os.waitpid(process, 0)
-    assert not psutil.wait_procs(family, timeout=30)[1]
+    assert not psutil.wait_procs(family, timeout=300)[1]
 
 
 def test_dev_names_a_port_that_is_taken_and_by_whom():

@@ -333,7 +333,7 @@ def test_four_processes_at_once_all_succeed(tmp_path, months):
         subprocess.Popen([sys.executable, "-c", INGEST, str(tmp_path), month], stdout=subprocess.PIPE, text=True)
         for month in months
     ]
-    answers = [child.communicate(timeout=120)[0].strip() for child in children]
+    answers = [child.communicate(timeout=300)[0].strip() for child in children]
     assert [child.returncode for child in children] == [0] * 4
     assert answers.count("False") == len(set(months))
     with duckdb.connect(str(tmp_path / "warehouse.duckdb"), read_only=True) as con:

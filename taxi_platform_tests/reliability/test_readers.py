@@ -119,7 +119,7 @@ def test_a_load_that_nobody_watches_waits_for_a_reader_of_the_warehouse_beyond_i
         (waiting, *_) = wait_for(waits_for_another_try)
         assert waiting.dagster_event.step_key == "green__trips"
         close(reader)
-        _, err = load.communicate(timeout=120)
+        _, err = load.communicate(timeout=300)
     assert load.returncode == 0, err
     with duckdb.connect(str(home / "warehouse.duckdb"), read_only=True) as con:
         assert con.execute("SELECT count(DISTINCT file_month) FROM green_trips").fetchone() == (2,)

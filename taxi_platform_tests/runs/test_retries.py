@@ -207,7 +207,7 @@ def test_a_month_is_followed_while_it_is_not_said_yet_that_its_run_is_run_again(
     daemon.look()
     (again,) = daemon.retries(run)
     daemon.instance.report_dagster_event(dg.DagsterEvent("PIPELINE_SUCCESS", again.job_name), again.run_id)
-    wait_for(lambda: results, 20)
+    wait_for(lambda: results)
     assert [result.run_id for result in results] == [again.run_id]
 
 

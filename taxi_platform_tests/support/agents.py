@@ -59,7 +59,7 @@ class Redis:
         arguments += ["--protected-mode", "no", "--appendonly", "yes", "--maxmemory-policy", "noeviction", "--save", ""]
         with (self.folder / "redis.log").open("ab") as log:
             self.process = subprocess.Popen([redis_server(), *arguments], stdout=log, stderr=log)
-        wait_for(self.answers, 30)
+        wait_for(self.answers)
 
     def answers(self) -> bool:
         try:

@@ -18,8 +18,8 @@ def no_delays(monkeypatch):
 
 def keep_alive_until_it_ends_again(child):
     """What is said once the child ended that is running now."""
-    wait_for(lambda: child.process is not None or child.keep_alive(), 10)
-    wait_for(child.has_ended, 10)
+    wait_for(lambda: child.process is not None or child.keep_alive())
+    wait_for(child.has_ended)
     return child.keep_alive()
 
 
@@ -33,12 +33,12 @@ def test_a_child_that_keeps_ending_is_started_again_later_each_time_and_then_giv
     ended = "The daemon ended with status 1: no room. It is started again"
     said = []
     for _ in range(3):
-        wait_for(child.has_ended, 10)
+        wait_for(child.has_ended)
         said.append(child.keep_alive())
         assert not child.is_ready
-        wait_for(lambda: child.keep_alive() or child.process, 10)
+        wait_for(lambda: child.keep_alive() or child.process)
     assert said == [f"{ended}.", f"{ended} in 0 s.", f"{ended}."]
-    wait_for(child.has_ended, 10)
+    wait_for(child.has_ended)
     given_up = r"The daemon ended 4 times within 10 minutes: the last time it ended with status 1: no room\. Its log: "
     with pytest.raises(TaxiError, match=given_up):
         child.keep_alive()
@@ -51,7 +51,7 @@ def test_of_a_child_that_was_killed_no_line_is_quoted_and_of_another_none_that_a
     child.start()
     assert child.keep_alive() is None
     child.process.kill()
-    wait_for(child.has_ended, 10)
+    wait_for(child.has_ended)
     assert child.keep_alive() == "The webserver was ended by signal 9 (Killed). It is started again."
     child.arguments = ["-c", "raise SystemExit(3)"]
     assert keep_alive_until_it_ends_again(child) == (
@@ -67,7 +67,7 @@ def test_the_delays_grow_and_are_few():
 def test_a_child_that_never_answered_is_not_started_again(tmp_path):
     child = Child("webserver", ["-c", "raise SystemExit('wrong setting')"], tmp_path / "log", lambda: False)
     child.start()
-    wait_for(child.has_ended, 10)
+    wait_for(child.has_ended)
     with pytest.raises(TaxiError, match=r"The webserver did not start: it ended with status 1: wrong setting\."):
         child.keep_alive()
 
@@ -96,16 +96,16 @@ def test_a_child_has_ended_when_no_process_works_for_it_any_more(tmp_path):
     child = Child("code server", ["-c", script], tmp_path / "code.log", socket.exists, socket)
     child.start()
     try:
-        wait_for(socket.exists, 10)
+        wait_for(socket.exists)
         (worker,) = psutil.Process(child.process.pid).children()
         assert not child.has_ended()
         again.touch()
-        (other,) = wait_for(lambda: set(psutil.Process(child.process.pid).children()) - {worker}, 10)
+        (other,) = wait_for(lambda: set(psutil.Process(child.process.pid).children()) - {worker})
         worker.kill()
-        wait_for(lambda: worker.status() == psutil.STATUS_ZOMBIE, 10)
+        wait_for(lambda: worker.status() == psutil.STATUS_ZOMBIE)
         assert not child.has_ended()
         other.kill()
-        wait_for(child.has_ended, 10)
+        wait_for(child.has_ended)
         assert child.process.poll() is None
     finally:
         child.stop()
@@ -117,7 +117,7 @@ def test_a_long_log_is_set_aside_and_its_last_line_is_quoted(tmp_path, monkeypat
     log.write_text("old\n" * 50)
     child = Child("daemon", ["-c", "print('x' * 9000); raise SystemExit('the last words')"], log, lambda: False)
     child.start()
-    wait_for(child.has_ended, 10)
+    wait_for(child.has_ended)
     with pytest.raises(TaxiError, match="the last words"):
         child.keep_alive()
     assert (tmp_path / "daemon.log.1").read_text() == "old\n" * 50
@@ -132,9 +132,9 @@ def test_the_log_of_a_child_that_runs_for_years_stays_short(tmp_path, monkeypatc
     child = Child("daemon", ["-c", endless], log, lambda: True)
     child.start()
     try:
-        wait_for(lambda: child.keep_alive() or (tmp_path / "daemon.log.1").exists(), 10)
+        wait_for(lambda: child.keep_alive() or (tmp_path / "daemon.log.1").exists())
         first = int((tmp_path / "daemon.log.1").read_text().splitlines()[-2].split()[1])
-        wait_for(lambda: log.stat().st_size > 100, 10)
+        wait_for(lambda: log.stat().st_size > 100)
         assert int(log.read_text().splitlines()[1].split()[1]) > first
     finally:
         child.stop()
