@@ -26,7 +26,7 @@ from sqlalchemy import create_engine, event
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import DBAPIError, DisconnectionError, InvalidRequestError, OperationalError
 from sqlalchemy.pool import QueuePool
-from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_random
+from tenacity import Retrying, retry_if_exception_type, wait_random
 
 from taxi_platform.runs.dagster_internals import daemon_command, sql_module, sqlite_event_log_class, sqlite_modules
 
@@ -41,6 +41,8 @@ STORAGE_SECONDS = 180
 IDLE_SECONDS = 30
 """Idle for longer, a connection is asked whether it still works: a network in between may have forgotten it."""
 
+_away_since: dict[Engine, float] = {}
+"""When a server was first away, in seconds since the boot: Dagster repeats what has failed, and would wait as often."""
 _held: list[_Engines] = []
 """Those of `held_connections`, for `close_connections`."""
 
@@ -184,14 +186,21 @@ class _Waiting(Connection):
 
 def _try_long(engine: Engine, attempt: Callable[[], T]) -> T:
     try:
-        return attempt()  # before what it costs to prepare for more
+        result = attempt()  # before what it costs to prepare for more
+        _away_since.pop(engine, None)
+        return result
     except OperationalError:
         if engine.dialect.name != "postgresql":
             raise
-    long = stop_after_delay(STORAGE_SECONDS)
-    return Retrying(retry=retry_if_exception_type(OperationalError), stop=long, wait=wait_random(0.2, 2), reraise=True)(
-        attempt
-    )
+    since = _away_since.setdefault(engine, time.monotonic())
+    result = Retrying(
+        retry=retry_if_exception_type(OperationalError),
+        stop=lambda _: time.monotonic() - since > STORAGE_SECONDS,
+        wait=wait_random(0.2, 2),
+        reraise=True,
+    )(attempt)
+    _away_since.pop(engine, None)
+    return result
 
 
 def _postgres_storages(instance: dg.DagsterInstance) -> list[Any]:

@@ -214,6 +214,27 @@ def test_a_run_at_work_on_an_agent_is_canceled_from_the_ui_and_not_run_again(clu
     assert green.statuses() == ["CANCELED"]
 
 
+@pytest.mark.fault(158, 159)
+def test_backfills_are_canceled_while_the_broker_is_down_and_their_runs_work_or_wait(cluster, month, platform):
+    cluster.start_agent("heavy").wait_until_ready()
+    both = [month("yellow", 4, LONGER), month("yellow", 5, LONGER)]  # the agent has one slot, so one of them waits
+    wait_for(lambda: sorted(each.statuses() for each in both) == [["STARTED"], ["STARTING"]], DEADLINE)
+    unserved = month("green", 5)
+    wait_for(lambda: unserved.statuses() == ["STARTING"], DEADLINE)
+    cluster.redis.stop()
+    for each in (*both, unserved):
+        platform.cancel_backfill(each.backfill)
+    wait_for(lambda: ["CANCELING"] in [each.statuses() for each in both], DEADLINE)
+    later = month("yellow", 6)
+    wait_for(lambda: later.statuses() == ["QUEUED"], DEADLINE)  # the daemon does not wait for those
+    cluster.redis.start()
+    for each in (*both, unserved):
+        each.wait("CANCELED")
+        wait_for(lambda each=each: platform.backfill_status(each.backfill) == "CANCELED", DEADLINE)
+    later.wait("SUCCESS")
+    assert not {each.month for each in both} & platform.materialized("yellow/clean_trips")
+
+
 def terminate(platform, month, policy="SAFE_TERMINATE"):
     query = """mutation($id: String!, $policy: TerminateRunPolicy) { terminateRun(runId: $id, terminatePolicy: $policy)
                { __typename ... on TerminateRunFailure { message } } }"""
@@ -345,7 +366,8 @@ def test_an_agent_that_is_cut_off_loses_its_run_to_another_and_comes_back(tmp_pa
             hosts[0].cut_off()
             green.page.delay = 0
             other = cluster.start_agent(prefix=hosts[1].prefix).wait_until_ready()
-            green.wait("FAILURE", "SUCCESS")
+            # Both share the lake's folder, so the other waits until the first has given up the storage.
+            green.wait("FAILURE", "SUCCESS", seconds=900)
             assert green.agent() == other.name
 
             hosts[0].reconnect()

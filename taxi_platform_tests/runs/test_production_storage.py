@@ -161,6 +161,29 @@ def test_in_a_run_a_statement_is_repeated_that_the_servers_end_interrupted(insta
     assert interrupted() == 7
 
 
+@pytest.mark.fault(114)
+def test_a_database_that_stays_away_is_waited_for_once_however_often_dagster_asks(instance, database, monkeypatch):
+    monkeypatch.setattr(Engine, "_connection_cls", Engine._connection_cls)
+    monkeypatch.setattr(connections, "STORAGE_SECONDS", 3)
+    engine, attempts = instance.run_storage._engine, []
+    event.listen(engine, "do_connect", lambda *all_: attempts.append(all_))
+    wait_for_postgres()
+    database.control("-m", "immediate", "stop")
+
+    def attempts_of_a_question():
+        attempts.clear()
+        with pytest.raises(OperationalError):
+            backend(engine)
+        return len(attempts)
+
+    try:
+        assert attempts_of_a_question() > 2
+        assert attempts_of_a_question() == 2
+    finally:
+        database.control("start")
+    assert backend(engine)
+
+
 def sleeps(database):
     with psycopg.connect(**database.parameters) as con:
         query = "SELECT 1 FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND query LIKE '%pg_sleep%'"

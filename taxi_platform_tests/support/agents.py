@@ -312,9 +312,9 @@ class Month:
     def statuses(self) -> list[str]:
         return [run["status"] for run in self.runs]
 
-    def wait(self, *statuses: str) -> None:
+    def wait(self, *statuses: str, seconds: float = MONTH_SECONDS) -> None:
         try:
-            wait_for(lambda: self.statuses() == list(statuses), MONTH_SECONDS)
+            wait_for(lambda: self.statuses() == list(statuses), seconds)
         except AssertionError:
             raise AssertionError(f"{self.statuses()} instead of {statuses}: {self.log()}") from None
 

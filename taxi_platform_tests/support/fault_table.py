@@ -297,6 +297,14 @@ FAULTS: dict[int, tuple[str, str]] = {
         "an agent on a machine that has the name of the code server's",
         "It is refused: its runs would count there as those of killed processes.",
     ),
+    158: (
+        "a run canceled while its agent or the broker cannot be reached",
+        "It is canceling at once, and interrupted when they can; the daemon goes on with others.",
+    ),
+    159: (
+        "a backfill canceled while its runs wait for agents, also in a queue that nobody serves",
+        "They are canceled within some seconds, and the backfill ends.",
+    ),
 }
 """Number → the fault, and what happens then."""
 
@@ -369,7 +377,7 @@ KINDS = (
     Kind(
         "Agents on other machines",
         "A run whose agent is lost is noticed and run again; no month is loaded twice or forgotten.",
-        "106-115, 134, 138, 150, 151",
+        "106-115, 134, 138, 150, 151, 158, 159",
     ),
     Kind("Kubernetes and Cloud Run", "A job that is lost, refused or never starts is reported.", "116-120"),
     Kind(

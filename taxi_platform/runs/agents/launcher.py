@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 import uuid
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from functools import cached_property
 from typing import Any
@@ -107,7 +107,7 @@ class AgentRunLauncher(CeleryRunLauncher):
             return CheckRunHealthResult(WorkerStatus.RUNNING, str(error))
         if not problem:
             return CheckRunHealthResult(WorkerStatus.RUNNING)
-        self._revoke(task)  # if it is only cut off, it shall not go on beside the next try
+        self.interrupt(task)  # if it is only cut off, it shall not go on beside the next try
         return CheckRunHealthResult(WorkerStatus.FAILED, problem)
 
     def _judge_own_process(self, run: dg.DagsterRun) -> CheckRunHealthResult:
@@ -117,16 +117,22 @@ class AgentRunLauncher(CeleryRunLauncher):
         return CheckRunHealthResult(WorkerStatus.RUNNING)
 
     def terminate(self, run_id: str) -> bool:
-        """Cancel: at once if no agent has taken the run, else by interrupting its process, which ends it itself."""
+        """Cancel: at once if no agent has taken the run, else by interrupting its process, which ends it itself.
+
+        The run is canceling also while the broker is down: Dagster's daemon cancels a backfill's runs again and again,
+        and does nothing else, until all of them are. `WaitingRuns` repeats an interruption that no agent heard.
+        """
         run = self._instance.get_run_by_id(run_id)
         task = task_of(run) if run else None
         if run is None or task is None or run.is_finished:
             return False
         if not agent_of(run) and self._keep_from_agents(task, queue_of(run)):
             self._instance.report_run_canceled(run, "Canceled before an agent took it.")
-            return True
-        # Before the interruption, which is a failure to a run that nobody is canceling.
-        return self._revoke(task, lambda: self._instance.report_run_canceling(run))
+        else:
+            # Before the interruption, which is a failure to a run that nobody is canceling.
+            self._instance.report_run_canceling(run)
+            self.interrupt(task)
+        return True
 
     def _keep_from_agents(self, task: str, queue: Queue | None) -> bool:
         """Whether no agent will execute the task: none has claimed it, and none can any more."""
@@ -143,16 +149,11 @@ class AgentRunLauncher(CeleryRunLauncher):
         queue = queue_of(run)
         return f"Queue: {queue.name if queue else 'none'}. Agent: {agent_of(run) or 'none'}."
 
-    def _revoke(self, task: str, before: Callable[[], None] = lambda: None) -> bool:
-        """Have agents interrupt the task, or never start it; False, without `before`, if the broker is down."""
-        try:
-            with broker_errors(self.celery), self.celery.connection_for_write() as connection:
-                connection.ensure_connection(max_retries=1)
-                before()
-                self.celery.control.revoke(task, terminate=True, connection=connection)
-        except BrokerDown:
-            return False
-        return True
+    def interrupt(self, task: str) -> None:
+        """Have agents interrupt the task, or never start it. An agent that is cut off just now does not hear it."""
+        with suppress(BrokerDown), broker_errors(self.celery), self.celery.connection_for_write() as connection:
+            connection.ensure_connection(max_retries=1)
+            self.celery.control.revoke(task, terminate=True, connection=connection)
 
     @cached_property
     def judge(self) -> Judge:

@@ -1,4 +1,5 @@
-"""Runs that were sent to a queue and that no agent has started: Dagster's monitoring looks at runs that run.
+"""Runs that were sent to a queue and that no agent has started, and agents that go on with what was canceled.
+Dagster's monitoring looks at neither.
 
 A run may wait for as long as it takes. Its message can be lost, when Redis forgets or an agent is killed at the wrong
 moment: then it is sent again. If nobody serves its queue, its log says so. Neither is decided by one look: a busy agent
@@ -8,16 +9,19 @@ may miss the three seconds in which it is to answer.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import dagster as dg
 
+from taxi_platform.assets.names import BACKFILL_TAG
 from taxi_platform.runs.agents.broker import BrokerDown, Queue, held_task_ids
 from taxi_platform.runs.agents.health import Suspicions
 from taxi_platform.runs.agents.launcher import AgentRunLauncher, agent_of, queue_of, task_of
 from taxi_platform.runs.agents.listing import Agent, answering_agents, unserved_queue
 from taxi_platform.runs.dagster_internals import WorkerStatus
 
+UNWANTED = [dg.DagsterRunStatus.CANCELING, dg.DagsterRunStatus.CANCELED, dg.DagsterRunStatus.FAILURE]
 LOST_MESSAGE_SECONDS = 45
 """A message that is nowhere for this long, seen three times, is lost, and a queue that no agent serves for this long is
 unserved. A taken message is nowhere for the second or two that its process needs to begin."""
@@ -32,7 +36,11 @@ class WaitingRuns:
     _warned: set[str] = field(default_factory=set)
 
     def look(self, instance: dg.DagsterInstance) -> str:
-        """Send lost runs again, fail those whose agent was lost, and say what waits. Raises `BrokerDown`."""
+        """Send lost runs again, fail those whose agent was lost, and say what waits. Raises `BrokerDown`.
+
+        Runs that were canceled are interrupted again if an agent did not hear it, and those that wait for a backfill
+        that is being canceled are canceled.
+        """
         launcher = instance.run_launcher
         if not isinstance(launcher, AgentRunLauncher):
             return f"{instance.root_directory}/dagster.yaml does not start runs by agents."
@@ -46,6 +54,8 @@ class WaitingRuns:
             raise
         held |= {task for agent in agents for task in agent.tasks}
         silent = {queue for queue in queues if not any(agent.serves(queue) for agent in agents)}
+        _interrupt_unwanted(instance, launcher, agents)
+        runs = _without_canceled(instance, launcher, runs)
         self.suspicions.keep({*(run.run_id for run in runs), *(queue.in_broker for queue in silent)})
         unserved = {queue for queue in silent if self.suspicions.lasts(queue.in_broker, _lost_seconds(launcher))}
         said = [self._look_at(instance, launcher, run, unserved, held) for run in runs]
@@ -86,6 +96,31 @@ class WaitingRuns:
         self.suspicions.clear(run.run_id)
         launcher.send(run)
         return f"{why}: {run.run_id[:8]} is sent again."
+
+
+def _interrupt_unwanted(instance: dg.DagsterInstance, launcher: AgentRunLauncher, agents: list[Agent]) -> None:
+    """Have agents interrupt runs that are canceled or have failed: one that was cut off did not hear it before."""
+    tasks = [task for agent in agents for task in agent.tasks]
+    if not tasks:
+        return
+    ids = [task.partition(".")[0] for task in tasks]
+    unwanted = {run.run_id for run in instance.get_runs(dg.RunsFilter(run_ids=ids, statuses=UNWANTED))}
+    for run_id, task in zip(ids, tasks, strict=True):
+        if run_id in unwanted:
+            launcher.interrupt(task)
+
+
+def _without_canceled(
+    instance: dg.DagsterInstance, launcher: AgentRunLauncher, runs: Sequence[dg.DagsterRun]
+) -> list[dg.DagsterRun]:
+    """The runs, but for those whose backfill is being canceled: they are, too. Dagster cancels only what has begun."""
+    backfills = {run.tags[BACKFILL_TAG] for run in runs if BACKFILL_TAG in run.tags}
+    found = [backfill for each in backfills if (backfill := instance.get_backfill(each))]
+    canceling = {backfill.backfill_id for backfill in found if backfill.status.value == "CANCELING"}
+    canceled = [run for run in runs if run.tags.get(BACKFILL_TAG) in canceling]
+    for run in canceled:
+        launcher.terminate(run.run_id)
+    return [run for run in runs if run not in canceled]
 
 
 def _lost_seconds(launcher: AgentRunLauncher) -> float:

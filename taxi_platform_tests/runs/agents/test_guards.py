@@ -5,12 +5,13 @@ import os
 import signal
 import threading
 import time
+from contextlib import suppress
 
 import dagster as dg
 import pytest
 
 from taxi_platform.definitions import build_definitions
-from taxi_platform.runs.agents.broker import claim, known_queues, waiting
+from taxi_platform.runs.agents.broker import BrokerDown, claim, known_queues, waiting
 from taxi_platform.runs.agents.launcher import SUSPICIONS, agent_of, task_of
 from taxi_platform.runs.agents.listing import ANSWER_SECONDS, answering_agents, listing
 from taxi_platform.runs.agents.shared import publish, release_of, this_host
@@ -293,15 +294,23 @@ def test_a_run_is_canceled_in_the_moment_in_which_an_agent_takes_it(cluster, dae
     daemon.instance.report_run_canceled(daemon.run(late))
 
 
-@pytest.mark.soak
-def test_a_run_whose_agent_cannot_be_told_is_not_canceled_and_goes_on(cluster, daemon):
+@pytest.mark.fault(158)
+def test_a_run_that_is_canceled_while_the_broker_is_down_is_interrupted_when_it_is_back(cluster, daemon):
     cluster.start_agent().wait_until_ready()
     run = daemon.launch("2020-11", LONG)
     daemon.taken(run)
     cluster.redis.stop()
-    assert not daemon.instance.run_coordinator.cancel_run(run)
+    assert daemon.instance.run_coordinator.cancel_run(run)
+    assert daemon.status(run) == "CANCELING"
     cluster.redis.start()
-    assert daemon.ends(run) == "SUCCESS"
+
+    def is_interrupted():
+        with suppress(BrokerDown):
+            daemon.waiting.look(daemon.instance)
+        return daemon.run(run).is_finished
+
+    wait_for(is_interrupted)
+    assert daemon.status(run) == "CANCELED"
 
 
 @pytest.mark.fault(111)
