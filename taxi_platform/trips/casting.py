@@ -7,8 +7,9 @@ types. Casts are strict, because DuckDB's own round `1.5` to 2 and drop a timest
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from taxi_platform.trips.contract import EXTRA, PICKUP, PROVENANCE, Column, Contract
 from taxi_platform.trips.months import DatasetMonth
@@ -38,6 +39,8 @@ class SourceColumn:
     relation_name: str
     by_format: bool = False
     """Whether DuckDB parsed times by a format, which turns `infinity` into 1900 and `20` into the year 20."""
+    is_read: bool = False
+    """Whether its texts have been read by `text_readers`."""
 
     @property
     def sql(self) -> str:
@@ -56,7 +59,7 @@ class Cast:
     invalid: str | None = None
     """Predicate: the value does not fit; None if the source's type rules that out."""
     strict: str | None = None
-    """The value in a form that fails the query where `invalid` or `unmapped` would hold, which need no test then."""
+    """The value in a form that fails the query where `invalid` would hold, which needs no test then."""
     unmapped: str | None = None
     """Predicate: the value is a code without a modern value. It is stored in `extra_columns` and is not a fault."""
 
@@ -103,6 +106,8 @@ def cast(contract: Contract, column: Column, source: SourceColumn) -> Cast:
     present = f"{text_of(source) if is_text else source.sql} IS NOT NULL"
     if source.type.startswith("ENUM"):  # flags, of which a blank one is none
         return Cast(text_of(source), f"{text_of(source)} IS NOT NULL")
+    if source.is_read:
+        return Cast(source.sql, present)
     if column.codes and (is_text or column.type == "S"):
         return _coded(contract, column, source)
     match column.type:
@@ -130,6 +135,36 @@ def cast(contract: Contract, column: Column, source: SourceColumn) -> Cast:
     return Cast(value, present, invalid)
 
 
+class UnusualText(Exception):
+    """A text that makes its row a rejected one, or belongs into `extra_columns`."""
+
+
+def text_readers(contract: Contract, sources: Sequence[SourceColumn]) -> dict[int, Callable[[str], str | None]]:
+    """Position of a source → what reads its texts as `cast` does, for those that alone fill a column of texts.
+
+    A reader of few different texts may call it once for each. It raises `UnusualText` where a test of each row decides.
+    """
+    targets = contract.only_sources([source.name for source in sources])
+    return {
+        position: partial(_read_flag, contract.codes[column.codes]) if column.codes else _read_text
+        for position, column in targets.items()
+        if column.type == "S" and sources[position].type == "VARCHAR"
+    }
+
+
+def _read_text(text: str) -> str | None:
+    if "\0" in text:
+        raise UnusualText
+    return text or None
+
+
+def _read_flag(codes: Mapping[str, str | int], text: str) -> str | None:
+    code = text.strip(" ").lower()
+    if code and code not in codes:
+        raise UnusualText
+    return str(codes[code]) if code else None
+
+
 def _coded(contract: Contract, column: Column, source: SourceColumn) -> Cast:
     """A code by its map: flags become Y or N, other codes a number; a value that already is a number stays one."""
     codes = contract.codes[column.codes or ""]
@@ -138,8 +173,7 @@ def _coded(contract: Contract, column: Column, source: SourceColumn) -> Cast:
     mapped = f"CASE lower({text}) {cases} END"
     present = f"{text} IS NOT NULL"
     if column.type == "S":
-        strict = _known_code(source, mapped, codes.values()) if source.type == "VARCHAR" else None
-        return Cast(mapped, present, strict=strict, unmapped=f"{present} AND {mapped} IS NULL")
+        return Cast(mapped, present, unmapped=f"{present} AND {mapped} IS NULL")
     number, invalid = _integer(source)
     as_double = f"TRY_CAST({number_text(source)} AS DOUBLE)"
     return Cast(
@@ -148,13 +182,6 @@ def _coded(contract: Contract, column: Column, source: SourceColumn) -> Cast:
         f"{mapped} IS NULL AND {as_double} IS NOT NULL AND {invalid}",
         unmapped=f"{present} AND {mapped} IS NULL AND {as_double} IS NULL",
     )
-
-
-def _known_code(source: SourceColumn, mapped: str, modern: Iterable[str | int]) -> str:
-    """The `mapped` value of a text code, which fails the query where there is none; fast for `modern` spellings."""
-    unchanged = " ".join(f"WHEN {source.sql} = {value} THEN {value}" for value in map(_constant, dict.fromkeys(modern)))
-    failing = f"CAST(CAST('code ' || {text_of(source)} AS BIGINT) AS VARCHAR)"  # null for blank text
-    return f"CASE {unchanged} WHEN {source.sql} IS NOT NULL THEN COALESCE({mapped}, {failing}) END"
 
 
 def _constant(value: str | int) -> str:
@@ -212,8 +239,7 @@ def select_canonical(
 
     Its columns: every canonical one, `extra_columns`, `file_month`, `reason`, `column_name`, `source`. `reason` and
     `column_name` are null for a clean row. `source` is the relation's row as a struct, from which a caller can take
-    `line` and `text`. With `strict` the query fails where an amount does not fit or a flag is not known, instead of
-    testing each.
+    `line` and `text`. With `strict` the query fails where an amount does not fit, instead of testing each.
     """
     mapping = contract.map_columns([source.name for source in sources])
     canonical = {

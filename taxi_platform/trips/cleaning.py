@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import duckdb
@@ -18,7 +18,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from taxi_platform.trips import csv_reading, typed_scan
-from taxi_platform.trips.casting import SourceColumn, literal, null_columns, rule_sql, select_canonical
+from taxi_platform.trips.casting import (
+    SourceColumn,
+    UnusualText,
+    literal,
+    null_columns,
+    rule_sql,
+    select_canonical,
+    text_readers,
+)
 from taxi_platform.trips.contract import EXTRA, PROVENANCE, REJECTED_COLUMNS, Column, Contract, contract_of
 from taxi_platform.trips.engine import NOT_BY_STATISTICS, Engine
 from taxi_platform.trips.errors import DamagedRaw, LakeError, NotData, TooManyRejected
@@ -204,7 +212,7 @@ class Cleaner:
         """
         try:
             return self._copy_published(con, sources, relation, strict=True)
-        except duckdb.ConversionException:
+        except (duckdb.ConversionException, UnusualText):
             return self._copy_published(con, sources, relation, strict=False)
 
     def _copy_published(
@@ -212,9 +220,11 @@ class Cleaner:
     ) -> int:
         """As above, in batches where they are read alike; where they cannot be, DuckDB's own reader says why."""
         if batches := ParquetBatches.of(self.raw.path, sources):
-            con.register("published", batches.reader())
+            texts = text_readers(self.contract, sources) if strict else {}
+            con.register("published", batches.reader(texts))
+            columns = [replace(source, is_read=position in texts) for position, source in enumerate(sources)]
             try:
-                return self._copy_clean(con, f"({self._select(sources, 'published', strict)})")
+                return self._copy_clean(con, f"({self._select(columns, 'published', strict)})")
             except duckdb.Error:
                 if batches.failure is None:
                     raise

@@ -116,6 +116,14 @@ class Contract:
         missing = tuple(column.name for column in self.columns if column.name not in sources)
         return ColumnMapping(sources, tuple(unknown), missing)
 
+    def only_sources(self, names: Sequence[str]) -> dict[int, Column]:
+        """Position of a published column → the column that it alone fills.
+
+        Of several sources the texts are needed, because a second value that differs is stored as text.
+        """
+        sources = self.map_columns(names).sources
+        return {sources[c.name][0]: c for c in self.columns if len(sources.get(c.name, ())) == 1}
+
     def check_rules(self, rules: Sequence[str]) -> tuple[str, ...]:
         """The rules, sorted; raises `UserError` for one that this dataset does not have."""
         return check_rules([self], rules)

@@ -208,7 +208,7 @@ def _scan(
 ) -> TypedScan:
     """The scan of `file`, whose columns get the types that the first data `lines` suggest."""
     sample = [split_fields(line.decode("utf-8", "replace").rstrip("\r\n")) for line in lines[:SAMPLE_LINES]]
-    targets = _typed_targets(contract, names)
+    targets = contract.only_sources(names)
     types = [
         _type(contract, targets.get(i), [fields[i] for fields in sample if i < len(fields)]) for i in range(len(names))
     ]
@@ -225,15 +225,6 @@ def _scan(
         for i, (name, type_) in enumerate(zip(names, types, strict=True))
     ]
     return TypedScan(body, sources, relation, count, header_lines)
-
-
-def _typed_targets(contract: Contract, names: Sequence[str]) -> dict[int, Column]:
-    """Position of a source column → its canonical column, if it is the only source of that column.
-
-    Of several sources the texts are needed, because a second value that differs is stored as text.
-    """
-    sources = contract.map_columns(names).sources
-    return {sources[c.name][0]: c for c in contract.columns if len(sources.get(c.name, ())) == 1}
 
 
 def _compression(path: Path) -> str:

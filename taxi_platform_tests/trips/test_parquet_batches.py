@@ -2,6 +2,8 @@
 
 import io
 import signal
+import subprocess
+import sys
 from datetime import datetime
 
 import pyarrow as pa
@@ -10,7 +12,7 @@ import pytest
 
 from taxi_platform.trips.casting import SourceColumn
 from taxi_platform.trips.errors import DamagedRaw, NotData
-from taxi_platform.trips.parquet_batches import ParquetBatches
+from taxi_platform.trips.parquet_batches import LONG_BYTES, ParquetBatches
 from taxi_platform_tests.support.cleaning_cases import clean, parquet
 from taxi_platform_tests.support.eras import Era, eras, write_era
 
@@ -81,6 +83,58 @@ def test_a_flag_that_is_not_known_is_stored_with_the_other_columns_after_rows_wh
     assert in_batches == ([True] if is_known else [True, True])
 
 
+@pytest.mark.parametrize("last", ["B00001", "", "with\0nul"])
+def test_a_text_that_is_empty_or_cannot_be_stored_is_told_after_rows_whose_texts_are_usual(last, in_batches):
+    bases = [None if number % 5 == 0 else f"B{number % 900:05}" for number in range(ROWS - 1)] + [last]
+    times = pa.array([datetime(2020, 4, 7)] * ROWS, pa.timestamp("us"))
+    table = pa.table({"pickup_datetime": times, "dispatching_base_num": pa.array(bases)})
+    made = clean(table, "fhv 2020-04")
+    can_be_stored = "\0" not in last
+    assert made.column("dispatching_base_num") == [*bases[:-1], *([last or None] if can_be_stored else [])]
+    assert made.faults == ([] if can_be_stored else [("invalid_value", "dispatching_base_num", None)])
+    assert made.content == clean(table, "fhv 2020-04", in_batches=False).content
+    assert in_batches == ([True] if can_be_stored else [True, True])
+
+
+def test_texts_too_long_to_be_read_by_python_are_read_by_the_engine(in_batches):
+    times = pa.array([datetime(2020, 4, 7)] * 3, pa.timestamp("us"))
+    texts = pa.array(["x" * LONG_BYTES, "", "B00001"])
+    table = pa.table({"pickup_datetime": times, "dispatching_base_num": texts})
+    made = clean(table, "fhv 2020-04")
+    assert made.column("dispatching_base_num") == ["x" * LONG_BYTES, None, "B00001"]
+    assert made.content == clean(table, "fhv 2020-04", in_batches=False).content
+    assert in_batches == [True, True]
+
+
+def test_a_flag_with_two_sources_leaves_its_texts_as_they_are_published(in_batches):
+    times = pa.array([datetime(2020, 4, 7)] * 3, pa.timestamp("us"))
+    flags = {"store_and_fwd_flag": pa.array(["y", None, "Y"]), "store_and_forward": pa.array(["n", "y", "Y"])}
+    table = pa.table({"tpep_pickup_datetime": times, **flags})
+    made = clean(table, "yellow 2020-04")
+    assert made.column("store_and_fwd_flag") == ["Y"] * 3
+    assert made.column("extra_columns") == ['{"store_and_forward":"n"}', None, None]
+    assert made.content == clean(table, "yellow 2020-04", in_batches=False).content
+    assert in_batches == [True]
+
+
+def test_reading_the_texts_of_a_month_does_not_import_pandas(tmp_path):
+    """pyarrow imports it for as little as an array of one text."""
+    path = tmp_path / "month.parquet"
+    path.write_bytes(parquet(month(store_and_fwd_flag=pa.array(["y", " ", None]))))
+    program = (
+        "import sys; from pathlib import Path; from taxi_platform.trips.parquet_batches import ParquetBatches; "
+        "from taxi_platform.trips.casting import SourceColumn, text_readers; "
+        "from taxi_platform.trips.contract import contract_of; from taxi_platform.trips.months import Dataset; "
+        "names = ('lpep_pickup_datetime', 'TIMESTAMP'), ('store_and_fwd_flag', 'VARCHAR'); "
+        "sources = [SourceColumn(name, type_, name) for name, type_ in names]; "
+        "texts = text_readers(contract_of(Dataset.GREEN), sources); "
+        "reader = ParquetBatches.of(Path(sys.argv[1]), sources).reader(texts); "
+        "print([batch['store_and_fwd_flag'].to_pylist() for batch in reader], 'pandas' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program, path], capture_output=True, text=True, check=True)
+    assert done.stdout == "[['Y', None, None]] False\n"
+
+
 @pytest.mark.parametrize(
     "column",
     [
@@ -143,7 +197,7 @@ def test_a_long_text_in_every_row_is_in_memory_once(tmp_path):
     path.write_bytes(parquet(pa.table({"other": pa.array(["x" * 1_000_000] * 500)})))
     assert path.stat().st_size < 1_010_000
     batches = ParquetBatches.of(path, [SourceColumn("other", "VARCHAR", "other")])
-    assert [batch.nbytes < 2_000_000 for batch in batches.reader()] == [True]
+    assert [batch.nbytes < 2_000_000 for batch in batches.reader({})] == [True]
 
 
 def test_an_interrupt_while_a_batch_is_read_ends_the_cleaning(monkeypatch):
