@@ -66,7 +66,17 @@ def _print_cleaning(months: Months, dataset: str, month: str, path: Path, rounds
     work = months.folder / "work"
     clean_month(months, dataset, month, path)
     raw = {**vars(months.raw(dataset, month, path)), "dataset_month": f"{dataset} {month}", "path": str(path)}
-    _print_parts(f"{path.name}: cleaning", (timed(cleaning, raw, work).output for _ in range(rounds)))
+    measured = [timed(cleaning, raw, work).output for _ in range(rounds)]
+    print(f"{path.name}: cleaning, in seconds that pass, and in seconds of processor time")
+    parts = {name: [median(each[name][clock] for each in measured) for clock in (0, 1)] for name in measured[0]}
+    for name, (wall, processor) in parts.items():
+        print(f"  {name:48} {wall:6.2f} {processor:6.2f} s", flush=True)
+    plain, duplicates = parts["plain casts to the clean schema"], parts["… and counting the hashes that differ"]
+    for way, name in (("bare COPY", "the bare COPY"), ("plain casts to the clean schema", "plain casts")):
+        floors = [(plain[clock] + duplicates[clock]) / parts[way][clock] for clock in (0, 1)]
+        steps = [parts["the step"][clock] / parts[way][clock] for clock in (0, 1)]
+        print(f"  the floor, plain casts and duplicates, to {name}: {floors[0]:.2f} and {floors[1]:.2f} ×; ", end="")
+        print(f"the step: {steps[0]:.2f} and {steps[1]:.2f} ×", flush=True)
     target = str(months.folder / "plain.parquet")
     peaks = {
         "nothing but its imports": timed(idle),

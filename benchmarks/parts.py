@@ -30,31 +30,32 @@ from taxi_platform.warehouse.tables import MartFile
 class MeasuredCleaner(Cleaner):
     """A cleaner that tells how much of its time was the report's."""
 
-    report_seconds = 0.0
+    report_seconds = 0.0, 0.0
 
     def _report(self, *arguments: Any) -> Report:
-        report, self.report_seconds = _measured(lambda: super(MeasuredCleaner, self)._report(*arguments))
-        return report
+        reports: list[Report] = []
+        self.report_seconds = _both(lambda: reports.append(super(MeasuredCleaner, self)._report(*arguments)))
+        return reports[0]
 
 
-def cleaning(raw: dict[str, Any], folder: str) -> dict[str, float]:
-    """In a child: the seconds of the parts of cleaning a month, and of plain ways."""
+def cleaning(raw: dict[str, Any], folder: str) -> dict[str, tuple[float, float]]:
+    """In a child: the parts of cleaning a month, and plain ways; seconds that pass, and of processor time."""
     dataset_month = DatasetMonth.parse(*raw["dataset_month"].split())
     source, target, dataset = raw["path"], f"{folder}/plain.parquet", str(dataset_month.dataset)
     fields = {**raw, "dataset_month": dataset_month, "path": Path(source)}
     cleaner = MeasuredCleaner(CleaningInput(**fields), Path(folder))
     cleaner.clean()  # so that what is measured is not the first use of the engines and of memory
-    _, whole = _measured(cleaner.clean)
+    whole = _both(cleaner.clean)
     names = ", ".join(column.name for column in trips_table(dataset_month.dataset).columns[:-2])
     clean = f"FROM read_parquet({literal(str(cleaner.trips))})"
     return {
-        "bare COPY": _measured(lambda: bare(source, target))[1],
-        "plain casts of the file's own columns": _measured(lambda: casts(source, target, dataset, False))[1],
-        "plain casts to the clean schema": _measured(lambda: casts(source, target, dataset))[1],
+        "bare COPY": _both(lambda: bare(source, target)),
+        "plain casts of the file's own columns": _both(lambda: casts(source, target, dataset, False)),
+        "plain casts to the clean schema": _both(lambda: casts(source, target, dataset)),
         "the step": whole,
         "of the step: the report": cleaner.report_seconds,
-        "reading the clean file and hashing its rows": _query_seconds(f"SELECT sum(hash({names})) {clean}"),
-        "… and counting the hashes that differ": _query_seconds(f"SELECT count(DISTINCT hash({names})) {clean}"),
+        "reading the clean file and hashing its rows": _of_query(f"SELECT sum(hash({names})) {clean}"),
+        "… and counting the hashes that differ": _of_query(f"SELECT count(DISTINCT hash({names})) {clean}"),
     }
 
 
@@ -83,7 +84,7 @@ def marts(dataset: str, month: str, version: str, folder: str) -> dict[str, floa
     return {
         "fitting their SQL by sqlglot": fitting,
         "their files": computing,
-        "of these: the bare queries": sum(_query_seconds(_counted(sql)) for sql in over_file),
+        "of these: the bare queries": sum(_of_query(_counted(sql))[1] for sql in over_file),
         "their tables, compared with the files": replacing,
         "of these: the bare queries over the table": asking,
     }
@@ -139,9 +140,9 @@ def _measured(work: Callable[[], Any]) -> tuple[Any, float]:
     return work(), processor_seconds() - before
 
 
-def _query_seconds(sql: str) -> float:
+def _of_query(sql: str) -> tuple[float, float]:
     with duckdb.connect(config={"memory_limit": "512MB"}) as con:
-        return _measured(lambda: con.execute(sql).fetchall())[1]
+        return _both(lambda: con.execute(sql).fetchall())
 
 
 def _counted(sql: str) -> str:
