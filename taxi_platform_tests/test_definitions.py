@@ -379,7 +379,7 @@ def test_loading_the_graph_imports_no_library_that_only_runs_need():
     """Every run, tick and command loads the graph; pyarrow and numpy alone would take half as long as Dagster."""
     code = (
         "import sys, taxi_platform.definitions as d; d.build_definitions(d.load_settings())\n"
-        "print(*{'numpy', 'pandas', 'pyarrow', 'sqlglot', 'psycopg', 'google', 'apprise'} & set(sys.modules))"
+        "print(*{'numpy', 'pandas', 'pyarrow', 'sqlglot', 'psycopg', 'google', 'apprise', 'psutil'} & set(sys.modules))"
     )
     child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert child.stdout.split() == []

@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import dagster as dg
-import psutil
 
 from taxi_platform.notifications.channels import open_channels
 from taxi_platform.notifications.messages import compose, subject_of
@@ -37,6 +36,8 @@ def deliver_notifications(instance: dg.DagsterInstance, settings: Settings, log:
     """
     if not settings.notify_urls:
         return
+    import psutil
+
     outbox = Outbox(settings.home)
     since = outbox.noted_until() or psutil.Process().create_time()
     since, _ = note_and_deliver(instance, settings, since, log)

@@ -8,8 +8,6 @@ import socket
 import sys
 from pathlib import Path
 
-import psutil
-
 PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
@@ -27,6 +25,8 @@ def process_name(pid: int) -> str:
 
 def _start(pid: int) -> str:
     """When a process started. On Linux as clock ticks since a boot: the time of day changes when the clock is set."""
+    import psutil  # here, as loading the code location needs none of it: 20 ms
+
     if sys.platform != "linux":
         return f"{psutil.Process(pid).create_time():.2f}"
     try:
@@ -50,6 +50,8 @@ def readable_name(process: str) -> str:
 
 def is_dead(process: str) -> bool:
     """Whether the process with this name has ended; always False for a process of another machine."""
+    import psutil
+
     machine = process.rpartition("/")[0]
     if machine != socket.gethostname():
         return False
