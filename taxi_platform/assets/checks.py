@@ -9,6 +9,7 @@ Dagster reads the annotations of check functions when it decorates them, so they
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 import dagster as dg
 
@@ -133,7 +134,15 @@ def month_checks() -> list[tuple[str, str]]:
     return [*named, ("clean_trips", "rows_accounted_for"), *tables, (QUALITY, MARTS_CHECK)]
 
 
+def named_result(asset: dg.AssetKey, name: str) -> Callable[..., dg.AssetCheckResult]:
+    """What makes results of a check. Of a result without the names Dagster asks for them, and then reads the month's
+    latest materialization twice."""
+    return partial(dg.AssetCheckResult, asset_key=asset, check_name=name)
+
+
 def rows_accounted_for(dataset: Dataset) -> dg.AssetChecksDefinition:
+    result = named_result(asset_key(dataset, "clean_trips"), "rows_accounted_for")
+
     @dg.asset_check(
         asset=asset_key(dataset, "clean_trips"),
         name="rows_accounted_for",
@@ -145,15 +154,16 @@ def rows_accounted_for(dataset: Dataset) -> dg.AssetChecksDefinition:
         try:
             read, clean, rejected = steps.check_accounted_for(lake.open(), dataset_month(context, dataset))
         except TaxiError as error:
-            return _not_checked(error)
+            return _not_checked(result, error)
         counts = {"rows_read": read, "rows_clean": clean, "rows_rejected": rejected}
-        return dg.AssetCheckResult(passed=True, description=f"{read:,} = {clean:,} + {rejected:,}", metadata=counts)
+        return result(passed=True, description=f"{read:,} = {clean:,} + {rejected:,}", metadata=counts)
 
     return check
 
 
 def no_version_set_aside(dataset: Dataset) -> dg.AssetChecksDefinition:
     """It comes after cleaning, which finds the pick-ups outside of the month, and warns: the month is right."""
+    result = named_result(asset_key(dataset, "raw_file"), SET_ASIDE_CHECK)
 
     @dg.asset_check(
         asset=asset_key(dataset, "raw_file"),
@@ -167,10 +177,10 @@ def no_version_set_aside(dataset: Dataset) -> dg.AssetChecksDefinition:
         try:
             entry = steps.version_set_aside(lake.open(), month)
         except TaxiError as error:
-            return _not_checked(error)
+            return _not_checked(result, error)
         if entry is None:
-            return dg.AssetCheckResult(passed=True, description="The current version is the source's.")
-        return dg.AssetCheckResult(
+            return result(passed=True, description="The current version is the source's.")
+        return result(
             passed=False,
             severity=dg.AssetCheckSeverity.WARN,
             description=markdown(steps.stays_as_it_was(entry, month)),
@@ -187,6 +197,7 @@ def no_version_set_aside(dataset: Dataset) -> dg.AssetChecksDefinition:
 
 def table_matches_clean_trips(dataset: Dataset, asset: str, resource: str) -> dg.AssetChecksDefinition:
     """The check of the table that `asset` loads into the warehouse behind `resource`."""
+    named = named_result(asset_key(dataset, asset), "table_matches_clean_trips")
 
     @dg.asset_check(
         asset=asset_key(dataset, asset),
@@ -205,18 +216,19 @@ def table_matches_clean_trips(dataset: Dataset, asset: str, resource: str) -> dg
                 lake.open(), warehouse.open(), dataset_month(context, dataset), lake.work_home, context.run.run_id
             )
         except Conflict as error:  # another run has cleaned the month, and will load and check it
-            return _not_checked(error, dg.AssetCheckSeverity.WARN)
+            return _not_checked(named, error, dg.AssetCheckSeverity.WARN)
         except TaxiError as error:
-            return _not_checked(error)
+            return _not_checked(named, error)
         counts: dict[str, int | str] = {"rows": result.rows, "rows_rejected": result.rejected_rows}
         counts["fingerprint"] = str(result.fingerprint)
-        return dg.AssetCheckResult(passed=True, metadata=counts)
+        return named(passed=True, metadata=counts)
 
     return check
 
 
 def marts_match_trips(dataset: Dataset) -> dg.AssetChecksDefinition:
     """One check for all marts of a month, at the one that is published last."""
+    result = named_result(asset_key(dataset, QUALITY), MARTS_CHECK)
 
     @dg.asset_check(
         asset=asset_key(dataset, QUALITY),
@@ -233,15 +245,17 @@ def marts_match_trips(dataset: Dataset) -> dg.AssetChecksDefinition:
                 lake.open(), warehouse.open(), dataset_month(context, dataset), lake.work_home, context.run.run_id
             )
         except Conflict as error:  # another run has cleaned the month, and will build its marts
-            return _not_checked(error, dg.AssetCheckSeverity.WARN)
+            return _not_checked(result, error, dg.AssetCheckSeverity.WARN)
         except TaxiError as error:
-            return _not_checked(error)
-        return dg.AssetCheckResult(passed=True, metadata={f"rows/{name}": count for name, count in rows.items()})
+            return _not_checked(result, error)
+        return result(passed=True, metadata={f"rows/{name}": count for name, count in rows.items()})
 
     return check
 
 
 def _not_checked(
-    error: TaxiError, severity: dg.AssetCheckSeverity = dg.AssetCheckSeverity.ERROR
+    result: Callable[..., dg.AssetCheckResult],
+    error: TaxiError,
+    severity: dg.AssetCheckSeverity = dg.AssetCheckSeverity.ERROR,
 ) -> dg.AssetCheckResult:
-    return dg.AssetCheckResult(passed=False, severity=severity, description=markdown(str(error)))
+    return result(passed=False, severity=severity, description=markdown(str(error)))

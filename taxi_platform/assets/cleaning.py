@@ -51,7 +51,7 @@ def cleaning_asset(dataset: Dataset, settings: Settings) -> dg.AssetsDefinition:
     )
     def cleaning(
         context: dg.AssetExecutionContext, config: CleanConfig, source: SourceResource, lake: LakeResource
-    ) -> Iterator[dg.MaterializeResult]:
+    ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
         started = time.monotonic()
         contract = contract_of(dataset)
         with errors_as_failures(context):
@@ -72,14 +72,11 @@ def cleaning_asset(dataset: Dataset, settings: Settings) -> dg.AssetsDefinition:
             metadata_of_clean = clean_metadata(cleaned, time.monotonic() - started)
             metadata_of_rejected = rejected_metadata(cleaned)
         version = dg.DataVersion(cleaned.footer.file_version)
-        checks = [check.result(clean_trips, cleaned) for check in CLEAN_TRIPS_CHECKS]
-        yield dg.MaterializeResult(
-            asset_key=clean_trips.key, metadata=metadata_of_clean, check_results=checks, data_version=version
-        )
-        checks = [check.result(rejected_trips, cleaned) for check in REJECTED_TRIPS_CHECKS]
-        yield dg.MaterializeResult(
-            asset_key=rejected_trips.key, metadata=metadata_of_rejected, check_results=checks, data_version=version
-        )
+        # Results of checks on their own: of those inside another result Dagster reads the materialization twice.
+        yield dg.MaterializeResult(asset_key=clean_trips.key, metadata=metadata_of_clean, data_version=version)
+        yield from (check.result(clean_trips, cleaned) for check in CLEAN_TRIPS_CHECKS)
+        yield dg.MaterializeResult(asset_key=rejected_trips.key, metadata=metadata_of_rejected, data_version=version)
+        yield from (check.result(rejected_trips, cleaned) for check in REJECTED_TRIPS_CHECKS)
 
     return cleaning
 

@@ -5,6 +5,8 @@ Dagster's freshness policies look at an asset's latest event, so loading 2009-01
 
 import dagster as dg
 
+from taxi_platform.assets.attributes import asset_key
+from taxi_platform.assets.checks import named_result
 from taxi_platform.assets.names import FRESHNESS_CHECK
 from taxi_platform.assets.resources import LakeResource, WarehouseResource
 from taxi_platform.ingestion.survey import LONGEST_LAG, newest_due
@@ -25,7 +27,7 @@ def freshness_check(dataset: Dataset) -> dg.AssetChecksDefinition:
     """
 
     @dg.asset_check(
-        asset=dg.AssetKey([dataset.value, "trips"]),
+        asset=asset_key(dataset, "trips"),
         name=FRESHNESS_CHECK,
         description=f"The newest month loaded is no older than the TLC's lag ({LONGEST_LAG.days} days) explains.",
     )
@@ -36,11 +38,12 @@ def freshness_check(dataset: Dataset) -> dg.AssetChecksDefinition:
         try:
             loaded, where = _newest(candidates, lake, warehouse)
         except TaxiError as error:
-            return _result(False, f"The newest months could not be checked. {error}")
+            return _result(dataset, False, f"The newest months could not be checked. {error}")
         if loaded:
-            return _result(True, f"{loaded.month} is {where}.", newest_loaded=str(loaded.month), newest_due=str(due))
+            months = {"newest_loaded": str(loaded.month), "newest_due": str(due)}
+            return _result(dataset, True, f"{loaded.month} is {where}.", **months)
         missing = f"None of the months from {due} to {newest} is {where}; {due} should be."
-        return _result(False, missing, newest_loaded=f"before {due}", newest_due=str(due))
+        return _result(dataset, False, missing, newest_loaded=f"before {due}", newest_due=str(due))
 
     return check
 
@@ -64,7 +67,7 @@ def _newest_in_lake(candidates: list[DatasetMonth], lake: Lake) -> DatasetMonth 
     return next((candidate for candidate in candidates if LakeMonth(lake, candidate).footer()), None)
 
 
-def _result(passed: bool, description: str, **metadata: str) -> dg.AssetCheckResult:
-    return dg.AssetCheckResult(
+def _result(dataset: Dataset, passed: bool, description: str, **metadata: str) -> dg.AssetCheckResult:
+    return named_result(asset_key(dataset, "trips"), FRESHNESS_CHECK)(
         passed=passed, severity=dg.AssetCheckSeverity.WARN, description=markdown(description), metadata=metadata
     )

@@ -57,7 +57,8 @@ class _Engines:
     def engine(self, url: str, **options: Any) -> Engine:
         with self._lock:
             if url not in self._engines:
-                options |= {"poolclass": QueuePool, "pool_size": 1, "max_overflow": -1}
+                # Two: while Dagster holds one, it asks by another whether a table exists, nine times a month.
+                options |= {"poolclass": QueuePool, "pool_size": 2, "max_overflow": -1, "pool_use_lifo": True}
                 engine = create_engine(url, **options)
                 event.listen(engine, "connect", _sync_at_checkpoints)
                 engine.dispose = lambda close=True: None  # type: ignore[method-assign]  # Dagster's, after each query

@@ -8,6 +8,8 @@ from threading import Thread
 import dagster as dg
 import duckdb
 import pytest
+from sqlalchemy import event
+from sqlalchemy.pool import Pool
 
 from taxi_platform.assets import failures as retrying
 from taxi_platform.assets.names import HURRIED_TAG
@@ -46,6 +48,22 @@ def test_a_run_has_job_location_partition_and_checks(instance):
 def _checks(instance, run):
     logs = instance.all_logs(run.run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION)
     return [log.dagster_event.asset_check_evaluation_data.asset_check_key for log in logs]
+
+
+def test_a_further_month_opens_one_file_of_dagsters_and_each_check_reads_the_materialization_once(
+    instance, monkeypatch
+):
+    definitions, reads, opened = build_definitions(load_settings()), [], []
+    ingest_month(instance, definitions, GREEN)
+    fetch, connected = instance.fetch_materializations, lambda connection, record: opened.append(connection)
+    monkeypatch.setattr(instance, "fetch_materializations", lambda *a, **b: reads.append(a) or fetch(*a, **b))
+    event.listen(Pool, "connect", connected)
+    try:
+        result = ingest_month(instance, definitions, DatasetMonth.parse("green", "2020-05"))
+    finally:
+        event.remove(Pool, "connect", connected)
+    evaluated = _checks(instance, instance.get_run_by_id(result.run_id))
+    assert (len(reads), len(set(evaluated)), len(opened)) == (9, 9, 1)
 
 
 @pytest.mark.fault(98)
