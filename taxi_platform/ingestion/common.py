@@ -18,7 +18,10 @@ from taxi_platform.trips.errors import Conflict, IntegrityError, LakeError, Taxi
 from taxi_platform.trips.months import DatasetMonth
 from taxi_platform.trips.report import Report
 from taxi_platform.warehouse.base import CleanFiles
+from taxi_platform.warehouse.tables import KnownBytes
 
+FINGERPRINTS = "fingerprints"
+"""The folder in the home with the fingerprints of clean files, which are made again if they are lost."""
 Result = TypeVar("Result")
 Say = Callable[[str], None]
 """Takes one sentence, for people, about what a step does."""
@@ -112,4 +115,7 @@ def month_files(month: LakeMonth, version: str, home: Path) -> Iterator[CleanFil
         work_folder(home, month.dataset_month) as folder,
         month.copies(version, folder) as (trips, rejected),
     ):
-        yield CleanFiles(month.dataset_month, version, trips, rejected, lake.uri(clean_key), lake.uri(rejected_key))
+        sums = month.checksums(version)  # `copies` has compared both files with them
+        known = KnownBytes(sums.clean.sha256, home / FINGERPRINTS) if sums else None
+        uris = lake.uri(clean_key), lake.uri(rejected_key)
+        yield CleanFiles(month.dataset_month, version, trips, rejected, *uris, known)

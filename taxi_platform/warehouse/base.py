@@ -30,7 +30,15 @@ from taxi_platform.warehouse.fingerprint import (
 )
 from taxi_platform.warehouse.row_hash import RowHash
 from taxi_platform.warehouse.session import MissingTable, Session, is_month, month_relation
-from taxi_platform.warehouse.tables import MartFile, Table, TableFile, rejected_table, trips_table, zones_table
+from taxi_platform.warehouse.tables import (
+    KnownBytes,
+    MartFile,
+    Table,
+    TableFile,
+    rejected_table,
+    trips_table,
+    zones_table,
+)
 
 __all__ = [
     "CleanFiles",
@@ -62,6 +70,7 @@ class CleanFiles:
     rejected: Path
     trips_uri: str
     rejected_uri: str
+    known_trips: KnownBytes | None = None
 
 
 @dataclass(frozen=True)
@@ -145,9 +154,9 @@ class Warehouse(ABC):
             for file in table_files:
                 self._ensure(session, file.table)
             with session.transaction(files.dataset_month):
-                for file, fingerprint in zip(table_files, expected, strict=True):
+                for number, file in enumerate(table_files):
                     with session.stage(file) as staged:
-                        compare(self.row_hash, session, file, staged.relation, fingerprint)
+                        expected[number] = compare(self.row_hash, session, file, staged.relation, expected[number])
                 links |= staged.links
         return _result(expected, links)
 
@@ -159,9 +168,8 @@ class Warehouse(ABC):
         table_files = _table_files(files)
         expected = [file_fingerprint(self.row_hash, file) for file in table_files]
         with self.session("read") as session:
-            for file, fingerprint in zip(table_files, expected, strict=True):
-                self._verify(session, file, fingerprint)
-        return _result(expected, self.links(trips_table(files.dataset_month.dataset).name))
+            found = [self._verify(session, *pair) for pair in zip(table_files, expected, strict=True)]
+        return _result(found, self.links(trips_table(files.dataset_month.dataset).name))
 
     def replace_marts(self, marts: Sequence[MartFile]) -> list[int]:
         """Replace the same month in these tables by what their queries make of its trips; returns the rows of each.
@@ -266,11 +274,12 @@ class Warehouse(ABC):
                 if look == LOOKS:
                     raise
 
-    def _verify(self, session: Session, file: TableFile, expected: Fingerprint) -> None:
+    def _verify(self, session: Session, file: TableFile, expected: Fingerprint) -> Fingerprint:
         if missing := self._missing_columns(session, file.table):
             problem = f"{file.table.name} has lost {', '.join(column.name for column in missing)}."
             raise IntegrityError(problem, load_again(file.dataset_month))
-        compare(self.row_hash, session, file, month_relation(session, file.table, file.dataset_month), expected)
+        relation = month_relation(session, file.table, file.dataset_month)
+        return compare(self.row_hash, session, file, relation, expected)
 
     def _months(self, table: str, condition: str) -> dict[str, StoredRows]:
         try:
@@ -300,7 +309,7 @@ def _table_files(files: CleanFiles) -> tuple[TableFile, TableFile]:
     dataset, month = files.dataset_month.dataset, (files.dataset_month, files.file_version)
     return (
         TableFile(rejected_table(dataset), files.rejected, files.rejected_uri, *month),
-        TableFile(trips_table(dataset), files.trips, files.trips_uri, *month),
+        TableFile(trips_table(dataset), files.trips, files.trips_uri, *month, known=files.known_trips),
     )
 
 

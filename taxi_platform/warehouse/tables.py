@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from taxi_platform.trips.contract import PROVENANCE, REJECTED_COLUMNS, Column, contract_of
@@ -28,6 +28,15 @@ class Table:
 
 
 @dataclass(frozen=True)
+class KnownBytes:
+    """What the bytes of a file on this machine are, as was just compared, and the folder where its fingerprints are
+    kept: equal bytes are equal rows."""
+
+    sha256: str
+    folder: Path
+
+
+@dataclass(frozen=True)
 class TableFile:
     """The Parquet file that becomes one month of one table."""
 
@@ -36,6 +45,7 @@ class TableFile:
     uri: str
     dataset_month: DatasetMonth
     file_version: str
+    known: KnownBytes | None = field(default=None, kw_only=True)
 
     @property
     def is_rejected(self) -> bool:

@@ -26,6 +26,7 @@ from taxi_platform.trips.errors import (
 )
 from taxi_platform.trips.months import Dataset, DatasetMonth
 from taxi_platform.warehouse import open_warehouse
+from taxi_platform.warehouse.fingerprint import parquet_fingerprint
 from taxi_platform_tests.support.system import shared_file, small_file_system
 from taxi_platform_tests.support.web_server import Page, serving
 
@@ -116,6 +117,22 @@ def test_a_second_time_changes_no_byte_and_says_unchanged(place):
     again = place.ingest()
     assert [result.unchanged for result in again] == [True, True, True]
     assert (place.files(), place.table()) == (files, table)
+
+
+def test_the_rows_of_a_clean_file_are_hashed_once_while_its_bytes_are_the_same(place, monkeypatch):
+    hashed = []
+
+    def noting(dialect, groups, path):
+        hashed.append(path.name)
+        return parquet_fingerprint(dialect, groups, path)
+
+    monkeypatch.setattr("taxi_platform.warehouse.fingerprint.parquet_fingerprint", noting)
+    place.publish(ROW.format(day=1))
+    for _ in range(2):
+        place.ingest()
+    place.publish(ROW.format(day=2))
+    place.ingest()
+    assert hashed.count("trips.parquet") == 2
 
 
 def test_force_does_the_work_again_with_the_same_result(place):
@@ -315,6 +332,7 @@ from taxi_platform_tests.ingestion.test_steps import GREEN, Place, steps, Engine
 from taxi_platform.lake import open_lake
 from taxi_platform.sources import open_source
 from taxi_platform.warehouse import open_warehouse
+from taxi_platform.warehouse.fingerprint import parquet_fingerprint
 home, month = Path(sys.argv[1]), sys.argv[2]
 dataset_month = DatasetMonth.parse("green", month)
 lake, warehouse = open_lake((home / "lake").as_uri()), open_warehouse(f"duckdb://{home}/warehouse.duckdb")

@@ -297,6 +297,10 @@ FAULTS: dict[int, tuple[str, str]] = {
         "an agent on a machine that has the name of the code server's",
         "It is refused: its runs would count there as those of killed processes.",
     ),
+    152: (
+        "a damaged file of what is known of a clean file's rows",
+        "It is made again from the clean file; what a table holds is compared as before.",
+    ),
     158: (
         "a run canceled while its agent or the broker cannot be reached",
         "It is canceling at once, and interrupted when they can; the daemon goes on with others.",
@@ -356,7 +360,7 @@ KINDS = (
     Kind(
         "The warehouse",
         "A month is replaced in one transaction, and the table is compared with its file.",
-        "38-40, 42, 51, 56, 57, 69, 70",
+        "38-40, 42, 51, 56, 57, 69, 70, 152",
     ),
     Kind(
         "Marts, views, pictures and the overview",

@@ -1,6 +1,7 @@
 """A month is compared by every value of every row, alike in every warehouse: the smallest alterations are seen."""
 
 import dataclasses
+import json
 import math
 import re
 from collections.abc import Callable
@@ -15,6 +16,7 @@ import pytest
 
 from taxi_platform.trips.errors import Conflict, IntegrityError
 from taxi_platform.warehouse.base import CleanFiles
+from taxi_platform.warehouse.tables import KnownBytes
 
 from .conftest import Backend, Months
 
@@ -202,4 +204,30 @@ def test_a_column_that_was_dropped_by_hand_is_named(backend: Backend, months: Mo
     backend.warehouse.replace_month(files)
     backend.execute(f"ALTER TABLE {backend.qualified('green_trips')} DROP COLUMN trip_type")
     with pytest.raises(IntegrityError, match=r"green_trips has lost trip_type\. Run taxi ingest green 2020-04"):
+        backend.warehouse.verify_month(files)
+
+
+@pytest.mark.fault(152)
+def test_a_kept_fingerprint_is_that_of_equal_bytes_and_a_damaged_one_is_made_again(
+    backend: Backend, months: Months, tmp_path: Path
+):
+    files = dataclasses.replace(months("green", "2020-04"), known_trips=KnownBytes("a" * 64, tmp_path / "kept"))
+    first = backend.warehouse.replace_month(files)
+    elsewhere = dataclasses.replace(files, trips=tmp_path / "missing.parquet")
+    assert backend.warehouse.verify_month(elsewhere) == first  # without the file
+    with pytest.raises(IntegrityError, match=r"missing\.parquet cannot be read"):
+        backend.warehouse.verify_month(
+            dataclasses.replace(elsewhere, known_trips=KnownBytes("b" * 64, tmp_path / "kept"))
+        )
+    kept = tmp_path / "kept" / "green_trips-2020-04.json"
+    content = kept.read_text()
+    (way,) = json.loads(content)["fingerprints"]
+    for damaged in (content.replace("[499, ", "[498, "), content[:-9], "[]", content.replace("[499, ", '["", ')):
+        kept.write_text(damaged)
+        assert backend.warehouse.verify_month(files) == first
+        assert kept.read_text() == content
+    kept.write_text(content.replace("[499, ", "[498, ").replace(way, "0" * 64))  # as another version of DuckDB keeps it
+    assert backend.warehouse.verify_month(files) == first
+    backend.execute(f"UPDATE {backend.qualified('green_trips')} SET vendor_id = 3 WHERE vendor_id = 2")
+    with pytest.raises(IntegrityError, match=r"green_trips differs from its file of green 2020-04 \(in vendor_id\)"):
         backend.warehouse.verify_month(files)
