@@ -41,13 +41,20 @@ def casts(source: str, target: str, dataset: str, whole_schema: bool = True) -> 
 
     Without the `whole_schema`, only of the columns that the file has.
     """
-    contract = contract_of(DatasetMonth.parse(dataset, "2024-01").dataset)
     with _connect() as con:
-        relation = _reading(source) if source.endswith(".parquet") else _typed_csv(source, contract)
-        names = [row[0] for row in con.execute(f"DESCRIBE FROM {relation}").fetchall()]
-        provenance = ["DATE '2024-01-01' AS file_month", "'0123456789ab' AS file_version"] if whole_schema else []
-        select = ", ".join([*_casts(contract, names, whole_schema), *provenance])
-        con.execute(f"COPY (SELECT {select} FROM {relation}) TO {literal(target)} ({PARQUET_OPTIONS})")
+        con.execute(casting_copy(con, source, target, dataset, whole_schema))
+
+
+def casting_copy(
+    con: duckdb.DuckDBPyConnection, source: str, target: str, dataset: str, whole_schema: bool = True
+) -> str:
+    """The statement of `casts`."""
+    contract = contract_of(DatasetMonth.parse(dataset, "2024-01").dataset)
+    relation = _reading(source) if source.endswith(".parquet") else _typed_csv(source, contract)
+    names = [row[0] for row in con.execute(f"DESCRIBE FROM {relation}").fetchall()]
+    provenance = ["DATE '2024-01-01' AS file_month", "'0123456789ab' AS file_version"] if whole_schema else []
+    select = ", ".join([*_casts(contract, names, whole_schema), *provenance])
+    return f"COPY (SELECT {select} FROM {relation}) TO {literal(target)} ({PARQUET_OPTIONS})"
 
 
 def clean(raw: dict[str, str | int | bool], folder: str) -> int:

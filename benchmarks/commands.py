@@ -119,7 +119,7 @@ def _one_month(
     home, file = months.folder / "home", months.folder / "floor.pickle"
     note_latest_run(home, dataset, file)
     repeated = {
-        "again": partial(_ingest, home, source_url(url, kind), dataset, month),
+        "again": partial(ingest, home, source_url(url, kind), dataset, month),
         "dagster": partial(timed_command, [sys.executable, "-c", "import dagster"]),
         "floor": partial(run_dagster_alone, file, month, month),
     }
@@ -165,7 +165,7 @@ def _tiny_months(home: Path, folder: Path, options: Options) -> list[Row]:
     rounds = []
     for _ in range(min(options.pairs, 2)):
         shutil.rmtree(home, ignore_errors=True)
-        rounds.append(_ingest(home, TINY_SOURCE, "yellow", str(first), str(last), "--jobs", JOBS))
+        rounds.append(ingest(home, TINY_SOURCE, "yellow", str(first), str(last), "--jobs", JOBS))
         assert [result["status"] for result in json.loads(rounds[-1].output)] == ["loaded"] * months
     each = [timing.wall / months for timing in rounds]
     value, processor = median(each), median(timing.processor for timing in rounds) / months
@@ -184,7 +184,7 @@ def _tiny_months(home: Path, folder: Path, options: Options) -> list[Row]:
 def make_template(folder: Path) -> None:
     """Make the home that `in_copy` copies: it has a tiny month of yellow, as a home of use has others already."""
     home = folder / "home"
-    _ingest(home, TINY_SOURCE, "yellow", "2020-04")
+    ingest(home, TINY_SOURCE, "yellow", "2020-04")
     home.rename(folder / "template")
 
 
@@ -193,7 +193,7 @@ def in_copy(folder: Path, source: str, dataset: str, month: str) -> Timing:
     home = folder / "home"
     shutil.rmtree(home, ignore_errors=True)
     shutil.copytree(folder / "template", home)
-    return _ingest(home, source, dataset, month)
+    return ingest(home, source, dataset, month)
 
 
 def source_url(url: str, kind: str) -> str:
@@ -201,7 +201,7 @@ def source_url(url: str, kind: str) -> str:
     return f"{url}/{{dataset}}_tripdata_{{month}}.{kind}"
 
 
-def _ingest(home: Path, source: str, *arguments: str) -> Timing:
+def ingest(home: Path, source: str, *arguments: str) -> Timing:
     """Not set aside, because sample months have other row counts than the published ones."""
     environment = {"TAXI_HOME": str(home), "TAXI_SOURCE_URL": source, "TAXI_SET_ASIDE": "no"}
     return timed_command([TAXI, "ingest", *arguments, "--json"], **environment)

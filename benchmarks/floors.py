@@ -1,39 +1,46 @@
 """What the parts of a step take, where a goal is missed: `python -m benchmarks.floors [--rounds N] [GROUP …]`.
 
 Processor time of each part, which other work on the machine disturbs least: the medians of some rounds, each in a
-process of its own. `command` is the floor of a whole `taxi ingest`: the sum of what it cannot do without.
+process of its own. `command` and `tiny` are the floors of a whole `taxi ingest`, of a large month, new and unchanged,
+and of many tiny ones: the sum of what it cannot do without.
 """
 
 from __future__ import annotations
 
 import argparse
+import shutil
+import sys
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from statistics import median
 
 from benchmarks.cleaning import bare, casts, clean_month, idle
 from benchmarks.commands import (
+    JOBS,
     MONTHS,
     bare_process,
     in_copy,
+    ingest,
     make_template,
     note_latest_run,
     run_dagster_alone,
     serving,
     source_url,
 )
-from benchmarks.measure import alternate, seconds, timed
+from benchmarks.measure import Timing, alternate, seconds, timed, timed_command
 from benchmarks.months import Months
-from benchmarks.parts import cleaning, command, marts
+from benchmarks.parts import cleaning, command, marts, tiny_months, unchanged
 from benchmarks.reading import SCANS, scans
+from taxi_platform.sources.sample.writing import write_sample
 from taxi_platform.trips.contract import contract_of
-from taxi_platform.trips.months import DatasetMonth
+from taxi_platform.trips.months import DatasetMonth, Month
 
 PARQUET = (("yellow", "2023-03"), ("green", "2023-03"), ("fhv", "2023-03"), ("fhvhv", "2023-03"))
 CSV = (("yellow", "2021-01"), ("fhvhv", "2021-01"))
+TINY_MONTHS, TINY_ROWS, LAST_TINY = 60, 200, "2024-12"
 PARTS_OF_A_SCAN = {
     "the footer": "SELECT count(*) FROM {file}",
     "the footer, and decoding every pick-up time": "SELECT sum(epoch({pickup_datetime})) FROM {file}",
@@ -114,39 +121,97 @@ def _print_commands(months: Months, rounds: int) -> None:
     make_template(months.folder)
     with serving(months.inputs) as url:
         for dataset, month, kind in MONTHS.values():
-            _print_command(months, dataset, month, kind, url, rounds)
+            path = months.parquet(dataset, month) if kind == "parquet" else months.csv(dataset, month)
+            _print_new_month(months, DatasetMonth.parse(dataset, month), path, url, kind, rounds)
+            if kind == "parquet":
+                _print_unchanged_month(months.folder, dataset, month, source_url(url, kind), rounds)
 
 
-def _print_command(months: Months, dataset: str, month: str, kind: str, url: str, rounds: int) -> None:
+def _print_new_month(months: Months, dataset_month: DatasetMonth, path: Path, url: str, kind: str, rounds: int) -> None:
     """The floor of a new month as a whole command, measured in turn with the command and with the bare steps."""
-    path = months.parquet(dataset, month) if kind == "parquet" else months.csv(dataset, month)
+    dataset, month = str(dataset_month.dataset), str(dataset_month.month)
     home, file, work = (months.folder / name for name in ("home", f"floor-{kind}.pickle", "work"))
-    clean_month(months, dataset, month, path)
-    version = contract_of(DatasetMonth.parse(dataset, month).dataset).file_version(
-        months.raw(dataset, month, path).sha256, ()
-    )
     ours = partial(in_copy, months.folder, source_url(url, kind), dataset, month)
     ours()
     note_latest_run(home, dataset, file)
-    raw = f"{url}/{path.name}"
+    raw = {**vars(months.raw(dataset, month, path)), "dataset_month": f"{dataset} {month}", "path": str(path)}
+    work.mkdir(exist_ok=True)
     ways = {
         "taxi ingest": ours,
-        "bare steps": partial(bare_process, months.folder, raw),
+        "bare steps": partial(bare_process, months.folder, f"{url}/{path.name}"),
         "Dagster alone": partial(run_dagster_alone, file, month, month),
-        "parts": partial(timed, command, raw, dataset, month, version, work),
+        **_imports("duckdb, pyarrow.parquet"),
+        "parts": partial(timed, command, f"{url}/{path.name}", raw, work),
     }
     timings = alternate(ways, rounds)
-    parts = {name: [(t.wall, t.processor) for t in timings[name]] for name in ways if name != "parts"}
-    floor = {"Dagster alone": parts.pop("Dagster alone")}
-    floor |= {name: [tuple(t.output[name]) for t in timings["parts"]] for name in timings["parts"][0].output}
+    _print_floor(f"taxi ingest of {path.name}", timings, "import of DuckDB and pyarrow")
+    print(f"  {'bare steps':64} {seconds(timings['bare steps']):6.2f} s")
+    print(f"  {'the goal: 1.5 x the bare steps + 1.5 s':64} {1.5 * seconds(timings['bare steps']) + 1.5:6.2f} s")
+
+
+def _print_unchanged_month(folder: Path, dataset: str, month: str, source: str, rounds: int) -> None:
+    """The floor of the same month, unchanged. pyarrow is not in it: DuckDB can read what pyarrow reads there."""
+    home, file = folder / "home", folder / "floor-unchanged.pickle"
+    ours = partial(ingest, home, source, dataset, month)
+    ours()
+    note_latest_run(home, dataset, file)
+    ways = {
+        "taxi ingest": ours,
+        "Dagster alone": partial(run_dagster_alone, file, month, month),
+        **_imports("duckdb"),
+        "parts": partial(timed, unchanged, home, dataset, month),
+    }
+    _print_floor(f"taxi ingest of {dataset} {month}, unchanged", alternate(ways, rounds), "import of DuckDB")
+
+
+def _imports(modules: str) -> dict[str, Callable[[], Timing]]:
+    """Ways whose difference is what these modules take once Dagster is imported."""
+    code = {"with": f"import dagster, {modules}", "without": "import dagster"}
+    return {name: partial(timed_command, [sys.executable, "-c", line]) for name, line in code.items()}
+
+
+def _print_floor(title: str, timings: dict[str, list[Timing]], imported: str) -> None:
+    """Medians of the parts, of their sums and of the command: seconds that pass, and of processor time."""
+    floor = {"Dagster alone": [(t.wall, t.processor) for t in timings["Dagster alone"]]}
+    pairs = zip(timings["with"], timings["without"], strict=True)
+    floor[imported] = [(more.wall - less.wall, more.processor - less.processor) for more, less in pairs]
+    for name in timings["parts"][0].output:
+        floor[name] = [tuple(timing.output[name]) for timing in timings["parts"]]
     floor["the floor: the sum of these"] = [
-        tuple(map(sum, zip(*each, strict=True))) for each in zip(*floor.values(), strict=True)
+        (sum(wall for wall, _ in each), sum(processor for _, processor in each))
+        for each in zip(*floor.values(), strict=True)
     ]
-    print(f"taxi ingest of {path.name}: seconds that pass, and of processor time")
-    for name, pairs in (floor | parts).items():
-        wall, processor = (median(pair[number] for pair in pairs) for number in (0, 1))
-        print(f"  {name:48} {wall:6.2f} {processor:6.2f} s", flush=True)
-    print(f"  {'the goal: 1.5 x the bare steps + 1.5 s':48} {1.5 * seconds(timings['bare steps']) + 1.5:6.2f} s")
+    floor["taxi ingest"] = [(t.wall, t.processor) for t in timings["taxi ingest"]]
+    print(f"{title}: seconds that pass, and of processor time")
+    for name, measured in floor.items():
+        wall, processor = (median(pair[number] for pair in measured) for number in (0, 1))
+        print(f"  {name:64} {wall:6.2f} {processor:6.2f} s", flush=True)
+
+
+def _print_tiny_months(months: Months, rounds: int) -> None:
+    """The floor of many tiny months in two processes, a month each."""
+    home, file = months.folder / "many", months.folder / "floor-tiny.pickle"
+    first, last = str(Month.parse(LAST_TINY).plus(1 - TINY_MONTHS)), LAST_TINY
+    raw, work = months.folder / "tiny.csv.gz", months.folder / "tiny"
+    write_sample(DatasetMonth.parse("yellow", first), TINY_ROWS, raw)
+    work.mkdir()
+
+    def ours() -> Timing:
+        shutil.rmtree(home, ignore_errors=True)
+        return ingest(home, f"sample://?rows={TINY_ROWS}", "yellow", first, last, "--jobs", JOBS)
+
+    ours()
+    note_latest_run(home, "yellow", file)
+    ways = {
+        "Dagster alone": partial(run_dagster_alone, file, first, last, JOBS),
+        "the barest work": partial(timed, tiny_months, raw, "yellow", first, work, TINY_MONTHS, int(JOBS)),
+        "taxi ingest": ours,
+    }
+    timings = alternate(ways, rounds)
+    print(f"taxi ingest of {TINY_MONTHS} months of {TINY_ROWS} rows, {JOBS} processes: seconds a month, as above")
+    for name, measured in timings.items():
+        wall, processor = seconds(measured), median(timing.processor for timing in measured)
+        print(f"  {name:64} {wall / TINY_MONTHS:6.2f} {processor / TINY_MONTHS:6.2f} s", flush=True)
 
 
 def _print_parts(title: str, rounds: Iterable[dict[str, float]]) -> None:
@@ -159,7 +224,12 @@ def _print_parts(title: str, rounds: Iterable[dict[str, float]]) -> None:
         print(f"  {name:48} {median(measured_seconds):6.2f} s", flush=True)
 
 
-GROUPS = {"cleaning": _print_cleaning_of_all, "marts": _print_marts_and_scans_of_all, "command": _print_commands}
+GROUPS = {
+    "cleaning": _print_cleaning_of_all,
+    "marts": _print_marts_and_scans_of_all,
+    "command": _print_commands,
+    "tiny": _print_tiny_months,
+}
 """What is measured → the function that prints it."""
 
 

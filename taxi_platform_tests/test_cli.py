@@ -318,3 +318,20 @@ def test_where_the_home_cannot_be_written_the_overview_goes_elsewhere_and_says_w
     assert (status, err) == (0, f"{tmp_path}/home/overview.html cannot be written.\n")
     (page,) = tmp_path.glob("taxi-overview-*/overview.html")
     assert out == f"Overview   {page}\n"
+
+
+def test_numpy_starts_no_threads_for_algebra_in_a_command():
+    lines = (
+        "import sys, psutil",
+        "sys.argv = ['taxi', '--help']",
+        "from taxi_platform.cli import main",
+        "main()",
+        "before = psutil.Process().num_threads()",
+        "import numpy",
+        "print(psutil.Process().num_threads() - before)",
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "OPENBLAS_NUM_THREADS"}
+    child = subprocess.run(
+        [sys.executable, "-c", "\n".join(lines)], env=environment, capture_output=True, text=True, check=True
+    )
+    assert child.stdout.splitlines()[-1] == "0"
