@@ -46,13 +46,18 @@ def casts(source: str, target: str, dataset: str, whole_schema: bool = True) -> 
 
 
 def casting_copy(
-    con: duckdb.DuckDBPyConnection, source: str, target: str, dataset: str, whole_schema: bool = True
+    con: duckdb.DuckDBPyConnection,
+    source: str,
+    target: str,
+    dataset: str,
+    whole_schema: bool = True,
+    month: str = "2024-01",
 ) -> str:
-    """The statement of `casts`."""
+    """The statement of `casts`, for rows of this month."""
     contract = contract_of(DatasetMonth.parse(dataset, "2024-01").dataset)
     relation = _reading(source) if source.endswith(".parquet") else _typed_csv(source, contract)
     names = [row[0] for row in con.execute(f"DESCRIBE FROM {relation}").fetchall()]
-    provenance = ["DATE '2024-01-01' AS file_month", "'0123456789ab' AS file_version"] if whole_schema else []
+    provenance = [f"DATE '{month}-01' AS file_month", "'0123456789ab' AS file_version"] if whole_schema else []
     select = ", ".join([*_casts(contract, names, whole_schema), *provenance])
     return f"COPY (SELECT {select} FROM {relation}) TO {literal(target)} ({PARQUET_OPTIONS})"
 

@@ -217,7 +217,8 @@ def _month_parts(
 
     def compare(*relations: tuple[Table, str]) -> None:
         for table, relation in relations:
-            con.execute(_hashed(table, relation)).fetchall()
+            ((rows, _),) = con.execute(_hashed(table, relation)).fetchall()
+            assert rows, f"{relation} is empty, and so nothing is measured"
 
     def compare_marts() -> None:
         compare(*((table, _parquet(path)) for table, path in marts.values()))
@@ -226,7 +227,9 @@ def _month_parts(
     make_tables()  # as the tables of all other months are there
     return {
         "hash the raw file, and count its rows": lambda: (hashlib.sha256(raw.read_bytes()).hexdigest(), verify(raw)),
-        PLAIN_CASTS: lambda: con.execute(casting_copy(con, str(raw), str(clean), str(dataset))),
+        PLAIN_CASTS: lambda: con.execute(
+            casting_copy(con, str(raw), str(clean), str(dataset), month=str(dataset_month.month))
+        ),
         "count exact duplicates": lambda: con.execute(f"SELECT count(DISTINCT hash({names})) FROM {_parquet(clean)}"),
         "sync both files, sha256 of the clean file": lambda: (
             _sync(raw),
