@@ -122,15 +122,24 @@ def _check(path: Path, content: bytes) -> None:
         if not isinstance(settings, dict):
             raise ValueError("it is not a mapping of settings")
     except (yaml.YAMLError, ValueError) as error:
-        problem = " ".join(str(error).split())
         raise UserError(
-            f"{path} cannot be read: {problem}.", "Correct it, or move it away: the next start writes a new one."
+            f"{path} cannot be read: {yaml_problem(error)}.",
+            "Correct it, or move it away: the next start writes a new one.",
         ) from None
     for name, (expected, consequence) in REQUIRED.items():
         value = _value(settings, name)
         if value is None or (expected is not None and value is not expected):
             wanted = name if expected is None else f"{name}: {str(expected).lower()}"
             log.warning("%s lacks %s: %s. Add it, or move the file away to get ours.", path, wanted, consequence)
+
+
+def yaml_problem(error: Exception) -> str:
+    """What is wrong with a file, and where, without the text of the file: it may hold a password."""
+    if isinstance(error, yaml.MarkedYAMLError) and (mark := error.problem_mark):
+        said = ", ".join(filter(None, (error.context, error.problem)))
+        said = re.sub("'[^']*'", "'…'", said)
+        return f"{said}, in line {mark.line + 1}, column {mark.column + 1}"
+    return " ".join(str(error).split())
 
 
 def _value(settings: Any, name: str) -> Any:

@@ -12,19 +12,19 @@ from pathlib import Path
 
 import dagster as dg
 import yaml
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
 
 from taxi_platform.assets.names import CODE_SERVER_TAG, MAX_RETRIES_TAG, PROCESS_RUN_TAG, PROCESS_TAG
 from taxi_platform.runs.connections import held_connections, held_postgres
 from taxi_platform.runs.dagster_internals import is_known_revision
-from taxi_platform.runs.home import without_url_characters, write_dagster_yaml
+from taxi_platform.runs.home import without_url_characters, write_dagster_yaml, yaml_problem
 from taxi_platform.runs.home_record import record_version
 from taxi_platform.runs.mirroring import mirrored_by_threads
 from taxi_platform.runs.sqlite import damaged_file, wait_for_locked_files
 from taxi_platform.settings import Settings
 from taxi_platform.trips.errors import DatabaseUnavailable, LakeError, TaxiError, UserError
 from taxi_platform.trips.locks import lock_file
-from taxi_platform.trips.processes import is_dead
+from taxi_platform.trips.processes import is_dead, is_of_other_container
 from taxi_platform.trips.text import printable
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -56,7 +56,7 @@ def open_instance(settings: Settings) -> Iterator[dg.DagsterInstance]:
     try:
         with ExitStack() as stack:
             with _alone(home):
-                instance = stack.enter_context(instance_of_process())
+                instance = _entered(stack, home)
             report_dead_runs(instance)
             yield instance
     except (dg.DagsterInvalidConfigError, yaml.YAMLError) as error:
@@ -68,6 +68,14 @@ def open_instance(settings: Settings) -> Iterator[dg.DagsterInstance]:
         if type(error).__name__ == "DagsterPostgresException" and isinstance(error.__cause__, DBAPIError):
             raise _database_error(home, error.__cause__) from error
         raise
+
+
+def _entered(stack: ExitStack, home: Path) -> dg.DagsterInstance:
+    try:
+        return stack.enter_context(instance_of_process())
+    except (ValueError, ArgumentError) as error:  # not shown: it may repeat a part of a password
+        problem = f"A value in {home / 'dagster.yaml'} cannot be parsed, such as the port of a database's URL."
+        raise UserError(problem, "Correct it; encode special characters in a password (%40 for @).") from error
 
 
 @contextmanager
@@ -107,7 +115,7 @@ def _database_error(home: Path, error: DBAPIError | sqlite3.DatabaseError) -> Ta
 
 
 def _config_error(home: Path, error: Exception) -> UserError:
-    path, text = home / "dagster.yaml", " ".join(str(error).split())
+    path, text = home / "dagster.yaml", yaml_problem(error)
     # Dagster's text about these has several pages.
     if missing := sorted(set(re.findall(r'environment variable "(\w+)" which is not set', text))):
         return UserError(
@@ -115,6 +123,7 @@ def _config_error(home: Path, error: Exception) -> UserError:
             "Set them for every process that uses this home.",
         )
     problem = text.partition(" Expected: ")[0]  # every setting that there is
+    problem = re.sub(r'Value ".*?" of type "', 'A value of type "', problem)  # it may be a password
     return UserError(f"Dagster does not accept {path}: {problem}", "Correct it, or move it away.")
 
 
@@ -157,14 +166,20 @@ def check_schema(instance: dg.DagsterInstance) -> str:
     return "Dagster's tables are those of the installed version"
 
 
-def report_dead_runs(instance: dg.DagsterInstance) -> int:
+def report_dead_runs(instance: dg.DagsterInstance, is_server: bool = False) -> int:
     """Report the runs of killed processes as failed and free their slots in pools; returns how many.
 
     Dagster's code server does so for its children while it lives; nobody else does. A run that died with its code
-    server is run again, whatever happened to it before: it was not its own doing.
+    server is run again, whatever happened to it before: it was not its own doing. The server also reports those of
+    a container that it has replaced: there is one server at a time.
     """
+
+    def is_lost(run: dg.DagsterRun) -> bool:
+        process = process_of(run) or ""
+        return is_killed(run) or (is_server and CODE_SERVER_TAG in run.tags and is_of_other_container(process))
+
     statuses = [dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING]
-    ended = [run.run_id for run in instance.get_runs(dg.RunsFilter(statuses=statuses)) if is_killed(run)]
+    ended = [run.run_id for run in instance.get_runs(dg.RunsFilter(statuses=statuses)) if is_lost(run)]
     # Asked again: a process that has ended since the first answer may have finished its run before.
     dead = instance.get_runs(dg.RunsFilter(ended, statuses=statuses)) if ended else []
     for run in dead:

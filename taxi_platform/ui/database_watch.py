@@ -84,7 +84,7 @@ class DatabaseWatch:
         questions = self._questions
         if self._hold:
             self._hold.renew()
-            report_dead_runs(self._instance)
+            report_dead_runs(self._instance, is_server=True)
             beats = self._instance.get_daemon_heartbeats()
             self.clock_was_ahead |= forget_times_ahead(self._instance) > 0
             self.clock_was_ahead |= self._has_beats_ahead(beats.values())

@@ -125,6 +125,8 @@ class Supervisor:
         loading = Thread(target=lambda: problems.update(self._load_again()), daemon=True)
         loading.start()
         self._until(lambda: not loading.is_alive())
+        if self._signals.stops:
+            return
         if problems["dagster.yaml"]:
             log.error("Nothing was reloaded. %s", problems["dagster.yaml"])
         else:
@@ -173,7 +175,7 @@ class Supervisor:
         while self._runs_in_progress(STARTING_SECONDS) and time.monotonic() - begun < INTERRUPT_SECONDS:
             self._tick()
         self._parts.code_server.stop()  # and what is left of its runs
-        report_dead_runs(instance)
+        report_dead_runs(instance, is_server=True)
 
     def _runs_in_progress(self, waited: float) -> Sequence[dg.DagsterRun] | None:
         runs = self._watch.runs

@@ -1,5 +1,6 @@
 """`dagster.yaml` in Dagster's home: complete at every start, whatever happened to it before."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -110,6 +111,31 @@ def test_a_setting_that_dagster_does_not_have_is_a_mistake():
     said = r"Dagster does not accept .*dagster.yaml.*run_limits\" at the root\. Correct it"
     with pytest.raises(UserError, match=said), open_instance(settings):
         pass
+
+
+@pytest.mark.parametrize("password", ["4815162342", "@4815162342", "*4815162342", "!4815162342 x", "4815162342: x"])
+def test_a_password_that_lacks_its_quotes_is_not_shown(password):
+    settings = load_settings()
+    settings.dagster_home.mkdir(parents=True)
+    text = PRODUCTION.read_text("utf-8").replace("{env: DAGSTER_PG_PASSWORD}", password)
+    (settings.dagster_home / "dagster.yaml").write_text(text, "utf-8")
+    with pytest.raises(UserError) as caught, open_instance(settings):
+        pass
+    assert "4815162342" not in str(caught.value)
+    assert re.search(r"storage:postgres:postgres_db|line \d+, column \d+", str(caught.value))
+
+
+def test_a_url_in_the_file_that_cannot_be_parsed_is_a_mistake():
+    settings = load_settings()
+    settings.dagster_home.mkdir(parents=True)
+    url = "storage: {postgres: {postgres_url: 'postgresql+psycopg2://taxi:s3c@ret@host:5x/dagster'}}\n"
+    (settings.dagster_home / "dagster.yaml").write_text(url)
+    with (
+        pytest.raises(UserError, match=r"A value in .*dagster\.yaml cannot be parsed") as caught,
+        open_instance(settings),
+    ):
+        pass
+    assert "s3c" not in str(caught.value)
 
 
 def test_variables_that_the_file_names_and_that_are_not_set_are_named_alone(monkeypatch):

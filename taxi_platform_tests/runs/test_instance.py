@@ -120,6 +120,31 @@ def test_runs_of_living_processes_and_of_other_machines_are_left_alone(instance)
     assert report_dead_runs(instance) == 1
 
 
+NAME = "import os; from taxi_platform.trips.processes import process_name; print(process_name(os.getpid()), flush=True)"
+
+
+@pytest.mark.fault(160)
+def test_runs_of_another_container_of_this_name_are_left_to_the_server(instance):
+    command = ["unshare", "--pid", "--fork", "--mount-proc", sys.executable, "-c", f"{NAME}; input()"]
+    job = build_definitions(load_settings()).resolve_job_def("green_ingest")
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        if not (name := process.stdout.readline().strip()):
+            pytest.skip("namespaces of process ids are not permitted here")
+        assert name.startswith(f"{socket.gethostname()}/")
+        of_command, of_server = (
+            instance.create_run_for_job(job, tags={PROCESS_TAG: name, **more}).run_id
+            for more in ({}, {CODE_SERVER_TAG: "{}"})
+        )
+        for run_id in (of_command, of_server):
+            instance.add_run_tags(run_id, {PROCESS_RUN_TAG: run_id})
+        assert report_dead_runs(instance) == 0
+        # There is one server at a time, so this one has replaced that of the other container.
+        assert report_dead_runs(instance, is_server=True) == 1
+        process.communicate("\n")
+    statuses = [instance.get_run_by_id(run_id).status.value for run_id in (of_command, of_server)]
+    assert statuses == ["NOT_STARTED", "FAILURE"]
+
+
 @pytest.mark.fault(135)
 def test_a_clock_that_is_set_meanwhile_ends_no_run(instance, tmp_path, monkeypatch):
     run = instance.create_run_for_job(build_definitions(load_settings()).resolve_job_def("green_ingest"))

@@ -309,6 +309,10 @@ FAULTS: dict[int, tuple[str, str]] = {
         "a backfill canceled while its runs wait for agents, also in a queue that nobody serves",
         "They are canceled within some seconds, and the backfill ends.",
     ),
+    160: (
+        "commands in a container that has the host name of the server's, as with `docker compose run`",
+        "Neither takes the other's runs for those of killed processes.",
+    ),
 }
 """Number → the fault, and what happens then."""
 
@@ -355,7 +359,7 @@ KINDS = (
     Kind(
         "Killed runs, and runs at the same time",
         "Readers see the old month or the new one, whole, and the next run completes it.",
-        "33-35, 47, 79, 82, 90, 91, 132, 133, 135, 140-143",
+        "33-35, 47, 79, 82, 90, 91, 132, 133, 135, 140-143, 160",
     ),
     Kind(
         "The warehouse",
