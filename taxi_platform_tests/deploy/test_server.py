@@ -11,6 +11,7 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+import yaml
 
 from taxi_platform.cli_serve import serve
 from taxi_platform.definitions import build_definitions
@@ -43,6 +44,17 @@ def test_the_unit_gives_the_drain_its_time_and_its_command_parses():
     assert service["Type"] == "notify"
     assert service["KillMode"] == "mixed"
     assert int(service["WatchdogSec"]) >= 30
+
+
+def test_no_connection_to_dagsters_database_waits_for_a_lost_network_without_a_limit():
+    deploy, names = SERVER.parent, ("dagster.yaml", "agents/dagster.yaml", "cloud-run/dagster.yaml")
+    files = [yaml.safe_load((deploy / name).read_text("utf-8"))["storage"]["postgres"]["postgres_db"] for name in names]
+    chart = yaml.safe_load((deploy / "kubernetes" / "values.yaml").read_text("utf-8"))["postgresql"]
+    limits = [settings["params"] for settings in files] + [chart["postgresqlParams"]]
+    for each in limits:
+        assert each["connect_timeout"] <= 10
+        assert each["keepalives_idle"] + each["keepalives_interval"] * each["keepalives_count"] <= 60
+        assert each["tcp_user_timeout"] <= 60_000
 
 
 def test_systemd_accepts_the_unit_and_finds_it_hardly_exposed(tmp_path):
