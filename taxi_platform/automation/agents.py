@@ -20,10 +20,10 @@ def build_agents_sensor(settings: Settings) -> Iterator[dg.SensorDefinition]:
 
     check_installed()
     # Imported here: Celery takes half a second, and comes with `taxi-platform[agents]` only.
-    from taxi_platform.runs.agents.shared import publish, release_of, this_host
+    from taxi_platform.runs.agents.shared import code_server_of, publish
     from taxi_platform.runs.agents.waiting import WaitingRuns
 
-    waiting, release = WaitingRuns(), release_of(settings)
+    waiting, server = WaitingRuns(), code_server_of(settings)
 
     @dg.sensor(
         name="agents",
@@ -33,7 +33,7 @@ def build_agents_sensor(settings: Settings) -> Iterator[dg.SensorDefinition]:
         "serves. It starts no runs of its own.",
     )
     def agents(context: dg.SensorEvaluationContext) -> dg.SkipReason:
-        publish(context.instance, release, this_host())
+        publish(context.instance, server)
         try:
             return dg.SkipReason(waiting.look(context.instance))
         except TaxiError as error:

@@ -89,7 +89,7 @@ def agent_samples(settings: Settings, instance: dg.DagsterInstance) -> list[Samp
     waiting, serving = Counter[str](), Counter[str]()
     for state in shown.queues:
         waiting[state.queue.name] += state.waiting
-        serving[state.queue.name] += len(state.agents)
+        serving[state.queue.name] += len(state.agents) if state.queue.release == shown.release.name else 0
     return [
         Sample("agents", (), len(shown.agents)),
         *(Sample("agent_queue_length", (name,), count) for name, count in waiting.items()),

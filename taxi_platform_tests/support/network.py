@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -10,7 +11,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
-NETWORK = "198.18.77"
+NUMBER = os.getpid()
+NETWORK = f"198.18.{NUMBER % 256}"
 """Of a range that is kept for tests of networks, so that no real host has one of its addresses."""
 
 
@@ -36,13 +38,13 @@ class Host:
 class Network:
     """The switch: this machine has `address` on it."""
 
-    bridge: str = "taxi-switch"
+    bridge: str = f"taxi{NUMBER}"
     address: str = f"{NETWORK}.1"
     hosts: list[Host] = field(default_factory=list)
 
     def add_host(self) -> Host:
         number = len(self.hosts) + 2
-        host = Host(f"taxi-host{number}")
+        host = Host(f"t{NUMBER}h{number}")
         ip("netns", "add", host.name)
         self.hosts.append(host)
         ip("link", "add", f"{host.name}-sw", "type", "veth", "peer", "name", "eth0", "netns", host.name)
@@ -60,8 +62,8 @@ def network() -> Iterator[Network]:
         pytest.skip("the command ip (iproute2) is not installed")
     switch = Network()
     try:
-        ip("netns", "add", "taxi-probe")
-        ip("netns", "delete", "taxi-probe")
+        ip("netns", "add", switch.bridge)
+        ip("netns", "delete", switch.bridge)
         ip("link", "add", switch.bridge, "type", "bridge")
     except subprocess.CalledProcessError as error:
         pytest.skip(f"network namespaces and bridges are not permitted here: {error.stderr.decode().strip()}")

@@ -129,7 +129,18 @@ def claim(app: Celery, task: str, agent: str) -> bool:
     """Whether this agent is the first to take a task: a message can be delivered twice, even at the same moment."""
     with broker_errors(app), app.connection_for_write() as connection:
         client = connection.default_channel.client
-        return bool(client.set(f"taxi-claim:{task}", agent, nx=True, ex=CLAIM_SECONDS))
+        return bool(client.set(_claim(task), agent, nx=True, ex=CLAIM_SECONDS))
+
+
+def claimant(app: Celery, task: str) -> str | None:
+    """The agent that was the first to take a task; None if none was, or a day ago."""
+    with broker_errors(app), app.connection_for_read() as connection:
+        name = connection.default_channel.client.get(_claim(task))
+    return name.decode() if name else None
+
+
+def _claim(task: str) -> str:
+    return f"taxi-claim:{task}"
 
 
 def ask_agents(app: Celery, seconds: float, agent: str | None = None) -> dict[str, dict[str, Any]]:

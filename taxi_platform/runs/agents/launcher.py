@@ -21,7 +21,16 @@ from dagster_celery.tags import DAGSTER_CELERY_QUEUE_TAG, DAGSTER_CELERY_TASK_ID
 
 from taxi_platform.assets.names import AGENT_TAG, PROCESS_RUN_TAG, PROCESS_TAG, QUEUE_TAG
 from taxi_platform.assets.partitions import datasets_of
-from taxi_platform.runs.agents.broker import CONFIG, BrokerDown, Queue, ask_agents, broker_errors, claim, remove
+from taxi_platform.runs.agents.broker import (
+    CONFIG,
+    BrokerDown,
+    Queue,
+    ask_agents,
+    broker_errors,
+    claim,
+    claimant,
+    remove,
+)
 from taxi_platform.runs.agents.health import LOST_SECONDS, Judge, Suspicions
 from taxi_platform.runs.agents.shared import release_of
 from taxi_platform.runs.dagster_internals import (
@@ -38,6 +47,7 @@ from taxi_platform.trips.processes import is_dead
 warnings.filterwarnings("ignore", message="Task name 'execute_job' is already registered")
 
 PING_SECONDS = 3.0
+BEGUN = (dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING)
 FRESH_SECONDS = 2.0
 """An agent's answer serves for all its runs that are judged in this time."""
 
@@ -99,9 +109,11 @@ class AgentRunLauncher(CeleryRunLauncher):
         """FAILED only when it is certain; a broker that is down says nothing about a run."""
         if not (task := task_of(run)):
             return self._judge_own_process(run)
-        if not (agent := agent_of(run)):
-            return CheckRunHealthResult(WorkerStatus.RUNNING, "No agent has taken it yet.")
         try:
+            # An agent that was cut off between the two stores a tag of its own, over that of the next.
+            agent = agent_of(run) or (run.status in BEGUN and claimant(self.celery, task))
+            if not agent:
+                return CheckRunHealthResult(WorkerStatus.RUNNING, "No agent has taken it yet.")
             problem = self.judge.problem(agent, task)
         except BrokerDown as error:
             return CheckRunHealthResult(WorkerStatus.RUNNING, str(error))
@@ -128,7 +140,9 @@ class AgentRunLauncher(CeleryRunLauncher):
             return False
         if not agent_of(run) and self._keep_from_agents(task, queue_of(run)):
             self._instance.report_run_canceled(run, "Canceled before an agent took it.")
-        else:
+            return True
+        # Asked again: it may have ended while the broker was asked.
+        if (run := self._instance.get_run_by_id(run_id)) and not run.is_finished:
             # Before the interruption, which is a failure to a run that nobody is canceling.
             self._instance.report_run_canceling(run)
             self.interrupt(task)

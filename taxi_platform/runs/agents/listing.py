@@ -11,7 +11,7 @@ from celery import Celery
 
 from taxi_platform.runs.agents.broker import Queue, ask_agents, known_queues, risks, waiting
 from taxi_platform.runs.agents.launcher import launcher_of
-from taxi_platform.runs.agents.shared import Release, release_in_use, release_of
+from taxi_platform.runs.agents.shared import CodeServer, Release, code_server_of, published
 from taxi_platform.settings import Settings
 
 ANSWER_SECONDS = 3.0
@@ -114,11 +114,6 @@ def unserved_queue(queue: Queue, waits: str = "") -> str:
     return f"No agent serves the queue {queue.name}{waits}. Start one: taxi agent --queues {queue.name}"
 
 
-def used_queues(settings: Settings) -> list[str]:
-    """The queues that TAXI_QUEUES sends runs to."""
-    return sorted({settings.queue_for(()), *(settings.queue_for((dataset.value,)) for dataset in settings.datasets)})
-
-
 def answering_agents(app: Celery) -> list[Agent]:
     """The agents that answer within `ANSWER_SECONDS`, by name. Raises `BrokerDown`."""
     return [_agent(name, said) for name, said in sorted(ask_agents(app, ANSWER_SECONDS).items())]
@@ -131,15 +126,17 @@ def _agent(name: str, said: Mapping[str, Any]) -> Agent:
 
 def listing_of(instance: dg.DagsterInstance, settings: Settings) -> Listing:
     """Of the agents that this instance sends its runs to. Raises `BrokerDown`, or `UserError` if it has none."""
-    return listing(launcher_of(instance).celery, settings, release_in_use(instance, settings))
+    here = code_server_of(settings)
+    return listing(launcher_of(instance).celery, published(instance) or here, here)
 
 
-def listing(app: Celery, settings: Settings, release: Release) -> Listing:
+def listing(app: Celery, server: CodeServer, here: CodeServer) -> Listing:
     """Ask the broker and all agents, a second time if nobody serves a queue: a busy agent may have missed the first.
 
-    Raises `BrokerDown`.
+    `here` is what this process would say in place of the code server. Raises `BrokerDown`.
     """
-    used = {Queue(name, release.name) for name in used_queues(settings)}
+    release = server.release
+    used = {Queue(name, release.name) for name in server.queues}
     agents = answering_agents(app)
     if not all(any(agent.serves(queue) for agent in agents) for queue in used):
         late = {agent.name: agent for agent in [*agents, *answering_agents(app)]}
@@ -151,9 +148,10 @@ def listing(app: Celery, settings: Settings, release: Release) -> Listing:
         serving = tuple(agent.name for agent in agents if agent.serves(queue))
         if count or serving or queue in used:
             states.append(QueueState(queue, count, serving))
-    differences = release.differences(release_of(settings))
-    here = [f"here is {', '.join(differences)}; shown are the agents of the code server"] if differences else []
-    return Listing(release, agents, states, [*here, *risks(app)])
+    differences = release.differences(here.release)
+    differences += ["another TAXI_QUEUES"] if list(server.queues) != list(here.queues) else []
+    said = [f"here is {', '.join(differences)}; shown are the agents of the code server"] if differences else []
+    return Listing(release, agents, states, [*said, *risks(app)])
 
 
 def queued_runs(instance: dg.DagsterInstance) -> int:

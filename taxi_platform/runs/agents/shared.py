@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
@@ -59,6 +59,15 @@ class Host:
     identity: str
 
 
+@dataclass(frozen=True)
+class CodeServer:
+    """What the code server says of itself: what agents must have, its machine, and the queues it sends runs to."""
+
+    release: Release
+    machine: Host
+    queues: Sequence[str]
+
+
 def release_of(settings: Settings) -> Release:
     """The release of this process."""
     values = {
@@ -85,26 +94,29 @@ def this_host() -> Host:
     return Host(name, _digest(f"{name}/{boot}")[:12])
 
 
-def publish(instance: dg.DagsterInstance, release: Release, machine: Host) -> None:
-    """Called in the code server: store what agents must have."""
-    value = json.dumps({"release": asdict(release), "machine": asdict(machine)}, sort_keys=True)
-    instance.daemon_cursor_storage.set_cursor_values({KEY: value})
+def code_server_of(settings: Settings) -> CodeServer:
+    """What a code server with these settings says of itself here."""
+    return CodeServer(release_of(settings), this_host(), used_queues(settings))
 
 
-def published(instance: dg.DagsterInstance) -> tuple[Release, Host] | None:
+def used_queues(settings: Settings) -> list[str]:
+    """The queues that TAXI_QUEUES sends runs to."""
+    return sorted({settings.queue_for(()), *(settings.queue_for((dataset.value,)) for dataset in settings.datasets)})
+
+
+def publish(instance: dg.DagsterInstance, server: CodeServer) -> None:
+    """Called in the code server: store what agents must have, and serve."""
+    instance.daemon_cursor_storage.set_cursor_values({KEY: json.dumps(asdict(server), sort_keys=True)})
+
+
+def published(instance: dg.DagsterInstance) -> CodeServer | None:
     """What the code server stored last; None if there was none yet, or if it was of a version that stored otherwise."""
     text = instance.daemon_cursor_storage.get_cursor_values({KEY}).get(KEY)
     try:
         value = json.loads(text or "")
-        return Release(**value["release"]), Host(**value["machine"])
+        return CodeServer(Release(**value["release"]), Host(**value["machine"]), list(value["queues"]))
     except (ValueError, KeyError, TypeError):
         return None
-
-
-def release_in_use(instance: dg.DagsterInstance, settings: Settings) -> Release:
-    """What agents must have: what the code server said last, or what these settings say before it has said anything."""
-    known = published(instance)
-    return known[0] if known else release_of(settings)
 
 
 def check_shareable(settings: Settings, storage_is_local: bool, server: Host | None, machine: Host) -> None:

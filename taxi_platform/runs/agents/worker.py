@@ -58,14 +58,14 @@ def work(
         launcher = launcher_of(instance)
         release, machine = release_of(settings), this_host()
         known = published(instance)
-        check_shareable(settings, _storage_is_local(instance), known[1] if known else None, machine)
+        check_shareable(settings, _storage_is_local(instance), known.machine if known else None, machine)
         _prepare_pools(instance)
         read_schema(instance)
         app = launcher.celery
         _silence()
         with broker_errors(app), app.connection_for_read() as connection:
             connection.ensure_connection(max_retries=1, timeout=10)
-        say(_greeting(release, known[0] if known else None))
+        say(_greeting(release, known.release if known else None))
         warm_up()
         agent = _AgentState(f"{uuid.uuid4().hex[:8]}@{machine.name}", release, tuple(queues), slots, say)
         _register(app, agent, instance)

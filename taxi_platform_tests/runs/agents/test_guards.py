@@ -10,11 +10,12 @@ from contextlib import suppress
 import dagster as dg
 import pytest
 
+from taxi_platform.assets.names import AGENT_TAG
 from taxi_platform.definitions import build_definitions
 from taxi_platform.runs.agents.broker import BrokerDown, claim, known_queues, waiting
 from taxi_platform.runs.agents.launcher import SUSPICIONS, agent_of, task_of
-from taxi_platform.runs.agents.listing import ANSWER_SECONDS, answering_agents, listing
-from taxi_platform.runs.agents.shared import publish, release_of, this_host
+from taxi_platform.runs.agents.listing import ANSWER_SECONDS, answering_agents, listing_of
+from taxi_platform.runs.agents.shared import code_server_of, publish
 from taxi_platform.runs.agents.waiting import WaitingRuns
 from taxi_platform.runs.ingest import IngestOptions, create_run, month_job
 from taxi_platform.runs.instance import instance_of_process
@@ -46,7 +47,7 @@ class Daemon:
         self.instance = self.opened.__enter__()
         self.launcher = self.instance.run_launcher
         self.waiting = WaitingRuns()
-        publish(self.instance, release_of(self.settings), this_host())
+        publish(self.instance, code_server_of(self.settings))
 
     def launch(self, month, delay=0.0, dataset="green"):
         self.source.pages[f"/{dataset}_tripdata_{month}.csv.gz"].delay = delay
@@ -170,7 +171,7 @@ def test_an_agent_that_is_late_is_asked_again_before_its_queue_is_shown_as_unser
     agent.signal(signal.SIGSTOP)
     late = threading.Timer(ANSWER_SECONDS * 1.5, agent.signal, [signal.SIGCONT])
     late.start()
-    shown = listing(daemon.launcher.celery, daemon.settings, release_of(daemon.settings))
+    shown = listing_of(daemon.instance, daemon.settings)
     late.join()
     assert [each.name for each in shown.agents] == [agent.name]
     assert shown.problems() == []
@@ -178,11 +179,11 @@ def test_an_agent_that_is_late_is_asked_again_before_its_queue_is_shown_as_unser
 
 def test_agents_are_compared_with_the_code_server_not_with_the_settings_of_who_looks(cluster, daemon):
     agent = cluster.start_agent().wait_until_ready()
-    done = cluster.taxi("agents", "--json", TAXI_REJECT="zero_passengers")
+    done = cluster.taxi("agents", "--json", TAXI_REJECT="zero_passengers", TAXI_QUEUES="*=other")
     shown = json.loads(done.stdout)
     assert (done.returncode, shown["problems"]) == (0, [])
     assert [(each["name"], each["differs"]) for each in shown["agents"]] == [(agent.name, [])]
-    assert "here is another TAXI_REJECT; shown are the agents of the code server" in shown["risks"]
+    assert "here is another TAXI_REJECT, another TAXI_QUEUES; shown are the agents of the code server" in shown["risks"]
 
 
 @pytest.mark.fault(150)
@@ -294,6 +295,32 @@ def test_a_run_is_canceled_in_the_moment_in_which_an_agent_takes_it(cluster, dae
     daemon.instance.report_run_canceled(daemon.run(late))
 
 
+@pytest.mark.fault(115)
+def test_a_run_that_ends_while_it_is_being_canceled_stays_ended(daemon, monkeypatch):
+    run = daemon.launch("2020-12")
+
+    def is_taken_and_ends(*_):
+        ended = dg.DagsterEvent(event_type_value="PIPELINE_SUCCESS", job_name=daemon.run(run).job_name)
+        daemon.instance.report_dagster_event(ended, run_id=run)
+        return False
+
+    monkeypatch.setattr(daemon.launcher, "_keep_from_agents", is_taken_and_ends)
+    daemon.instance.run_coordinator.cancel_run(run)
+    assert daemon.status(run) == "SUCCESS"
+
+
+@pytest.mark.fault(107)
+def test_the_loss_of_an_agent_is_noticed_although_another_has_left_its_tag_on_the_run(cluster, daemon):
+    agent = cluster.start_agent().wait_until_ready()
+    run = daemon.launch("2020-03", LONGER)
+    assert daemon.taken(run) == agent.name
+    # By an agent that was cut off between its claim and its tag, and came back after the run was sent again.
+    daemon.instance.add_run_tags(run, {AGENT_TAG: f"another@machine {run}.0000000"})
+    assert daemon.health(run).status.value == "RUNNING"
+    agent.crash()
+    assert f"has not answered for {LOST_SECONDS} s" in daemon.problem(run)
+
+
 @pytest.mark.fault(158)
 def test_a_run_that_is_canceled_while_the_broker_is_down_is_interrupted_when_it_is_back(cluster, daemon):
     cluster.start_agent().wait_until_ready()
@@ -319,7 +346,7 @@ def test_an_agent_with_other_settings_says_so_and_takes_nothing(cluster, daemon)
     other = cluster.start_agent(TAXI_REJECT="zero_passengers").wait_until_ready()
     assert "This agent takes nothing: it has another TAXI_REJECT" in other.said
     run = daemon.launch("2020-10")
-    shown = listing(daemon.launcher.celery, daemon.settings, release_of(daemon.settings))
+    shown = listing_of(daemon.instance, daemon.settings)
     assert shown.unserved[0].waiting == 1
     assert f"The agent {other.name} takes nothing: it has another TAXI_REJECT" in " ".join(shown.problems())
     assert daemon.status(run) == "STARTING"

@@ -9,11 +9,11 @@ from taxi_platform import __version__
 from taxi_platform.runs.agents.shared import (
     Host,
     check_shareable,
+    code_server_of,
     local_parts,
     publish,
     published,
     release_of,
-    this_host,
     without_password,
 )
 from taxi_platform.settings import load_settings
@@ -97,8 +97,9 @@ def test_what_the_code_server_published_is_read_back_and_nothing_is_no_error():
 
     with dg.DagsterInstance.ephemeral() as instance:
         assert published(instance) is None
-        release = release_of(load_settings(SHARED))
-        publish(instance, release, this_host())
-        assert published(instance) == (release, this_host())
+        server = code_server_of(load_settings({**SHARED, "TAXI_QUEUES": "yellow=heavy,*=default"}))
+        publish(instance, server)
+        assert published(instance) == server
+        assert server.queues == ["default", "heavy"]
         instance.daemon_cursor_storage.set_cursor_values({"taxi/code_server": '{"release": {}}'})
         assert published(instance) is None
