@@ -195,8 +195,8 @@ class _AgentWorker(Worker):
         )
 
 
-class _CleanEnd(bootsteps.StartStopStep):
-    """Looks every half second whether the agent is to end, and ends it when it has no run left."""
+class _Looks(bootsteps.StartStopStep):
+    """Looks every half second whether a slot is free, and ends an agent that is to end when it has no run left."""
 
     requires = ("celery.worker.consumer.tasks:Tasks",)
 
@@ -208,6 +208,8 @@ class _CleanEnd(bootsteps.StartStopStep):
         self._timer.cancel()
 
     def _look(self, consumer: Any) -> None:
+        # Celery itself looks each 5 s, and a slot whose run has ended, with its process, often stood empty until then.
+        consumer.pool.maintain_pool()
         agent: _AgentState = consumer.controller.agent_state
         if not agent.is_ending:
             return
@@ -227,7 +229,7 @@ def _register(app: Celery, agent: _AgentState, instance: dg.DagsterInstance) -> 
 
     inspect_command(name="taxi_agent")(answer)
     signals.worker_process_init.connect(_begin_child, weak=False)
-    app.steps["consumer"].add(_CleanEnd)
+    app.steps["consumer"].add(_Looks)
 
     @app.task(bind=True, name=TASK_EXECUTE_JOB_NAME, Strategy=f"{__name__}:receive_once")
     def execute_job(task: Any, execute_job_args_packed: dict[str, Any]) -> int:
