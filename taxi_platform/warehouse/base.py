@@ -154,11 +154,12 @@ class Warehouse(ABC):
             for file in table_files:
                 self._ensure(session, file.table)
             with session.transaction(files.dataset_month):
-                for number, file in enumerate(table_files):
+                found = []
+                for file, fingerprint in zip(table_files, expected, strict=True):
                     with session.stage(file) as staged:
-                        expected[number] = compare(self.row_hash, session, file, staged.relation, expected[number])
+                        found.append(compare(self.row_hash, session, file, staged.relation, fingerprint))
                 links |= staged.links
-        return _result(expected, links)
+        return _result(found, links)
 
     def verify_month(self, files: CleanFiles) -> LoadResult:
         """Read both tables whole and compare them with the files, by every value of every row.

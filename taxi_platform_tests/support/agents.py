@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 from collections.abc import Iterator, Sequence
@@ -16,10 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
-import pytest
 import redis
 
-from taxi_platform_tests.support.system import TAXI, crash, free_port, wait_for
+from taxi_platform_tests.support.system import TAXI, crash, free_port, installed, wait_for
 from taxi_platform_tests.support.taxi_dev import ASSETS, Platform
 from taxi_platform_tests.support.web_server import Web
 
@@ -30,11 +28,7 @@ DAGSTER_YAML = Path(__file__).parents[2] / "deploy" / "agents" / "dagster.yaml"
 
 def redis_server() -> str:
     """The path of `redis-server`; skips where it is not installed, except in CI."""
-    path = shutil.which("redis-server") or shutil.which("valkey-server")
-    if not path:
-        assert not os.environ.get("CI"), "CI has no redis-server"
-        pytest.skip("redis-server is not installed")
-    return path
+    return installed("redis-server", "valkey-server")
 
 
 @dataclass

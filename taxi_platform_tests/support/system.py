@@ -27,16 +27,21 @@ def shared_file(name: str) -> Path:
     return path
 
 
+def installed(*names: str) -> str:
+    """The path of the first of these programs that is installed; skips where none is, except in CI."""
+    path = next(filter(None, map(shutil.which, names)), None)
+    if not path:
+        assert not os.environ.get("CI"), f"CI has no {' or '.join(names)}"
+        pytest.skip(f"{' or '.join(names)} is not installed")
+    return path
+
+
 @contextmanager
 def chromium() -> Iterator[Any]:
     """Debian's Chromium, driven by Playwright; without one the tests are skipped, except in CI."""
     from playwright.sync_api import sync_playwright
 
-    names = ("chromium", "chromium-browser", "google-chrome")
-    path = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
-    if not path:
-        assert not os.environ.get("CI"), "CI has no browser"
-        pytest.skip(f"none of {', '.join(names)} is installed")
+    path = os.environ.get("CHROMIUM") or installed("chromium", "chromium-browser", "google-chrome")
     flags = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=[*flags, "--disable-background-networking"])

@@ -1,7 +1,6 @@
 """A real Prometheus scrapes a real `taxi dev`, with the files of `deploy/monitoring`: its panels and alerts."""
 
 import json
-import os
 import shutil
 import subprocess
 from contextlib import contextmanager
@@ -11,7 +10,7 @@ import pytest
 import requests
 import yaml
 
-from taxi_platform_tests.support.system import free_port, wait_for
+from taxi_platform_tests.support.system import free_port, installed, wait_for
 from taxi_platform_tests.support.taxi_dev import taxi_dev
 
 FOLDER = Path(__file__).parents[2] / "deploy" / "monitoring"
@@ -19,15 +18,6 @@ TOKEN = "a-token-for-metrics-0123456789"
 DASHBOARD = json.loads((FOLDER / "taxi-dashboard.json").read_text("utf-8"))
 WITHOUT_VALUES = {"Ticks that failed, last 24 hours"}
 """The panel of schedules and sensors, of which none is on."""
-
-
-def installed(name: str) -> str:
-    """The path of a program of Prometheus; skips where it is not installed, except in CI."""
-    path = shutil.which(name)
-    if not path:
-        assert not os.environ.get("CI"), f"CI has no {name}"
-        pytest.skip(f"{name} is not installed")
-    return path
 
 
 def test_promtool_accepts_the_rules_and_they_fire_when_they_should():

@@ -47,9 +47,9 @@ from taxi_platform.trips.processes import is_dead
 warnings.filterwarnings("ignore", message="Task name 'execute_job' is already registered")
 
 PING_SECONDS = 3.0
-BEGUN = (dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING)
 FRESH_SECONDS = 2.0
 """An agent's answer serves for all its runs that are judged in this time."""
+BEGUN = (dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING)
 
 
 class AgentRunLauncher(CeleryRunLauncher):

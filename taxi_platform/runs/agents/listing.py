@@ -149,7 +149,7 @@ def listing(app: Celery, server: CodeServer, here: CodeServer) -> Listing:
         if count or serving or queue in used:
             states.append(QueueState(queue, count, serving))
     differences = release.differences(here.release)
-    differences += ["another TAXI_QUEUES"] if list(server.queues) != list(here.queues) else []
+    differences += ["another TAXI_QUEUES"] if server.queues != here.queues else []
     said = [f"here is {', '.join(differences)}; shown are the agents of the code server"] if differences else []
     return Listing(release, agents, states, [*said, *risks(app)])
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
@@ -65,7 +65,7 @@ class CodeServer:
 
     release: Release
     machine: Host
-    queues: Sequence[str]
+    queues: list[str]
 
 
 def release_of(settings: Settings) -> Release:

@@ -117,10 +117,13 @@ def _without_canceled(
     backfills = {run.tags[BACKFILL_TAG] for run in runs if BACKFILL_TAG in run.tags}
     found = [backfill for each in backfills if (backfill := instance.get_backfill(each))]
     canceling = {backfill.backfill_id for backfill in found if backfill.status.value == "CANCELING"}
-    canceled = [run for run in runs if run.tags.get(BACKFILL_TAG) in canceling]
-    for run in canceled:
-        launcher.terminate(run.run_id)
-    return [run for run in runs if run not in canceled]
+    others = []
+    for run in runs:
+        if run.tags.get(BACKFILL_TAG) in canceling:
+            launcher.terminate(run.run_id)
+        else:
+            others.append(run)
+    return others
 
 
 def _lost_seconds(launcher: AgentRunLauncher) -> float:
