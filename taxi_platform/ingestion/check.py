@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from taxi_platform.ingestion.common import month_files, open_clean_file, open_clean_month, retry_on_conflict
+from taxi_platform.ingestion.common import month_files, open_clean_file, retry_on_conflict
 from taxi_platform.ingestion.compared import is_same_clean_file, take_comparison
 from taxi_platform.ingestion.work_folder import work_folder
 from taxi_platform.lake.base import Lake
@@ -22,7 +22,7 @@ from taxi_platform.warehouse.tables import TableFile
 @retry_on_conflict
 def check_accounted_for(lake: Lake, dataset_month: DatasetMonth) -> tuple[int, int, int]:
     """Rows read, clean and rejected, each from where it is stored; raises `IntegrityError` if they do not add up."""
-    with open_clean_month(lake, dataset_month) as (month, footer, _):
+    with open_clean_file(lake, dataset_month) as (month, footer):
         versions = month.manifest().versions
         read = next((raw.rows for raw in reversed(versions) if raw.sha256 == footer.raw_sha256), None)
         rejected = month.rejected_rows(footer.file_version)

@@ -39,6 +39,10 @@ TIMEOUT_SECONDS = (10, 60)
 
 OVERWRITE_ATTEMPTS = 5
 
+os.environ.setdefault("DISABLE_GCS_PYTHON_CLIENT_OTEL_BUCKET_METADATA", "true")
+"""Otherwise Google's client asks for the bucket in a thread, to name its location in traces that nobody collects: once,
+and again after each object that is not there."""
+
 
 class GCSLake(Lake):
     """Objects as blobs under a prefix of a bucket; an object's version is its generation."""

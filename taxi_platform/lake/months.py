@@ -97,23 +97,33 @@ class LakeMonth(CleanMonth):
         """
         fault_point("fetched")
         raw = RawVersion.of(fetched, self.raw_prefix)
-        updated = (manifest or self.manifest()).with_fetched(raw)
+        manifest = manifest or self.manifest()
+        updated = manifest.with_fetched(raw)
         current = updated.versions[-1]
-        self._store_raw(fetched, raw if current.key == raw.key else None, updated, overwrite)
+        self._store_raw(fetched, raw if current.key == raw.key else None, manifest, updated, overwrite)
         return current
 
     def set_aside(self, fetched: FetchedFile, manifest: Manifest, reasons: Sequence[str]) -> SetAside:
         """Store a fetched file that looks wrong permanently, and list it without making it the current one."""
         raw = RawVersion.of(fetched, self.raw_prefix)
         updated = manifest.with_set_aside(raw, reasons)
-        self._store_raw(fetched, raw, updated)
+        self._store_raw(fetched, raw, manifest, updated)
         return updated.set_aside[-1]
 
     def _store_raw(
-        self, fetched: FetchedFile, raw: RawVersion | None, updated: Manifest, overwrite: bool = False
+        self,
+        fetched: FetchedFile,
+        raw: RawVersion | None,
+        manifest: Manifest,
+        updated: Manifest,
+        overwrite: bool = False,
     ) -> None:
-        """Store the file as `raw`, unless that is None or the lake has it, and then the manifest that lists it."""
-        if raw and (overwrite or not self.has_raw(raw)):
+        """Store the file as `raw`, unless that is None or the lake has it, and then the manifest that lists it.
+
+        A file that `manifest` does not list is in the lake only if a run was killed, so it is not looked for.
+        """
+        is_listed = raw is not None and any(listed.key == raw.key for listed in manifest.listed)
+        if raw and (overwrite or not is_listed or not self.has_raw(raw)):
             self.lake.upload(raw.key, fetched.path, ANY_VERSION)
         fault_point("raw_uploaded")
         self.write_manifest(updated)

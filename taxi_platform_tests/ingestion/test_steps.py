@@ -17,6 +17,7 @@ from taxi_platform.trips.engine import Engine
 from taxi_platform.trips.errors import (
     Conflict,
     ContractError,
+    DamagedFile,
     IntegrityError,
     LakeError,
     NotData,
@@ -399,9 +400,12 @@ def test_a_run_reads_again_what_it_cleaned_only_if_another_file_is_there(place):
     assert steps.load(*there, run="first").unchanged
     with pytest.raises(LakeError, match="no clean file"):
         steps.load(*there, run="second")
-    with pytest.raises(LakeError, match="no clean file"):  # a check reads what is stored
-        steps.check_accounted_for(place.lake, GREEN)
     report.with_suffix(".away").rename(report)
+    rejected = place.home / "lake" / cleaned.rejected_key
+    rejected.rename(rejected.with_suffix(".away"))
+    with pytest.raises(DamagedFile, match="is missing"):  # a check reads what is stored
+        steps.check_accounted_for(place.lake, GREEN)
+    rejected.with_suffix(".away").rename(rejected)
     place.publish(*(ROW.format(day=day) for day in range(1, 9)))
     steps.fetch(place.source, place.lake, GREEN, place.home)
     steps.clean(place.lake, GREEN, place.home, Engine(threads=1))
