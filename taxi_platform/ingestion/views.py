@@ -66,7 +66,7 @@ def refresh_views(lake: Lake, home: Path) -> bool:
             in_memory().execute("LOAD httpfs").close()
         folder.mkdir(parents=True, exist_ok=True)
         lock = lock_file(folder / "refresh.lock", f"the views in {FILE_NAME}", LOCK_SECONDS)
-        with lock, _kept(folder / SEEN) as seen:
+        with lock, _swept(folder), _kept(folder / SEEN) as seen:
             script = "\n".join(_statements(lake, folder, seen))
             path = views_path(home)
             if path.exists() and _seen_scripts.get(path) == (_identity(path), script):
@@ -161,6 +161,21 @@ def _is_local(lake: Lake) -> bool:
 def _readable_root(lake: Lake) -> str:
     """The lake's address as DuckDB takes it, with glob characters escaped."""
     return escape_glob(str(folder_of(lake.url))) if _is_local(lake) else lake.url.rstrip("/")
+
+
+@contextmanager
+def _swept(folder: Path) -> Iterator[None]:
+    """Without the temporary files of runs that were killed, and without DuckDB's logs where the disk was full.
+
+    Their names begin with a dot, and all are written by whoever holds the lock.
+    """
+    for path in folder.glob(".*"):
+        path.unlink()
+    try:
+        yield
+    finally:
+        for path in folder.glob(".*"):
+            path.unlink()
 
 
 @contextmanager

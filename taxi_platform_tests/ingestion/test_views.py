@@ -1,6 +1,7 @@
 """`trips.duckdb`: what it shows, and that nobody who reads it blocks a load or is blocked by one."""
 
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -15,7 +16,9 @@ from taxi_platform.lake import open_lake
 from taxi_platform.sources import open_source
 from taxi_platform.trips.contract import contract_of
 from taxi_platform.trips.engine import Engine
+from taxi_platform.trips.errors import LakeError
 from taxi_platform.trips.months import Dataset, DatasetMonth
+from taxi_platform_tests.support.system import small_file_system
 
 READER = """
 import sys, duckdb
@@ -72,6 +75,27 @@ def test_without_any_month_the_views_are_there_and_empty(lake, home):
     assert ask(home, "SELECT zone FROM taxi_zones WHERE location_id = 132") == [("JFK Airport",)]
     formats = "SELECT tags['storage_version'] FROM duckdb_databases() WHERE NOT internal"
     assert ask(home, formats) == [("v1.5.0+",)]  # which DuckDB 1.5 and 2 read
+
+
+@pytest.mark.fault(32)
+def test_a_full_disk_and_a_killed_run_leave_no_temporary_file_of_the_views(lake, tmp_path):
+    with small_file_system(tmp_path / "small", 2) as disk:
+        filler, failures = disk / "filler", 0
+        for room in range(0, 2_000_000, 50_000):
+            filler.write_bytes(bytes(shutil.disk_usage(disk).free - room))
+            try:
+                refresh_views(lake, disk / "home")
+                break
+            except LakeError as error:
+                assert "Cannot " in error.problem
+                failures += 1
+            finally:
+                filler.unlink()
+            assert list((disk / "home").glob("**/.*")) == []
+        assert failures and views_path(disk / "home").exists()
+        killed = disk / "home" / FOLDER / ".trips.duckdb.0a1b2c3d.wal"
+        killed.touch()
+        assert not refresh_views(lake, disk / "home") and not killed.exists()
 
 
 def test_the_views_show_the_months_of_the_lake_with_the_columns_of_the_contract(lake, home):
