@@ -192,7 +192,8 @@ def _check_name(name: str) -> None:
     longer = [known for known in NAMES if known.startswith(f"{name}_")]
     endings = [known.removeprefix("TAXI_") for known in NAMES]
     similar = get_close_matches(name.removeprefix("TAXI_"), endings, cutoff=TYPO_CUTOFF)
-    candidates = longer or [f"TAXI_{ending}" for ending in similar]
+    swapped = [known for known in NAMES if sorted(known) == sorted(name)]  # HOEM is HOME, of similarity 0.75
+    candidates = longer or swapped or [f"TAXI_{ending}" for ending in similar]
     if candidates:
         raise SettingError(f"{name} is not a setting.", f"Did you mean {candidates[0]}?")
 

@@ -67,6 +67,7 @@ def test_a_wrong_value_is_named_with_what_the_variable_takes(name, value, accept
         ("TAXI_LAKE", "TAXI_LAKE_URL"),
         ("TAXI_UI_READONLY", "TAXI_UI_READ_ONLY"),
         ("TAXI_TOKEN", "TAXI_UI_TOKEN"),
+        ("TAXI_HOEM", "TAXI_HOME"),
     ],
 )
 def test_a_mistyped_name_is_refused_with_the_one_that_is_meant(name, meant):
