@@ -26,6 +26,7 @@ from taxi_platform.trips.errors import WarehouseError, WarehouseLocked
 from taxi_platform.trips.faults import fault_point
 from taxi_platform.trips.locks import lock_file, wait_logger
 from taxi_platform.trips.months import DatasetMonth
+from taxi_platform.trips.os_errors import number_in, remedy
 from taxi_platform.warehouse.base import OTHER_RUN_WAIT_SECONDS, Action, Warehouse, busy_with_other_run
 from taxi_platform.warehouse.row_hash import IN_DUCKDB
 from taxi_platform.warehouse.session import MissingTable, Session, StagedRows, month_relation, view_version
@@ -40,6 +41,7 @@ STORAGE_VERSION = "v1.5.0"
 POLLING_SECONDS = 0.5
 """For a caller that must not wait: long enough for another short read to end, not for a load."""
 
+OTHERWISE = "Check the disk and the file. A table that you drop will be loaded again from the lake."
 OWN_FILE = "Set TAXI_WAREHOUSE_URL to a file that you own."
 
 ATTACHED_AS = "warehouse"
@@ -171,9 +173,11 @@ class DuckDBWarehouse(Warehouse):
         except PermissionError as error:
             raise WarehouseError(f"Cannot write {self.path}: {error.strerror}.", OWN_FILE) from error
         except (duckdb.Error, OSError) as error:
+            said = str(error).splitlines()[0].rstrip(".")
+            number = number_in(said)
             raise WarehouseError(
-                f"{self.path} failed: {str(error).splitlines()[0]}",
-                "Check the disk and the file. A table that you drop will be loaded again from the lake.",
+                f"{self.path} failed: {said}.",
+                remedy(number, "TAXI_WAREHOUSE_URL") if number else OTHERWISE,
             ) from error
 
     def _exists(self) -> bool:

@@ -166,6 +166,11 @@ def test_a_folder_that_cannot_be_written_is_a_clear_error(months: Months):
             os.seteuid(user)
 
 
+def test_a_folder_in_place_of_the_file_is_named_with_the_setting_to_correct(months: Months, tmp_path):
+    with pytest.raises(WarehouseError, match=rf"^{tmp_path} failed: .*Is a directory\. .* set TAXI_WAREHOUSE_URL to "):
+        DuckDBWarehouse(tmp_path).replace_month(months("green", "2020-04"))
+
+
 def test_a_file_that_cannot_be_looked_for_is_a_clear_error(tmp_path):
     warehouse = DuckDBWarehouse(tmp_path / ("x" * 300))
     with pytest.raises(WarehouseError, match=r"Cannot read .*File name too long.* TAXI_WAREHOUSE_URL"):
