@@ -37,6 +37,7 @@ from taxi_platform.trips.os_errors import number_in, remedy
 from taxi_platform.trips.parquet_batches import ParquetBatches
 from taxi_platform.trips.report import Report
 from taxi_platform.trips.stored_json import FORMAT_VERSION, NUMBER
+from taxi_platform.trips.text import printable
 
 PARQUET_OPTIONS = "FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL 1, ROW_GROUP_SIZE 122880"
 """Measured on 1.37 million rows: docs/performance.md. A row group is the engine's own batch."""
@@ -107,13 +108,8 @@ class Cleaner:
                 file_format = sniff(file.read(SNIFFED_BYTES))
             names = self._clean_parquet(con) if file_format is Format.PARQUET else self._clean_csv(con)
             report = self._report(con, file_format, names)
-        if report.share_rejected > MAX_REJECTED_SHARE and not force:
-            worst = ", ".join(f"{rows:,} {reason}" for reason, rows in report.rejected_by_reason.items())
-            raise TooManyRejected(
-                f"{report.rows_rejected:,} of {report.rows_read:,} rows of {self.raw.dataset_month} "
-                f"would be rejected ({worst}).",
-                "Nothing was published. Check the file. If it is right, change the contract or run again with --force.",
-            )
+            if report.share_rejected > MAX_REJECTED_SHARE and not force:
+                raise self._too_many_rejected(con, report)
         return CleaningOutput(self.trips, self.rejected, report)
 
     @contextmanager
@@ -135,6 +131,16 @@ class Cleaner:
                 yield con
         except (duckdb.OutOfMemoryException, duckdb.IOException, duckdb.TransactionException) as error:
             raise self._lake_error(error) from error
+
+    def _too_many_rejected(self, con: duckdb.DuckDBPyConnection, report: Report) -> TooManyRejected:
+        """With the first rejected row: as nothing is published, it can be seen nowhere else."""
+        worst = ", ".join(f"{rows:,} {reason}" for reason, rows in report.rejected_by_reason.items())
+        [(text,)] = con.execute(f"SELECT text FROM {_parquet(self.rejected)} LIMIT 1").fetchall()
+        return TooManyRejected(
+            f"{report.rows_rejected:,} of {report.rows_read:,} rows of {self.raw.dataset_month} "
+            f"would be rejected ({worst}). The first of them: {printable(text, 300)}",
+            "Nothing was published. Check the file. If it is right, change the contract or run again with --force.",
+        )
 
     def _lake_error(self, error: duckdb.Error) -> LakeError:
         """What the engine could not do with its files, or without more memory."""

@@ -370,8 +370,9 @@ def test_a_file_without_rows_is_refused_unless_forced():
 def test_a_file_that_is_mostly_rejected_is_refused_unless_forced():
     half = ["trip_distance=x", TRIP]
     assert len(clean(green(*half), force=False).rejected) == 1
-    with pytest.raises(TooManyRejected, match=r"2 of 3 rows of green 2020-04 .*2 invalid_value trip_distance"):
+    with pytest.raises(TooManyRejected, match=r"2 of 3 rows of green 2020-04 .*2 invalid_value trip_distance") as error:
         clean(green(*half, "trip_distance=y"), force=False)
+    assert f"The first of them: {TRIP.replace('1.68', 'x')} Nothing" in str(error.value)
     assert len(clean(green(*half, "trip_distance=y")).rejected) == 2
 
 
