@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from taxi_platform.ingestion.load import load_zones, zones_are_loaded
-from taxi_platform.ingestion.views import views_path
+from taxi_platform.ingestion.views import check_views, views_path
 from taxi_platform.lake import open_lake
 from taxi_platform.marts.tables import mart_tables
 from taxi_platform.runs.home_record import check_home
@@ -147,7 +147,10 @@ def _history(settings: Settings) -> str:
 
 def _views(settings: Settings) -> str:
     path = views_path(settings.home)
-    return f"{path} has views of the lake's months to query" if path.exists() else f"the first run creates {path}"
+    if not path.exists():
+        return f"the first run creates {path}"
+    check_views(open_lake(settings.lake_url), settings.home)
+    return f"{path} has views of the lake's months to query"
 
 
 def _warehouse(settings: Settings, resource: str) -> str:

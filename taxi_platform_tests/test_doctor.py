@@ -1,5 +1,7 @@
 """`taxi doctor` and `taxi bootstrap`: one plan, printed, checked and applied."""
 
+import shutil
+
 import duckdb
 import pytest
 
@@ -105,6 +107,24 @@ def test_bootstrap_says_what_it_would_create_creates_it_and_then_finds_it(tmp_pa
     assert taxi("bootstrap", TAXI_DATASETS="green")[1].count("created ") == 10
     assert taxi("bootstrap", TAXI_DATASETS="green")[1].count("exists ") == 10
     assert taxi("doctor", TAXI_DATASETS="green")[0] == 0
+
+
+@pytest.mark.fault(170)
+def test_views_that_read_the_files_of_another_home_are_wrong_until_the_next_ingest(tmp_path):
+    home, other, link = (tmp_path / name for name in ("a [home]'s", "copy", "link"))
+    settings = {"TAXI_HOME": str(home), "TAXI_DATASETS": "green"}
+    assert taxi("ingest", "green", "2020-04", **settings)[0] == 0
+    link.symlink_to(home)
+    assert wrong(**settings) == wrong(**settings | {"TAXI_HOME": str(link)}) == {}
+    other_lake = {"TAXI_LAKE_URL": (tmp_path / "lake").as_uri()}
+    assert f"elsewhere: {home}/lake/clean/green/*/trips.parquet. Run" in wrong(**settings, **other_lake)["views"]
+    shutil.copytree(home, other)
+    settings["TAXI_HOME"] = str(other)
+    assert f"views of files elsewhere: {home}/views/yellow-" in wrong(**settings)["views"]
+    (other / "trips.duckdb").write_bytes(b"damaged")
+    assert "cannot be opened" in wrong(**settings)["views"]
+    assert taxi("ingest", "green", "2020-04", **settings)[0] == 0
+    assert wrong(**settings) == {}
 
 
 @pytest.mark.fault(57)

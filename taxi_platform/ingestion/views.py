@@ -13,6 +13,7 @@ right when repeated; with `union_by_name`, or without the empty file, one in fiv
 from __future__ import annotations
 
 import json
+import re
 import uuid
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -85,6 +86,23 @@ def refresh_views(lake: Lake, home: Path) -> bool:
         raise LakeError(f"Cannot make views over {lake.url}: {str(error).splitlines()[0]}", remedy) from error
     except OSError as error:
         raise LakeError(f"Cannot write {views_path(home)}: {error.strerror}.", "Check TAXI_HOME.") from error
+
+
+def check_views(lake: Lake, home: Path) -> None:
+    """Raise `LakeError` unless the views can be opened and read files of this lake and home, whose paths they hold.
+
+    They read others where either was moved or copied, or TAXI_LAKE_URL changed.
+    """
+    remedy = "Run taxi ingest for any month: it makes the views again."
+    script = _stored_script(views_path(home))
+    if script is None:
+        raise LakeError(f"{views_path(home)} cannot be opened as the database of views.", remedy)
+    root = str(folder_of(lake.url)) if _is_local(lake) else lake.url
+    places = [Path(place).resolve() for place in (root, home / FOLDER)]
+    for quoted in re.findall(r"'((?:[^']|'')*\.parquet)'", script):
+        path = re.sub(r"\[([*?\[])\]", r"\1", quoted.replace("''", "'"))  # the opposite of escape_glob
+        if not any(Path(path).resolve().is_relative_to(place) for place in places):
+            raise LakeError(f"{views_path(home)} has views of files elsewhere: {path}.", remedy)
 
 
 def _statements(lake: Lake, folder: Path, seen: Seen) -> Iterator[str]:

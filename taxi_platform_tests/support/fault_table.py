@@ -313,6 +313,10 @@ FAULTS: dict[int, tuple[str, str]] = {
         "commands in a container that has the host name of the server's, as with `docker compose run`",
         "Neither takes the other's runs for those of killed processes.",
     ),
+    170: (
+        "a home or lake that is moved or copied, whose `trips.duckdb` reads the old place",
+        "`taxi doctor` says so; the next run makes the views again.",
+    ),
 }
 """Number → the fault, and what happens then."""
 
@@ -369,7 +373,7 @@ KINDS = (
     Kind(
         "Marts, views, pictures and the overview",
         "Sums are compared with the file's; what is missing or older than its trips is named and made again.",
-        "92-104",
+        "92-104, 170",
     ),
     Kind(
         "Dagster, schedules and backfills",
