@@ -1,6 +1,7 @@
 """The benchmarks take too long to run here; in the smallest size they show that they still measure what they say."""
 
 import importlib
+import sys
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,14 @@ def test_ways_alternate_in_both_orders_and_ratios_are_of_the_pairs():
     assert order == ["ours", "theirs", "theirs", "ours", "ours", "theirs"]
     found = ratio(timings["ours"], timings["theirs"])
     assert (found.median, found.low, found.high, found.processor) == (2, 1, 3, 1)
+
+
+def test_the_peak_memory_of_a_command_is_its_own():
+    code = "held = bytearray(300_000_000); from benchmarks.measure import timed_command; "
+    code += "print(timed_command(['true']).peak_mb, timed_command([sys.executable, '-c', 'bytearray(10**8)']).peak_mb)"
+    printed = timed_command([sys.executable, "-c", f"import sys; {code}"])
+    small, large = map(float, printed.output.split())
+    assert small < 50 and 100 < large < 200 and printed.peak_mb > 300
 
 
 def test_different_outputs_and_a_command_that_fails_end_the_benchmark():
