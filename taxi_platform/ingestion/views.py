@@ -187,12 +187,16 @@ def _swept(folder: Path) -> Iterator[None]:
 
     Their names begin with a dot, and all are written by whoever holds the lock.
     """
-    for path in folder.glob(".*"):
-        path.unlink()
+    _sweep(folder)
     try:
         yield
     finally:
-        for path in folder.glob(".*"):
+        _sweep(folder)
+
+
+def _sweep(folder: Path) -> None:
+    for path in folder.glob(".*"):
+        with suppress(OSError):  # NFS keeps a deleted file that is open as .nfs…, and lets nobody remove it
             path.unlink()
 
 
