@@ -18,6 +18,7 @@ from taxi_platform.trips.contract import contract_of
 from taxi_platform.trips.engine import Engine
 from taxi_platform.trips.errors import LakeError
 from taxi_platform.trips.months import Dataset, DatasetMonth
+from taxi_platform_tests.support.lake_marts import add_marts
 from taxi_platform_tests.support.system import small_file_system
 
 READER = """
@@ -129,6 +130,21 @@ def test_rejected_rows_that_no_clean_file_names_do_not_show(lake, home):
     refresh_views(lake, home)
     versions = ask(home, "SELECT DISTINCT file_version FROM green_rejected_trips")
     assert versions == [(cleaned.footer.file_version,)]
+
+
+@pytest.mark.fault(91)
+def test_marts_of_trips_that_were_replaced_do_not_show(lake, home):
+    for month in ("2020-04", "2020-05"):
+        bring(lake, home, month)
+        add_marts(lake, DatasetMonth.parse("green", month), home)
+    refresh_views(lake, home)
+    by_month = "SELECT month(file_month), sum(trips) FROM daily_zones GROUP BY ALL ORDER BY ALL"
+    assert ask(home, by_month) == [(4, 299), (5, 299)]
+    bring(lake, home, "2020-04", reject=["zero_passengers"])
+    trips = ask(home, "SELECT count(*) FROM green_trips WHERE file_month = '2020-04-01'")[0][0]
+    assert trips < 299 and ask(home, by_month) == [(5, 299)]
+    add_marts(lake, DatasetMonth.parse("green", "2020-04"), home)
+    assert ask(home, by_month) == [(4, trips), (5, 299)]
 
 
 def test_months_of_an_older_contract_show_null_for_what_they_do_not_have(lake, home):

@@ -150,7 +150,7 @@ FAULTS: dict[int, tuple[str, str]] = {
     ),
     91: (
         "a kill between trips and marts, or within the marts",
-        "The next run makes what is missing; readers see old marts or new ones.",
+        "The next run makes what is missing; until then tables have the old marts, and `trips.duckdb` lacks the month.",
     ),
     92: (
         "marts over negative, huge, missing and odd values",
