@@ -133,7 +133,8 @@ class _Look:
             remedy = error.remedy
             if not remedy or "aterialize" in remedy:  # what the UI calls it; here a person types commands
                 remedy = f"Run taxi ingest {self.dataset_month} --force."
-            self.problems.append(Problem(f"{error.problem}{where}", remedy))
+            if (problem := Problem(f"{error.problem}{where}", remedy)) not in self.problems:
+                self.problems.append(problem)
 
     def _raw_files(self) -> None:
         with self._noted(), self.lake.lock(self.dataset_month):

@@ -6,13 +6,14 @@ process: opening one takes 19 to 40 ms, eight times a month, and attaching the f
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shlex
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -162,12 +163,14 @@ class DuckDBWarehouse(Warehouse):
             raise MissingTable(f"{self.path} does not exist.", "Load a month, or run taxi bootstrap.")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            lock = self.path.with_name(self.path.name + ".lock")
-            with (
-                lock_file(lock, str(self.path), self.other_run_wait_seconds),
-                self._attached(read_only=action == "read") as connection,
-            ):
-                yield DuckDBSession(connection)
+            with ExitStack() as stack:
+                try:
+                    lock = self.path.with_name(self.path.name + ".lock")
+                    stack.enter_context(lock_file(lock, str(self.path), self.other_run_wait_seconds))
+                except OSError as error:  # who may only read here does so without our lock: DuckDB has its own
+                    if action != "read" or error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+                        raise
+                yield DuckDBSession(stack.enter_context(self._attached(read_only=action == "read")))
         except Timeout:
             raise busy_with_other_run(str(self.path), self.other_run_wait_seconds) from None
         except PermissionError as error:
