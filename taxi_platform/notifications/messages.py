@@ -21,7 +21,7 @@ from taxi_platform.assets.names import (
 from taxi_platform.assets.partitions import datasets_of
 from taxi_platform.marts.tables import MARTS
 from taxi_platform.notifications.channels import Message
-from taxi_platform.runs.history import INTERRUPTIONS
+from taxi_platform.runs.history import INTERRUPTIONS, own_error
 from taxi_platform.trips.text import markdown
 
 OTHER_JOBS = {AUDIT_JOB: "The audit", MARTS_JOB: "The job of the marts' views"}
@@ -144,8 +144,8 @@ def _failure(events: Sequence[dg.DagsterEvent], checks: Sequence[str]) -> tuple[
         return checks[-1], SEE_RUN
     if error:
         return _line((error.cause or error).message), SEE_RUN
-    last_message = next((event.message for event in reversed(events) if event.message and event.is_failure), "")
-    return _line(last_message or "The run failed before its first step."), SEE_RUN
+    messages = (own_error(event) or event.message for event in reversed(events) if event.is_failure)
+    return _line(next(filter(None, messages), "") or "The run failed before its first step."), SEE_RUN
 
 
 def _line(text: str, limit: int = 300) -> str:

@@ -10,6 +10,7 @@ from taxi_platform.assets.attributes import asset_key
 from taxi_platform.assets.checks import month_checks
 from taxi_platform.assets.names import RETRY_TAG
 from taxi_platform.assets.partitions import dataset_months_of
+from taxi_platform.trips.errors import TaxiError
 from taxi_platform.trips.months import Dataset, DatasetMonth
 
 FAILED = "FAILED"
@@ -95,5 +96,13 @@ def problem_of(event: dg.DagsterEvent) -> str:
         return described or (failure.error.message.strip() if failure.error else "") or "failed"
     if event.event_type == dg.DagsterEventType.RUN_FAILURE:
         message = event.message or "failed"
-        return INTERRUPTED if "interrupted" in message else message
+        return INTERRUPTED if "interrupted" in message else own_error(event) or message
     return ""
+
+
+def own_error(event: dg.DagsterEvent) -> str:
+    """What a `TaxiError` says that Dagster wraps, as where a lake cannot be locked before the first step; or empty."""
+    error = getattr(event.event_specific_data, "error", None)
+    while error and not error.message.startswith(f"{TaxiError.__module__}."):
+        error = error.cause
+    return error.message.partition(": ")[2].strip() if error else ""

@@ -24,6 +24,7 @@ from taxi_platform.runs.sqlite import damaged_file, wait_for_locked_files
 from taxi_platform.settings import Settings
 from taxi_platform.trips.errors import DatabaseUnavailable, LakeError, TaxiError, UserError
 from taxi_platform.trips.locks import lock_file
+from taxi_platform.trips.os_errors import remedy
 from taxi_platform.trips.processes import is_dead, is_of_other_container
 from taxi_platform.trips.text import printable
 
@@ -107,10 +108,12 @@ def _database_error(home: Path, error: DBAPIError | sqlite3.DatabaseError) -> Ta
             f"Stop what uses it, move {path.parent} away, and run again: Dagster starts with an empty history. The "
             "months in lake and warehouse stay; running them again records them.",
         )
+    said = f"Dagster's database failed: {getattr(error, 'orig', error)} (Dagster's home is {home})."
+    if re.search("readonly database|unable to open database", said):  # SQLite's words for what is not permitted
+        return TaxiError(said, remedy(errno.EACCES, "TAXI_HOME"))
     kind = DatabaseUnavailable if isinstance(error, OperationalError) else TaxiError
     return kind(
-        f"Dagster's database failed: {getattr(error, 'orig', error)} (Dagster's home is {home}).",
-        "Check that the disk is not full and the database server runs. Run again: finished work is not redone.",
+        said, "Check that the disk is not full and the database server runs. Run again: finished work is not redone."
     )
 
 

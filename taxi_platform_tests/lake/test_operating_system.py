@@ -18,6 +18,7 @@ from taxi_platform.trips.engine import Engine
 from taxi_platform.trips.errors import LakeError
 from taxi_platform.trips.months import Dataset, DatasetMonth
 from taxi_platform.warehouse import open_warehouse
+from taxi_platform_tests.support.system import TAXI
 
 GREEN = DatasetMonth.parse("green", "2020-04")
 
@@ -120,6 +121,7 @@ from taxi_platform.trips.engine import Engine
 from taxi_platform.trips.errors import LakeError
 from taxi_platform.trips.months import Dataset, DatasetMonth, Month
 from taxi_platform.warehouse import open_warehouse
+from taxi_platform_tests.support.system import TAXI
 home = Path(sys.argv[1])
 lake, warehouse = open_lake((home / "lake").as_uri()), open_warehouse(f"duckdb://{home}/w.duckdb")
 survey = Survey(None, lake, warehouse, Dataset.GREEN)
@@ -133,7 +135,38 @@ for month in ("2020-04", "2020-03"):
 """
 
 
-@pytest.mark.skipif(os.getuid() != 0 or not shutil.which("setpriv"), reason="giving up root's rights needs root")
+WITHOUT_RIGHTS = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search"]
+needs_root = pytest.mark.skipif(
+    os.getuid() != 0 or not shutil.which("setpriv"), reason="giving up root's rights needs root"
+)
+
+
+@needs_root
+@pytest.mark.fault(77, 103, 171)
+def test_who_may_only_read_a_home_gets_the_overview_and_is_told_what_is_not_permitted(tmp_path):
+    def taxi(*arguments, rights=(), **settings):
+        environment = os.environ | {"TAXI_HOME": str(home), "TAXI_DATASETS": "green"} | settings
+        done = subprocess.run([*rights, TAXI, *arguments], capture_output=True, text=True, env=environment, timeout=300)
+        return done.returncode, done.stdout + done.stderr
+
+    home, lake = tmp_path / "home", tmp_path / "home/lake"
+    assert taxi("ingest", "green", "2020-04")[0] == 0
+    for path in (home, *home.rglob("*")):
+        path.chmod(path.stat().st_mode & 0o555)
+    refused = f"Cannot write {lake.as_uri()}/.locks: Permission denied. Let this user read and write it"
+    status, said = taxi("overview", rights=WITHOUT_RIGHTS)
+    assert status == 0 and f"{home}/overview.html cannot be written" in said
+    for command in (["status"], ["ingest", "green", "2020-04"]):
+        status, said = taxi(*command, rights=WITHOUT_RIGHTS)
+        assert status == 1 and "Give the user that runs the platform access to it, or set TAXI_HOME" in said
+    status, said = taxi("audit", "green", "2020-04", rights=WITHOUT_RIGHTS)
+    assert status == 1 and said.count(refused) == 1
+    own = {"TAXI_HOME": str(tmp_path / "own"), "TAXI_LAKE_URL": lake.as_uri()}
+    status, said = taxi("ingest", "green", "2020-04", rights=WITHOUT_RIGHTS, **own)
+    assert status == 1 and f"green 2020-04: {refused}" in said
+
+
+@needs_root
 @pytest.mark.fault(77)
 def test_files_that_may_not_be_read_are_named_and_stop_no_other_month(tmp_path):
     lake = open_lake((tmp_path / "lake").as_uri())
@@ -142,8 +175,7 @@ def test_files_that_may_not_be_read_are_named_and_stop_no_other_month(tmp_path):
     raw = next((tmp_path / "lake/raw/green/2020-04").rglob("*.gz"))
     raw.chmod(0)
     (tmp_path / "lake/raw/green/2020-03").chmod(0)
-    ordinary = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search"]
-    command = [*ordinary, sys.executable, "-c", JUDGE, str(tmp_path)]
+    command = [*WITHOUT_RIGHTS, sys.executable, "-c", JUDGE, str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=Path(__file__).parents[2])
     assert done.returncode == 0, done.stderr
     listed, stages, unreadable, closed = done.stdout.splitlines()

@@ -20,11 +20,12 @@ from taxi_platform.notifications.channels import Message, check_notify_urls, ope
 from taxi_platform.notifications.delivery import PATIENCE, TAG_SECONDS, deliver_notifications, note_finished_runs
 from taxi_platform.notifications.outbox import GIVE_UP, KEEP, Outbox, deliver
 from taxi_platform.notifications.sensors import build_notifications
+from taxi_platform.runs.history import latest_failures
 from taxi_platform.runs.ingest import ingest_month
 from taxi_platform.runs.instance import open_instance
 from taxi_platform.settings import load_settings
 from taxi_platform.trips.errors import SettingError
-from taxi_platform.trips.months import DatasetMonth
+from taxi_platform.trips.months import Dataset, DatasetMonth
 from taxi_platform_tests.support.notification_receivers import mail_box, web_hook
 
 pytestmark = pytest.mark.slow
@@ -158,6 +159,19 @@ def test_a_failure_is_announced_with_its_first_line_and_the_remedy(platform, hoo
     assert lines[2].startswith("What to do: ") and len(lines[2]) > 20
     assert lines[3:] == [f"Run: {UI}/runs/{outcome.run_id}", f"Message id: {outcome.run_id}.failure"]
     assert "Traceback" not in posted["message"]
+
+
+@pytest.mark.fault(171)
+def test_a_lake_that_cannot_be_locked_is_the_problem_of_result_status_and_message(platform, hook, tmp_path):
+    """The lock is taken before the first step, so no step fails."""
+    (tmp_path / "home/lake").mkdir(parents=True)
+    (tmp_path / "home/lake/.locks").touch()
+    said = f"Cannot write file://{tmp_path}/home/lake/.locks: File exists. A file is in the place of a folder"
+    assert platform.ingest().problem.startswith(said)
+    assert latest_failures(platform.instance, [Dataset.GREEN], 1)[GREEN].startswith(said)
+    platform.tick()
+    ((_, _, posted),) = hook.requests
+    assert posted["message"].splitlines()[1].replace("`", "").startswith(f"Problem: {said}")
 
 
 def test_a_failed_check_is_announced_as_the_problem(platform, hook, tmp_path):

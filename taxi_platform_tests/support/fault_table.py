@@ -317,6 +317,10 @@ FAULTS: dict[int, tuple[str, str]] = {
         "a home or lake that is moved or copied, whose `trips.duckdb` reads the old place",
         "`taxi doctor` says so; the next run makes the views again.",
     ),
+    171: (
+        "a lake in which a run cannot take its month's lock: no permission, read-only, a file in the way",
+        "Result, status and message say what is wrong and what to do, though no step has begun.",
+    ),
 }
 """Number → the fault, and what happens then."""
 
@@ -358,7 +362,7 @@ KINDS = (
     Kind(
         "The lake, disks and buckets",
         "What is stored is compared with its checksums before it is used, and made again where it differs.",
-        "32, 36, 37, 65, 68, 71-74, 77, 78, 144",
+        "32, 36, 37, 65, 68, 71-74, 77, 78, 144, 171",
     ),
     Kind(
         "Killed runs, and runs at the same time",
