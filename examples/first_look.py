@@ -54,7 +54,8 @@ def text_of_mart():
 
 @app.cell
 def trips_by_day(dataset):
-    days = load_mart("trips_by_day", dataset=dataset.value, where="in_month", columns=["pickup_date", "trips"])
+    columns = ["pickup_date", "trips"]
+    days = load_mart("trips_by_day", dataset=dataset.value, where="in_month", columns=columns, as_="duckdb").df()
     by_day = (
         alt.Chart(days, title=f"{dataset.value}: trips by day", width=640, height=180)
         .mark_area(line=True, opacity=0.3)

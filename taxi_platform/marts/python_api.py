@@ -58,7 +58,7 @@ def load_trips(
             for may be used. Rows for which it is null are left out.
         as_: `pandas` (a DataFrame with Arrow-backed types, so that integers may be null and money is exact), `arrow`
             (a Table), `polars` (a DataFrame; needs the extra `polars`) or `duckdb` (a relation that reads only when
-            it is used).
+            it is used). For charts with Altair, which takes no decimals and no Arrow dates: `as_="duckdb"` and `.df()`.
         max_bytes: The size above which nothing is loaded; by default half of the memory that is available.
 
     Returns:
