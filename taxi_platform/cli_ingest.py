@@ -124,9 +124,7 @@ def ingest(
     elif force:
         raise UserError("--force needs months.", "Name them: taxi ingest green 2020-04 2020-06 --force.")
     else:
-        dataset_months, only_marts, skipped = _due(settings, datasets)
-        if rules:  # other rules than those of the survey need every step
-            only_marts = frozenset()
+        dataset_months, only_marts, skipped = _due(settings, datasets, rules)
         if not dataset_months and not skipped and not as_json:
             out.print("Nothing to do: no published month needs a run.")
     results = []
@@ -248,9 +246,11 @@ def _range(settings: Settings, dataset: str, month: str, last_month: str | None)
     return [DatasetMonth(first.dataset, m) for m in first.month.until(last.month)]
 
 
-def _due(settings: Settings, datasets: Sequence[Dataset]) -> tuple[list[DatasetMonth], frozenset[DatasetMonth], bool]:
-    """The months that schedules and sensors would start, those of which only the marts are due, and whether any month
-    had to be skipped, which says why.
+def _due(
+    settings: Settings, datasets: Sequence[Dataset], rules: Sequence[str]
+) -> tuple[list[DatasetMonth], frozenset[DatasetMonth], bool]:
+    """The months that schedules and sensors would start if TAXI_REJECT had these rules too, those of which only the
+    marts are due, and whether any month had to be skipped, which says why.
 
     Raises `TaxiError` if source or table did not answer.
     """
@@ -264,7 +264,7 @@ def _due(settings: Settings, datasets: Sequence[Dataset]) -> tuple[list[DatasetM
     due: list[MonthState] = []
     skipped = False
     for dataset in datasets:
-        survey = Survey(source, lake, warehouse, dataset, settings.reject)
+        survey = Survey(source, lake, warehouse, dataset, [*settings.reject, *rules])
         months = sorted(first_month(dataset, settings.since, newest).until(newest), reverse=True)
         for state in survey.look(months):
             if state.problem:

@@ -18,6 +18,8 @@ from filelock import FileLock
 
 from taxi_platform import __version__
 from taxi_platform.assets.names import HURRIED_TAG, PROCESS_TAG
+from taxi_platform.cli_ingest import today
+from taxi_platform.trips.months import newest_month
 from taxi_platform_tests.support.system import TAXI, free_port, wait_for
 from taxi_platform_tests.support.web_server import Page, serving
 
@@ -130,6 +132,19 @@ def test_bad_input_is_status_one_with_what_to_do(tmp_path):
     assert status == 1
     assert "HTML or XML page, not trips. Open the page" in err
     assert "ingest green 2020-04 --force --reject zero_distance,zero_passengers\n" in err
+
+
+def test_the_rules_of_a_call_decide_which_months_it_finds_due():
+    settings = {"TAXI_DATASETS": "green", "TAXI_SINCE": str(newest_month(today()))}
+    for rules, says in (
+        ((), " loaded "),
+        (("--reject", "zero_distance"), " loaded "),
+        (("--reject", "zero_distance"), "Nothing to do"),
+        ((), " loaded "),
+        ((), "Nothing to do"),
+    ):
+        status, out, _ = taxi("ingest", *rules, **settings)
+        assert status == 0 and says in out
 
 
 def test_a_home_that_cannot_be_created_is_reported(tmp_path):
