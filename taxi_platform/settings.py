@@ -210,6 +210,8 @@ def _datasets(text: str) -> tuple[Dataset, ...]:
 
 def _rules(text: str, datasets: Sequence[Dataset]) -> tuple[str, ...]:
     """Rules that at least one of the datasets has; each rejects where it exists."""
+    if not text:
+        return ()  # without reading the contracts, which takes 7 ms
     try:
         return check_rules([contract_of(dataset) for dataset in datasets], listed(text))
     except UserError as error:

@@ -12,13 +12,10 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from filelock import FileLock, Timeout
-
 from taxi_platform.lake.base import ANY_VERSION, NEW, Lake, StoredObject
 from taxi_platform.lake.checksums import FileSum
 from taxi_platform.trips.errors import Conflict, LakeError, TransientError
 from taxi_platform.trips.faults import fault_point
-from taxi_platform.trips.locks import holder_of, lock_file
 from taxi_platform.trips.months import DatasetMonth
 from taxi_platform.trips.plan import Change
 
@@ -154,6 +151,10 @@ class LocalLake(Lake):
 
         A thread that holds it may take it again.
         """
+        from filelock import Timeout  # 11 ms, which those who only read need not wait for
+
+        from taxi_platform.trips.locks import holder_of, lock_file
+
         path = self.root / ".locks" / f"{dataset_month.stem}.lock"
         with ExitStack() as stack:
             with self._translated_errors("write", ".locks"):
@@ -182,6 +183,8 @@ class LocalLake(Lake):
 
     def _commit(self, key: str, temporary: Path, if_version: str) -> StoredObject:
         """Replace the object with a temporary file, durably, if the object still has the expected version."""
+        from filelock import FileLock  # see `lock`
+
         target = self._path(key)
         try:
             fault_point("temp_written")

@@ -11,9 +11,12 @@ from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
-from tenacity import RetryCallState
+
+if TYPE_CHECKING:
+    from tenacity import RetryCallState
 
 LOG_SECONDS = 5.0
 """A wait that takes longer is logged."""

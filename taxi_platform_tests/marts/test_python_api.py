@@ -250,6 +250,17 @@ def test_the_package_imports_its_python_api_only_when_it_is_used():
     assert child.stdout.split() == []
 
 
+def test_the_first_month_of_a_process_waits_for_nothing_that_reading_does_not_need(lake):
+    code = (
+        "import sys, taxi_platform\n"
+        "print(len(taxi_platform.load_trips('green', '2021-01', as_='arrow')))\n"
+        "from taxi_platform.trips.contract import contract_of\n"
+        "print(contract_of.cache_info().currsize, *{'filelock', 'tenacity', 'sqlglot', 'pandas'} & set(sys.modules))"
+    )
+    child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert child.stdout.split() == ["399", "1"]
+
+
 def test_shapes_name_the_zones_that_have_one():
     shapes = zone_shapes()["objects"]["zones"]["geometries"]
     named = {shape["properties"]["location_id"] for shape in shapes}
