@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Mapping
+from typing import Any
 
 import dagster as dg
 
@@ -32,12 +33,14 @@ from taxi_platform.notifications.sensors import build_notifications
 from taxi_platform.runs.dagster_internals import fork_runs
 from taxi_platform.runs.sqlite import wait_for_locked_files
 from taxi_platform.settings import Settings, check_urls, load_settings
+from taxi_platform.trips.collecting import collect_seldom
 from taxi_platform.trips.months import Dataset
 
 
 @dg.definitions
 def defs() -> dg.Definitions:
     """What Dagster loads: the platform under the settings of this process's environment."""
+    collect_seldom()  # also in runs that Dagster starts, as Kubernetes Jobs or by its own commands
     fork_runs("taxi_platform.warm")
     return build_definitions(load_settings())
 
@@ -61,7 +64,7 @@ def build_definitions(settings: Settings, resource_overrides: Mapping[str, objec
     catch_up = [catch_up_schedule(d, settings.reject, settings.since, settings.schedule) for d in settings.datasets]
     publication = [publication_sensor(dataset, settings.reject) for dataset in settings.datasets]
     return dg.Definitions(
-        assets=dg.with_source_code_references(assets),
+        assets=list(map(_linked_to_source, assets)),
         asset_checks=[*freshness_checks, *checks],
         jobs=[freshness, audit, marts, *(ingest_job(dataset) for dataset in settings.datasets)],
         schedules=[freshness_schedule(freshness), audit_schedule(audit), marts_schedule(marts), *catch_up],
@@ -83,6 +86,15 @@ def _assets(dataset: Dataset, settings: Settings) -> list[dg.AssetsDefinition]:
     if settings.serving_url:
         assets.append(serving_trips_asset(dataset, settings.serving_url))
     return assets
+
+
+def _linked_to_source(asset: dg.AssetsDefinition) -> dg.AssetsDefinition:
+    """The asset with a link to its function. For the same line Dagster's own way reads each to its end: 0.03 s."""
+    function: Any = asset.op.compute_fn
+    code = function.decorated_fn.__code__
+    link = dg.LocalFileCodeReference(file_path=code.co_filename, line_number=code.co_firstlineno)
+    links = {"dagster/code_references": dg.CodeReferencesMetadataValue(code_references=[link])}
+    return asset.map_asset_specs(lambda spec: spec.merge_attributes(metadata=links))
 
 
 def _checks(dataset: Dataset, settings: Settings) -> list[dg.AssetChecksDefinition]:

@@ -348,10 +348,18 @@ def test_cleaning_carries_the_contract_as_its_code_version(definitions):
 
 
 def test_assets_lead_to_their_source_code(definitions):
+    def links(asset):
+        return {spec.key: spec.metadata["dagster/code_references"].code_references for spec in asset.specs}
+
+    assets = [asset for asset in definitions.assets if isinstance(asset, dg.AssetsDefinition)]
+    for asset in assets:
+        bare = asset.map_asset_specs(lambda spec: spec.replace_attributes(metadata={}))
+        assert links(asset) == links(dg.with_source_code_references([bare])[0])
     files = {
-        spec.key.path[-1]: Path(spec.metadata["dagster/code_references"].code_references[0].file_path).name
-        for spec in definitions.resolve_all_asset_specs()
-        if spec.key.path[0] == "green"
+        key.path[-1]: Path(links_of_key[0].file_path).name
+        for asset in assets
+        for key, links_of_key in links(asset).items()
+        if key.path[0] == "green"
     }
     assert files == {
         "raw_file": "raw_file.py",

@@ -5,8 +5,9 @@ from __future__ import annotations
 import atexit
 import gc
 
-COLLECT_EVERY = 10_000
-"""New objects. With Python's 700, a command that imports Dagster and runs a month searches 480 times: 0.2 s."""
+COLLECT_EVERY = 50_000
+"""New objects. With Python's 700, a command that imports Dagster and runs a month searches 480 times: 0.2 s. With
+10,000, it searches eight times through all that Dagster has made so far: 0.08 s."""
 
 
 def collect_seldom() -> None:

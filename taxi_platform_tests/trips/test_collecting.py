@@ -20,8 +20,12 @@ CYCLE_AT_THE_END = (
 
 @pytest.mark.parametrize(
     ("before", "printed"),
-    [("", "collected"), ("from taxi_platform.trips.collecting import collect_seldom; collect_seldom()\n", "")],
-    ids=["Python's way", "ours"],
+    [
+        ("", "collected"),
+        ("from taxi_platform.trips.collecting import collect_seldom; collect_seldom()\n", ""),
+        ("from taxi_platform.definitions import defs; defs()\n", ""),
+    ],
+    ids=["Python's way", "ours", "a code location's"],
 )
 def test_a_process_does_not_collect_what_ends_with_it(before, printed):
     child = subprocess.run(
