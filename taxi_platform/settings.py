@@ -102,7 +102,11 @@ class Settings:
 
     @property
     def dagster_home(self) -> Path:
-        return Path(os.environ.get("DAGSTER_HOME") or self.home / "dagster")
+        """Where Dagster keeps its files. Raises `SettingError` for a relative path, which Dagster does not take."""
+        home = os.environ.get("DAGSTER_HOME")
+        if home and not Path(home).is_absolute():
+            raise SettingError(f"DAGSTER_HOME is {home!r}.", "It takes an absolute path, or is not set.")
+        return Path(home or self.home / "dagster")
 
 
 def load_settings(environment: Mapping[str, str] = os.environ) -> Settings:

@@ -134,6 +134,15 @@ def test_bad_input_is_status_one_with_what_to_do(tmp_path):
     assert "ingest green 2020-04 --force --reject zero_distance,zero_passengers\n" in err
 
 
+@pytest.mark.parametrize("home", ["here", "~/dagster"])
+@pytest.mark.parametrize("command", ["ingest green 2020-04", "status", "doctor", "dev", "serve"])
+def test_a_relative_home_of_dagster_is_a_mistake_and_leaves_no_folder(tmp_path, monkeypatch, command, home):
+    monkeypatch.chdir(tmp_path)
+    status, _, err = taxi(*command.split(), DAGSTER_HOME=home)
+    assert status == 2 and f"DAGSTER_HOME is '{home}'. It takes an absolute path" in err
+    assert not (tmp_path / home.split("/")[0]).exists()
+
+
 def test_the_rules_of_a_call_decide_which_months_it_finds_due():
     settings = {"TAXI_DATASETS": "green", "TAXI_SINCE": str(newest_month(today()))}
     for rules, says in (
