@@ -45,6 +45,9 @@ NAMES = (
 )
 """Every variable that the platform reads. Names that begin with TAXI_TEST_ belong to tests."""
 
+VIEWS_FILE = "trips.duckdb"
+"""In TAXI_HOME: views over the lake, which a run replaces as a whole."""
+
 TYPO_CUTOFF = 0.76
 """From this similarity on a name counts as mistyped: TOKEN is UI_TOKEN (0.77), FARE_URL is not LAKE_URL (0.75)."""
 
@@ -160,12 +163,19 @@ def check_urls(settings: Settings) -> None:
 def open_warehouses(settings: Settings) -> Iterator[tuple[str, Warehouse]]:
     """The warehouse, and the serving warehouse if it is configured, each with its resource's key."""
     warehouse = open_warehouse(settings.warehouse_url)
+    _check_is_not_views(settings, "TAXI_WAREHOUSE_URL", warehouse)
     yield "warehouse", warehouse
     if settings.serving_url:
         serving = open_warehouse(settings.serving_url, "TAXI_SERVING_URL")
+        _check_is_not_views(settings, "TAXI_SERVING_URL", serving)
         if serving.url == warehouse.url:
             raise SettingError("TAXI_SERVING_URL names the same warehouse as TAXI_WAREHOUSE_URL.", "Name another one.")
         yield "serving", serving
+
+
+def _check_is_not_views(settings: Settings, variable: str, warehouse: Warehouse) -> None:
+    if warehouse.url == f"duckdb://{settings.home / VIEWS_FILE}":
+        raise SettingError(f"{variable} names {VIEWS_FILE} in TAXI_HOME, which holds the views.", "Name another file.")
 
 
 def queue_name(text: str, where: str) -> str:

@@ -103,6 +103,14 @@ def test_a_warehouse_cannot_serve_itself(warehouse, serving):
     assert "secret" not in str(caught.value)
 
 
+@pytest.mark.parametrize("variable", ["TAXI_WAREHOUSE_URL", "TAXI_SERVING_URL"])
+def test_a_warehouse_cannot_be_the_file_of_views(variable):
+    """A run replaces that file as a whole, so all tables in it would be lost."""
+    settings = load_settings({"TAXI_HOME": "/data", variable: "duckdb:///data/trips.duckdb"})
+    with pytest.raises(SettingError, match=f"{variable} names trips.duckdb in TAXI_HOME, which holds the views"):
+        check_urls(settings)
+
+
 @pytest.mark.parametrize(
     "url", ["bigquery://[canary/taxi", "bigquery://me:canary℀@project/taxi", "//me:canary@host/db"]
 )

@@ -28,6 +28,7 @@ from taxi_platform.lake import folder_of
 from taxi_platform.lake.base import Lake
 from taxi_platform.marts.tables import mart_names, mart_table, mart_version
 from taxi_platform.marts.views import VIEWS, view_version
+from taxi_platform.settings import VIEWS_FILE
 from taxi_platform.trips.casting import escape_glob, identifier, literal, null_columns
 from taxi_platform.trips.contract import REJECTED_COLUMNS, Column, contract_of
 from taxi_platform.trips.errors import LakeBusy, LakeError
@@ -38,7 +39,6 @@ from taxi_platform.trips.replacing import replacing
 
 Seen = dict[str, tuple[str, str]]
 
-FILE_NAME = "trips.duckdb"
 FOLDER = "views"
 """The folder in the home with the empty Parquet files that the views start with."""
 SEEN = "seen.json"
@@ -52,7 +52,7 @@ LOCK_SECONDS = 120.0
 
 def views_path(home: Path) -> Path:
     """Where the database of views is."""
-    return home / FILE_NAME
+    return home / VIEWS_FILE
 
 
 def refresh_views(lake: Lake, home: Path) -> bool:
@@ -66,7 +66,7 @@ def refresh_views(lake: Lake, home: Path) -> bool:
         if not _is_local(lake):
             in_memory().execute("LOAD httpfs").close()
         folder.mkdir(parents=True, exist_ok=True)
-        lock = lock_file(folder / "refresh.lock", f"the views in {FILE_NAME}", LOCK_SECONDS)
+        lock = lock_file(folder / "refresh.lock", f"the views in {VIEWS_FILE}", LOCK_SECONDS)
         with lock, _swept(folder), _kept(folder / SEEN) as seen:
             script = "\n".join(_statements(lake, folder, seen))
             path = views_path(home)
