@@ -143,6 +143,13 @@ def test_a_relative_home_of_dagster_is_a_mistake_and_leaves_no_folder(tmp_path, 
     assert not (tmp_path / home.split("/")[0]).exists()
 
 
+def test_a_month_is_loaded_where_the_views_cannot_be_made(tmp_path):
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home/views").touch()
+    status, out, _ = taxi("ingest", "green", "2020-04", TAXI_DATASETS="green")
+    assert status == 0 and " loaded " in out and not (tmp_path / "home/trips.duckdb").exists()
+
+
 def test_the_rules_of_a_call_decide_which_months_it_finds_due():
     settings = {"TAXI_DATASETS": "green", "TAXI_SINCE": str(newest_month(today()))}
     for rules, says in (

@@ -17,7 +17,7 @@ from taxi_platform.assets.names import cleaning_op
 from taxi_platform.assets.partitions import dataset_month, monthly_partitions
 from taxi_platform.assets.resources import LakeResource, SourceResource
 from taxi_platform.ingestion import steps, views
-from taxi_platform.settings import Settings
+from taxi_platform.settings import VIEWS_FILE, Settings
 from taxi_platform.trips.contract import contract_of
 from taxi_platform.trips.errors import LakeError
 from taxi_platform.trips.months import Dataset
@@ -86,7 +86,7 @@ def refresh_views(context: dg.AssetExecutionContext, lake: LakeResource) -> None
     try:
         views.refresh_views(lake.open(), lake.work_home)
     except LakeError as error:
-        context.log.info(f"{views.FILE_NAME} was not refreshed. {error}")
+        context.log.info(f"{VIEWS_FILE} was not refreshed. {error}")
 
 
 def _spec(dataset: Dataset, settings: Settings, name: str, description: str) -> dg.AssetSpec:
