@@ -59,7 +59,7 @@ def demo() -> None:
     results = _ingest(settings, dataset_months)
     print_table(results)
     print_answer(settings)
-    print_places(settings)
+    print_places(settings, has_trips=any(result.rows_in_table for result in results))
     try:
         write_overview(settings)
     except TaxiError as error:  # the months are loaded all the same

@@ -293,8 +293,8 @@ def print_answer(settings: Settings) -> None:
         out.print(f"\nMost pick-ups: {borough}, {trips:,} trips, ${paid:,.0f} (from the view daily_zones)")
 
 
-def print_places(settings: Settings) -> None:
-    """Where the lake, the warehouse and the UI are, and a first query."""
+def print_places(settings: Settings, has_trips: bool) -> None:
+    """Where the lake, the warehouse and the UI are, and a first query if there is something to ask."""
     from taxi_platform.ingestion.views import views_path
     from taxi_platform.lake import open_lake
     from taxi_platform.warehouse import open_warehouse
@@ -303,6 +303,8 @@ def print_places(settings: Settings) -> None:
     lake, warehouse = open_lake(settings.lake_url), open_warehouse(settings.warehouse_url)
     dev = "make dev" if Path("workspace.yaml").exists() else f"{_taxi()} dev"  # an installed wheel has no Makefile
     out.print(f"\nLake       {lake.url}\nWarehouse  {warehouse.url}\nUI         {dev}, then http://127.0.0.1:3000")
+    if not has_trips:
+        return
     path, table = views_path(settings.home), f"{settings.datasets[0]}_trips"
     query = DuckDBWarehouse(path).example_query(table) if path.exists() else warehouse.example_query(table)
     out.print(f"\nTry a query:\n  {query}", soft_wrap=True)

@@ -150,6 +150,12 @@ def test_a_month_is_loaded_where_the_views_cannot_be_made(tmp_path):
     assert status == 0 and " loaded " in out and not (tmp_path / "home/trips.duckdb").exists()
 
 
+def test_a_demo_that_loads_nothing_shows_no_query(tmp_path):
+    settings = {"TAXI_DATASETS": "green", "TAXI_SOURCE_URL": f"file://{tmp_path}/{{dataset}}_{{month}}.csv"}
+    status, out, _ = taxi("demo", **settings)
+    assert status == 3 and "UI   " in out and "Try a query" not in out
+
+
 def test_the_rules_of_a_call_decide_which_months_it_finds_due():
     settings = {"TAXI_DATASETS": "green", "TAXI_SINCE": str(newest_month(today()))}
     for rules, says in (
