@@ -18,7 +18,13 @@ def monthly_partitions(dataset: Dataset) -> dg.MonthlyPartitionsDefinition:
 
 
 def dataset_month(context: dg.AssetExecutionContext | dg.AssetCheckExecutionContext, dataset: Dataset) -> DatasetMonth:
-    """The month that a run is for."""
+    """The month that a run is for. Raises `Failure` if it has none: *Execute all* on a page of checks gives it none."""
+    if not context.has_partition_key:
+        raise dg.Failure(
+            "No month was chosen. Launch it again with a partition. Checks run with the month that is materialized: "
+            "Execute all gives them none.",
+            allow_retries=False,
+        )
     return DatasetMonth(dataset, Month.parse(context.partition_key))
 
 

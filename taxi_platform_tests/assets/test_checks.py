@@ -6,10 +6,14 @@ import dagster as dg
 import pytest
 
 from taxi_platform.assets.checks import CLEAN_TRIPS_CHECKS, REJECTED_TRIPS_CHECKS
+from taxi_platform.definitions import build_definitions
 from taxi_platform.ingestion.steps import Cleaned
 from taxi_platform.lake import open_lake
 from taxi_platform.lake.manifest import RawVersion
 from taxi_platform.lake.months import CleanFooter, LakeMonth
+from taxi_platform.runs.history import problem_of
+from taxi_platform.runs.instance import open_instance
+from taxi_platform.settings import load_settings
 from taxi_platform.trips.known import published_counts
 from taxi_platform.trips.months import DatasetMonth
 from taxi_platform.trips.report import Report
@@ -55,3 +59,18 @@ def test_a_month_that_looks_wrong_gets_a_warning_that_says_why(evaluate, name, r
 
 def test_a_synthetic_month_is_not_compared_with_the_published_count(evaluate):
     assert evaluate("published_count", replace(REPORT, rows_read=5), "sample://green/2020-04").passed
+
+
+@pytest.mark.parametrize("checks", [True, False], ids=["execute all", "launchpad"])
+def test_a_run_without_a_month_says_so(monkeypatch, checks):
+    """Dagster's UI starts one with *Execute all* on an asset's page of checks, and from a job's launchpad."""
+    monkeypatch.setenv("TAXI_DATASETS", "green")
+    definitions = build_definitions(load_settings())
+    job = definitions.resolve_job_def("green_ingest")
+    if checks:
+        keys = {dg.AssetCheckKey(dg.AssetKey(["green", "trips"]), "table_matches_clean_trips")}
+        job = definitions.resolve_implicit_global_asset_job_def().get_subset(asset_check_selection=keys)
+    with open_instance(load_settings()) as instance:
+        result = job.execute_in_process(instance=instance, raise_on_error=False)
+    problems = [problem_of(event) for event in result.all_events]
+    assert next(filter(None, problems)).startswith("No month was chosen. Launch it again with a partition.")
