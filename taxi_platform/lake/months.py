@@ -132,10 +132,15 @@ class LakeMonth(CleanMonth):
     def accept(self, version: str | None = None) -> RawVersion:
         """Make a file current that was set aside: the latest, or the one whose sha256 begins with `version`.
 
-        It is not judged again. Raises `UserError` if there is no such version, `LakeError` if its file is missing.
+        It is not judged again. One that was accepted before and is current is returned: cleaning may have refused it,
+        and be asked again with --force. Raises `UserError` if there is no such version, `LakeError` if its file is
+        missing.
         """
         with self.lake.lock(self.dataset_month):
             manifest = self.manifest()
+            current = manifest.current
+            if current and version and current.sha256.startswith(version) and current.sha256 in manifest.accepted:
+                return current
             named = [entry for entry in manifest.set_aside if version and entry.raw.sha256.startswith(version)]
             candidates = named if version else [entry for entry in manifest.set_aside if entry.pending]
             if len(candidates) != 1:
