@@ -16,8 +16,9 @@ from taxi_platform.marts.quality import QualityRow
 from taxi_platform.marts.tables import QUALITY, mart_names, mart_version
 from taxi_platform.marts.transpiling import mart_select, parquet_relation, quality_select, table_relation
 from taxi_platform.trips.casting import literal
-from taxi_platform.trips.engine import NOT_BY_STATISTICS, Engine
+from taxi_platform.trips.engine import Engine
 from taxi_platform.trips.errors import LakeError
+from taxi_platform.trips.in_memory import writing_files
 from taxi_platform.trips.months import DatasetMonth
 from taxi_platform.trips.stored_json import FORMAT_VERSION, NUMBER
 
@@ -41,8 +42,7 @@ class MonthOfMarts:
         paths = {name: folder / f"{name}.parquet" for name in mart_names(self.dataset_month.dataset)}
         options = f"{PARQUET_OPTIONS}, KV_METADATA {{{self._footer()}}}"
         try:
-            with duckdb.connect(config=_config(folder, engine)) as con:
-                con.execute("SET enable_progress_bar = false")
+            with writing_files(engine, folder / "spill") as con:
                 for name, path in paths.items():
                     query = f"SELECT * FROM ({self._select(name, 'duckdb', trips)}) ORDER BY ALL"
                     con.execute(f"COPY ({query}) TO {literal(str(path))} ({options})")
@@ -72,14 +72,3 @@ class MonthOfMarts:
             "month": str(self.dataset_month.month),
         }
         return ", ".join(f"{key}: {literal(value)}" for key, value in footer.items())
-
-
-def _config(folder: Path, engine: Engine) -> dict[str, str | bool | int | float | list[str]]:
-    return {
-        "memory_limit": engine.memory_limit,
-        "threads": engine.threads,
-        "temp_directory": str(folder / "spill"),
-        "autoinstall_known_extensions": False,
-        "autoload_known_extensions": False,
-        "disabled_optimizers": NOT_BY_STATISTICS,
-    }
