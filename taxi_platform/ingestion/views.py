@@ -251,7 +251,7 @@ def _selects_by_version(
     yield _select([empty, *map(escape_glob, versions.get(current, ()))])
     for version in sorted(set(versions) - {current}):
         paths = [escape_glob(path) for path in versions[version]]
-        with _connect(":memory:") as con:
+        with in_memory() as con:
             stored = {row[0] for row in con.execute(f"DESCRIBE {_select(paths[:1])}").fetchall()}
         names = ", ".join(column.name if column.name in stored else null_columns([column]) for column in columns)
         yield f"SELECT {names} FROM ({_select(paths)})"
@@ -266,7 +266,7 @@ def _select(paths: Sequence[str]) -> str:
 def _empty_file(path: Path, columns: Sequence[Column]) -> str:
     """Make the empty Parquet file with these columns if it is missing; returns its path, escaped for globs."""
     if not path.exists():
-        with replacing(path) as temporary, _connect(":memory:") as con:
+        with replacing(path) as temporary, in_memory() as con:
             con.execute(f"COPY (SELECT {null_columns(columns)} LIMIT 0) TO {literal(str(temporary))} (FORMAT parquet)")
     return escape_glob(str(path))
 
@@ -299,11 +299,11 @@ def _replace(path: Path, folder: Path, script: str) -> None:
         con.execute(f"CREATE TABLE made_from AS SELECT {literal(script)} AS script")
 
 
-def _connect(database: str) -> duckdb.DuckDBPyConnection:
+def _connect(path: str) -> duckdb.DuckDBPyConnection:
     from taxi_platform.warehouse.duckdb import STORAGE_VERSION
 
     config: dict[str, str | bool | int | float | list[str]] = {
         "autoinstall_known_extensions": False,
         "storage_compatibility_version": STORAGE_VERSION,
     }
-    return duckdb.connect(database, config=config)
+    return duckdb.connect(path, config=config)

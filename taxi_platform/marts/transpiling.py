@@ -90,7 +90,7 @@ def _mark(name: str) -> exp.Expr:
 
 def _filled(template: str, values: Mapping[str, exp.Expr], dialect: str) -> str:
     """The template with these values in place of its marks; in one pass, as values may hold what looks like a mark."""
-    texts = {_mark(name).sql(dialect): value.sql(dialect, identify=True) for name, value in values.items()}
+    texts = {f"'<{name}>'": value.sql(dialect, identify=True) for name, value in values.items()}
     return re.sub("|".join(map(re.escape, texts)), lambda mark: texts[mark[0]], template)
 
 

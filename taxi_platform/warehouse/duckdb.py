@@ -63,6 +63,8 @@ class DuckDBSession(Session):
 
     def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
         self.connection = connection
+        self._columns: dict[str, dict[str, str]] = {}
+        """Table → column → type, while nobody else can change them and this session has not."""
 
     def name(self, table: str) -> str:
         return identifier(table)
@@ -71,13 +73,15 @@ class DuckDBSession(Session):
         return column.column_type.duckdb
 
     def columns(self, table: Table) -> dict[str, str]:
-        # `pragma_table_info` takes 1 ms less, but fails without a table, and DuckDB 2 then ends the transaction.
-        return dict(
-            self.execute(
-                "SELECT column_name, data_type FROM duckdb_columns() WHERE database_name = current_database() "
-                f"AND schema_name = current_schema() AND table_name = {literal(table.name)} ORDER BY column_index"
-            )
-        )
+        # Of all tables at once: 2.1 ms, and 1.1 ms for each of seven in the run of a month. `pragma_table_info` takes
+        # 0.4 ms, but fails without a table, and DuckDB 2 then ends the transaction.
+        if not self._columns:
+            for name, column, data_type in self.execute(
+                "SELECT table_name, column_name, data_type FROM duckdb_columns() "
+                "WHERE database_name = current_database() AND schema_name = current_schema() ORDER BY column_index"
+            ):
+                self._columns.setdefault(name, {})[column] = data_type
+        return self._columns.get(table.name, {})
 
     def execute(self, statement: str) -> list[tuple[Any, ...]]:
         try:
@@ -99,6 +103,7 @@ class DuckDBSession(Session):
     def create_or_widen(self, table: Table) -> None:
         with self._committed():
             super().create_or_widen(table)
+        self._columns = {}
 
     @contextmanager
     def transaction(self, dataset_month: DatasetMonth) -> Iterator[None]:
