@@ -29,6 +29,7 @@ from sqlalchemy.pool import QueuePool
 from tenacity import Retrying, retry_if_exception_type, wait_random
 
 from taxi_platform.runs.dagster_internals import daemon_command, sql_module, sqlite_event_log_class, sqlite_modules
+from taxi_platform.runs.sqlite_events import events_stored_with_less_work
 
 T = TypeVar("T")
 
@@ -61,6 +62,7 @@ class _Engines:
                 options |= {"poolclass": QueuePool, "pool_size": 2, "max_overflow": -1, "pool_use_lifo": True}
                 engine = create_engine(url, **options)
                 event.listen(engine, "connect", _sync_at_checkpoints)
+                _read_schema_once(engine, "get_columns", "has_table")
                 engine.dispose = lambda close=True: None  # type: ignore[method-assign]  # Dagster's, after each query
                 self._engines[url] = engine
             engine = self._engines[url]
@@ -98,7 +100,8 @@ def held_connections() -> Iterator[None]:
         for module in modules:
             module.create_engine = engines.engine
         events._initdb = _initialized_by_copy(make_file)
-        yield
+        with events_stored_with_less_work():
+            yield
     finally:
         _held.remove(engines)
         events._initdb = make_file
@@ -234,8 +237,7 @@ def _pooled(storage: Any) -> Engine:
 def _checked(engine: Engine) -> Engine:
     event.listen(engine, "checkin", _note_the_time)
     event.listen(engine, "checkout", _check_connection)
-    for name in ("get_columns", "get_table_names", "has_table"):
-        setattr(engine.dialect, name, _read_once(getattr(engine.dialect, name)))
+    _read_schema_once(engine, "get_columns", "get_table_names", "has_table")
     return engine
 
 
@@ -260,8 +262,13 @@ def _check_connection(connection: Any, record: Any, proxy: Any) -> None:
         raise DisconnectionError from error
 
 
-def _read_once(read: Any) -> Any:
+def _read_schema_once(engine: Engine, *names: str) -> None:
     """Dagster asks for the tables and columns of its own 90 times a month; what is there, stays."""
+    for name in names:
+        setattr(engine.dialect, name, _read_once(getattr(engine.dialect, name)))
+
+
+def _read_once(read: Any) -> Any:
     known: dict[Any, Any] = {}
 
     def read_once(connection: Any, *names: Any, **options: Any) -> Any:

@@ -28,6 +28,9 @@ from dagster._core.definitions.job_base import InMemoryJob
 from dagster._core.errors import DagsterCodeLocationLoadError, DagsterUserCodeUnreachableError
 from dagster._core.execution.api import execute_run_iterator
 
+# What creates a run: it stores the events of all assets and checks that are planned.
+from dagster._core.instance.runs.run_domain import RunDomain
+
 # What run monitoring asks of a run launcher.
 from dagster._core.launcher import CheckRunHealthResult, LaunchRunContext, WorkerStatus
 from dagster._core.origin import JobPythonOrigin, RepositoryPythonOrigin
@@ -63,6 +66,7 @@ __all__ = [
     "DagsterCodeLocationLoadError",
     "DagsterUserCodeUnreachableError",
     "LaunchRunContext",
+    "RunDomain",
     "WorkerStatus",
     "WorkspaceFileTarget",
     "WorkspaceProcessContext",
@@ -84,6 +88,7 @@ __all__ = [
     "remote_job_origin",
     "retry_modules",
     "runs_table",
+    "sql_event_log_module",
     "sql_module",
     "sqlite_event_log_class",
     "sqlite_modules",
@@ -162,6 +167,11 @@ def sqlite_modules() -> list[Any]:
 def sqlite_event_log_class() -> Any:
     """Dagster's event log in SQLite files, one a run; `_initdb` makes a run's file."""
     return sqlite_modules()[0].SqliteEventLogStorage
+
+
+def sql_event_log_module() -> Any:
+    """The module that serializes events, by `serialize_value`, and inserts them into `SqlEventLogStorageTable`."""
+    return importlib.import_module("dagster._core.storage.event_log.sql_event_log")
 
 
 def sql_module() -> Any:
