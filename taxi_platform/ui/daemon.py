@@ -13,6 +13,7 @@ from taxi_platform.runs.connections import held_connections, hold_postgres_in_da
 from taxi_platform.runs.dagster_internals import look_for_backfills_every
 from taxi_platform.runs.retries import retry_killed_runs
 from taxi_platform.runs.sqlite import wait_for_locked_files
+from taxi_platform.trips.collecting import collect_seldom
 from taxi_platform.trips.locks import lock_file
 
 END_SECONDS = 120
@@ -25,6 +26,7 @@ RECOUNTED_EVENTS = "1000"
 month whose event is passed over never counts as done; this is what all runs together write in seconds."""
 
 if __name__ == "__main__":
+    collect_seldom()
     # Otherwise Dagster ends a backfill for good if it looks at it while the code server starts again.
     os.environ.setdefault("DAGSTER_BACKFILL_RETRY_DEFINITION_CHANGED_ERROR", "1")
     os.environ.setdefault("ASSET_BACKFILL_CURSOR_OFFSET", RECOUNTED_EVENTS)

@@ -17,6 +17,7 @@ from starlette.routing import Route
 
 import taxi_platform
 from taxi_platform.settings import load_settings
+from taxi_platform.trips.collecting import collect_seldom
 from taxi_platform.trips.errors import TaxiError, UserError
 from taxi_platform.ui.access import load_access
 from taxi_platform.ui.guard import BODY_BYTES, Guard
@@ -33,6 +34,7 @@ def without_ui() -> Starlette:
 
 def main(workspace: str, host: str, port: int, ui: bool = True) -> None:
     """Serve the UI of `$DAGSTER_HOME`'s instance until terminated; raises `UserError` unless `host` is loopback."""
+    collect_seldom()
     if host not in LOOPBACK_ADDRESSES:
         raise UserError(
             f"The UI cannot be served on {host}.", "Serve it on 127.0.0.1, behind a proxy with TLS and a login."

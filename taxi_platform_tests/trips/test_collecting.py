@@ -16,6 +16,21 @@ CYCLE_AT_THE_END = (
     "    loud.itself = loud\n"
     "leave_a_cycle()\n"
 )
+DAEMON = (
+    "import runpy, sys\n"
+    "sys.argv = ['daemon', 'no-command']\n"
+    "try:\n"
+    "    runpy.run_module('taxi_platform.ui.daemon', run_name='__main__')\n"
+    "except SystemExit:\n"
+    "    pass\n"
+)
+WEBSERVER = (
+    "from taxi_platform.ui import webserver\n"
+    "try:\n"
+    "    webserver.main('workspace.yaml', '0.0.0.0', 3000)\n"
+    "except webserver.UserError:\n"
+    "    pass\n"
+)
 
 
 @pytest.mark.parametrize(
@@ -24,10 +39,13 @@ CYCLE_AT_THE_END = (
         ("", "collected"),
         ("from taxi_platform.trips.collecting import collect_seldom; collect_seldom()\n", ""),
         ("from taxi_platform.definitions import defs; defs()\n", ""),
+        (DAEMON, ""),
+        (WEBSERVER, ""),
     ],
-    ids=["Python's way", "ours", "a code location's"],
+    ids=["Python's way", "ours", "a code location's", "the daemon's", "the webserver's"],
 )
-def test_a_process_does_not_collect_what_ends_with_it(before, printed):
+def test_a_process_does_not_collect_what_ends_with_it(monkeypatch, tmp_path, before, printed):
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
     child = subprocess.run(
         [sys.executable, "-c", before + CYCLE_AT_THE_END], capture_output=True, text=True, check=True
     )
