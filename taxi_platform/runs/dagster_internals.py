@@ -170,7 +170,7 @@ def sqlite_event_log_class() -> Any:
 
 
 def sql_event_log_module() -> Any:
-    """The module that serializes events, by `serialize_value`, and inserts them into `SqlEventLogStorageTable`."""
+    """The module that serializes events, by `serialize_value`."""
     return importlib.import_module("dagster._core.storage.event_log.sql_event_log")
 
 

@@ -22,27 +22,15 @@ _this_thread = threading.local()
 def events_stored_with_less_work() -> Iterator[None]:
     """In this process, until the end."""
     events, module = sqlite_event_log_class(), sql_event_log_module()
-    insert = module.SqlEventLogStorageTable.insert()
     with ExitStack() as stack:
         for owner, name, new in (
             (events, "_connect", _within_transactions(events._connect)),
-            (events, "prepare_insert_event", lambda self, event: _Insert(insert, self._event_to_row(event))),
             (module, "serialize_value", _serialized_once(module.serialize_value)),
             (RunDomain, "_log_asset_planned_events", _in_one_transaction(RunDomain._log_asset_planned_events)),
         ):
             stack.callback(setattr, owner, name, getattr(owner, name))
             setattr(owner, name, new)
         yield
-
-
-class _Insert:
-    """An INSERT of one row, by a statement that all rows share: SQLAlchemy has it compiled, and need not compare it."""
-
-    def __init__(self, statement: Any, row: dict[str, Any]) -> None:
-        self._statement, self._row = statement, row
-
-    def _execute_on_connection(self, connection: Any, parameters: Any, options: Any) -> Any:
-        return self._statement._execute_on_connection(connection, [self._row], options)
 
 
 def _serialized_once(serialize: Callable[..., str]) -> Callable[..., str]:

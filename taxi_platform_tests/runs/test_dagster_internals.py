@@ -58,7 +58,6 @@ def test_only_one_module_imports_what_is_private_in_dagster():
         (dg.DagsterInstance.create_run_for_job, ["self", "job_def"]),
         (internals.RunDomain._log_asset_planned_events, ["self", "dagster_run"]),
         (internals.sqlite_event_log_class()._connect, ["self", "shard"]),
-        (internals.sqlite_event_log_class().prepare_insert_event, ["self", "event"]),
         (internals.sql_event_log_module().serialize_value, ["val"]),
     ],
 )
