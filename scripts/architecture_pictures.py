@@ -32,8 +32,8 @@ STYLE = """
 MARTS = ("daily_zones", "hours", "zone_pairs", "payments", "companies", "quality")
 
 ROOMS = {
+    "warm": "what runs and workers are forked from",
     "cli": "the commands, what they print",
-    "warm": "what runs are forked from",
     "definitions": "settings → resources → Definitions",
     "doctor": "what is set, there, missing",
     "ui": "Dagster's UI, safely served",

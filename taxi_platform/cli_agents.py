@@ -77,7 +77,7 @@ def agents_settings() -> Settings:
 def _warm_up() -> None:
     """Import what every run needs, once, before runs are forked; elsewhere system libraries may not survive a fork."""
     if sys.platform == "linux":
-        importlib.import_module("taxi_platform.warm")
+        importlib.import_module("taxi_platform.warm.runs")
 
 
 def _print(shown: Listing, queued: int) -> None:

@@ -15,6 +15,7 @@ import click
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from taxi_platform.output import errors, out, print_answer, print_places, print_table, print_versions
+from taxi_platform.runs.fork_server import context_of_workers
 from taxi_platform.runs.home_record import check_home
 from taxi_platform.runs.result import IngestStatus, MonthResult, exit_status
 from taxi_platform.settings import Settings, check_urls, listed, load_settings
@@ -293,6 +294,9 @@ def _ingest(
     through_dagster: bool = False,
 ) -> list[MonthResult]:
     """Run the months and show the progress; returns a result for each, in order, also after an interruption."""
+    jobs = 0 if through_dagster else min(jobs or min(DEFAULT_JOBS, os.cpu_count() or 1), len(dataset_months))
+    if jobs > 1:
+        context_of_workers()  # which import Dagster while this process does
     # Imported here: Dagster takes a second or two, which --help and a mistyped month need not pay.
     from taxi_platform.runs.ingest import IngestOptions
     from taxi_platform.sources import open_source
@@ -300,7 +304,6 @@ def _ingest(
     if patient is None:
         patient = not errors.is_terminal  # at a terminal a person waits, and can repeat the command
     options = IngestOptions(force, tuple(reject), use_lake_copy, patient, only_marts)
-    jobs = 0 if through_dagster else min(jobs or min(DEFAULT_JOBS, os.cpu_count() or 1), len(dataset_months))
     results = {result.dataset_month: result for result in _run_months(settings, dataset_months, options, jobs, quiet)}
     source = open_source(settings.source_url, settings.datasets)
     for month, result in results.items():
@@ -379,6 +382,10 @@ def _run_months(
 
 def build_current_definitions() -> dg.Definitions:
     """The definitions under the settings of the environment; worker processes call it by its name."""
-    from taxi_platform.definitions import build_definitions
+    from dagster import Definitions
 
-    return build_definitions(load_settings())
+    from taxi_platform import definitions
+
+    if isinstance(definitions.defs, Definitions):  # a warm process has built them
+        return definitions.defs
+    return definitions.build_definitions(load_settings())

@@ -41,7 +41,7 @@ from taxi_platform.trips.months import Dataset
 def defs() -> dg.Definitions:
     """What Dagster loads: the platform under the settings of this process's environment."""
     collect_seldom()  # also in runs that Dagster starts, as Kubernetes Jobs or by its own commands
-    fork_runs("taxi_platform.warm")
+    fork_runs("taxi_platform.warm.runs")
     return build_definitions(load_settings())
 
 

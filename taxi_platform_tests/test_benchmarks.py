@@ -64,6 +64,15 @@ def test_the_peak_memory_of_a_command_is_its_own():
     assert small < 50 and 100 < large < 200 and printed.peak_mb > 300
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere only processes that were waited for are counted")
+def test_processor_time_of_a_command_is_also_that_of_processes_which_it_leaves_behind():
+    work = "import time; end = 0.5\nwhile time.process_time() < end: pass"
+    code = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {work!r}])"
+    left = timed_command([sys.executable, "-c", code])
+    assert left.processor > 0.5
+    assert left.wall < left.processor
+
+
 def test_different_outputs_and_a_command_that_fails_end_the_benchmark():
     with pytest.raises(SystemExit, match="yellow: the outputs differ"):
         check_equal("yellow", (3, 5), (3, 6))

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from contextlib import suppress
 
 import dagster as dg
@@ -273,6 +274,51 @@ def test_a_command_that_is_killed_takes_its_processes_along(two_months_in_progre
     child.kill()
     psutil.wait_procs(family, timeout=300)
     assert [process for process in family if process.is_running() and process.status() != psutil.STATUS_ZOMBIE] == []
+
+
+@pytest.mark.fault(47)
+def test_a_service_manager_that_ends_all_processes_interrupts_the_months(two_months_in_progress):
+    child, web = two_months_in_progress
+    for process in [*psutil.Process(child.pid).children(recursive=True), psutil.Process(child.pid)]:
+        process.terminate()
+    _, err = child.communicate(timeout=300)
+    assert (child.returncode, web.methods().count("GET")) == (130, 2)
+    assert "green 2020-01: Interrupted." in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere each worker is a new Python")
+@pytest.mark.fault(33)
+def test_workers_are_forked_and_a_command_says_so_when_the_process_they_come_from_is_killed(two_months_in_progress):
+    child, _ = two_months_in_progress
+    family = psutil.Process(child.pid).children(recursive=True)
+    workers = [process for process in family if process.parent().pid != child.pid]
+    (forked_from,) = {process.parent() for process in workers}
+    assert (len(workers), forked_from.num_threads()) == (2, 1)
+    forked_from.kill()
+    _, err = child.communicate(timeout=300)
+    assert child.returncode == 1
+    assert "A process that ingested a month was killed" in err
+    assert "Traceback" not in err
+    psutil.wait_procs(family, timeout=300)
+    assert not [process for process in family if process.is_running()]
+
+
+@pytest.mark.slow
+@pytest.mark.fault(47)
+@pytest.mark.parametrize("seconds", [0, 0.3, 0.6, 0.9, 1.2, 1.5, 1.8])
+def test_an_interruption_while_processes_start_says_so_and_leaves_none(seconds):
+    source = {**os.environ, "TAXI_SOURCE_URL": "sample://?rows=100000"}
+    command = [TAXI, "ingest", "green", "2020-01", "2020-05"]
+    with subprocess.Popen(command, env=source, stderr=subprocess.PIPE, text=True, start_new_session=True) as child:
+        wait_for(lambda: psutil.Process(child.pid).children())
+        time.sleep(seconds)
+        family = psutil.Process(child.pid).children(recursive=True)
+        os.killpg(child.pid, signal.SIGINT)  # as a terminal does
+        _, err = child.communicate(timeout=300)
+    assert child.returncode == 130
+    assert "Traceback" not in err
+    assert not [left for left in psutil.wait_procs(family, timeout=300)[1] if left.is_running()]
 
 
 @pytest.mark.slow

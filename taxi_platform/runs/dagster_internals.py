@@ -7,7 +7,6 @@ signature or behaves differently, and when another module imports from `dagster.
 from __future__ import annotations
 
 import importlib.util
-import multiprocessing
 import signal
 import sys
 import threading
@@ -54,6 +53,7 @@ from dagster._utils.interrupts import capture_interrupts, pop_captured_interrupt
 from dagster._utils.schedules import is_valid_cron_string
 
 from taxi_platform.assets.names import LOCATION
+from taxi_platform.runs.fork_server import CAN_FORK, forking_context
 
 if TYPE_CHECKING:
     from dagster._core.workspace.context import WorkspaceProcessContext
@@ -313,13 +313,12 @@ def fork_runs(warm_module: str) -> None:
     Dagster's code server starts a new Python for each run, which imports Dagster and builds the definitions: 2 s of
     processor time. `multiprocessing`'s fork server does that once. It starts with the first run, again if it was
     killed, and ends with the code server and its runs; a reload of the code location starts a new code server, and so
-    a new one of these. Only on Linux: elsewhere system libraries may not survive a fork.
+    a new one of these.
     """
     server = sys.modules.get("dagster._grpc.server")
-    if server is None or sys.platform != "linux":
+    if server is None or not CAN_FORK:
         return
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([warm_module])
+    context = forking_context(warm_module)
     # Each server sets this attribute for itself before it loads our code; a property of the class comes before it.
     server.DagsterApiServer._mp_ctx = property(lambda server: context, lambda server, value: None)
     report_orphans = server.DagsterApiServer._check_for_orphaned_runs

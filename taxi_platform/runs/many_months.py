@@ -15,6 +15,7 @@ from multiprocessing.util import Finalize
 import dagster as dg
 
 from taxi_platform.runs.dagster_internals import NOISY_LOGGERS
+from taxi_platform.runs.fork_server import context_of_workers
 from taxi_platform.runs.ingest import IngestOptions, ingest_month
 from taxi_platform.runs.instance import instance_of_process, open_instance
 from taxi_platform.runs.result import IngestStatus, MonthResult
@@ -64,8 +65,9 @@ def silence_loggers() -> None:
 def _in_processes(
     definitions: Callable[[], dg.Definitions], dataset_months: Sequence[DatasetMonth], options: IngestOptions, jobs: int
 ) -> Iterator[MonthResult]:
-    pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _start_worker, (definitions,))
-    # Workers inherit this while they start: a Ctrl-C reaches them too, until they have a session of their own.
+    initial = definitions, dict(os.environ)
+    pool = ProcessPoolExecutor(jobs, context_of_workers(), _start_worker, initial)
+    # New Pythons inherit this while they start: a Ctrl-C reaches them too, until they have a session of their own.
     previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
     futures = [pool.submit(_ingest_in_worker, dataset_month, options) for dataset_month in dataset_months]
     signal.signal(signal.SIGINT, previous)
@@ -96,13 +98,15 @@ _definitions = dg.Definitions()
 _instance: dg.DagsterInstance
 
 
-def _start_worker(definitions: Callable[[], dg.Definitions]) -> None:
+def _start_worker(definitions: Callable[[], dg.Definitions], environment: dict[str, str]) -> None:
     """Prepare a worker. It has its own session, so that only the parent passes interruptions on."""
     global _definitions, _instance
+    os.environ |= environment  # the process that this one was forked from started before the instance was opened
     collect_seldom()
     os.setsid()
     end_with_parent(signal.SIGKILL)  # Dagster takes a milder signal for the end of one run, not of the process
     signal.signal(signal.SIGINT, _remember_interruption)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     silence_loggers()
     log_to_stderr()
     _definitions = definitions()

@@ -66,7 +66,7 @@ def lock_file(path: Path, what: str, seconds: float) -> Iterator[bool]:
     lock = FileLock(path, is_singleton=True)
     with counted_wait():
         try:
-            lock.acquire(timeout=min(seconds, LOG_SECONDS))
+            lock.acquire(timeout=min(seconds, LOG_SECONDS), poll_interval=0.01)  # of tiny months it is held for 0.05 s
         except Timeout:
             if seconds <= LOG_SECONDS:
                 raise

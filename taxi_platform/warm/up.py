@@ -1,0 +1,80 @@
+"""What both find imported and built.
+
+Nothing here may open a connection or leave a thread: a fork copies only the thread that forks.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+
+from taxi_platform.settings import Settings, load_settings
+from taxi_platform.trips.collecting import collect_seldom
+
+WITHOUT_THREADS = {"OPENBLAS_NUM_THREADS": "1", "JE_ARROW_MALLOC_CONF": "background_thread:false"}
+"""NumPy and pyarrow start threads when they are imported, unless these say otherwise. Runs need neither."""
+
+
+def warm_up() -> None:
+    """Import and build what every run needs."""
+    collect_seldom()
+    os.environ |= WITHOUT_THREADS
+    with suppress(OSError):  # no folder for temporary files can be written: each run reads them itself
+        _open_instance_once()
+    with suppress(Exception):  # a wrong setting: each run builds the definitions itself, and reports it
+        settings = load_settings()
+        for name in _modules(settings):
+            importlib.import_module(name)
+        _build_definitions()
+    import duckdb
+
+    duckdb.default_connection().close()  # DuckDB opens it when it is imported, with a thread
+    gc.collect()
+    gc.freeze()  # what is here stays: a collection in a run would write to, and so copy, every page of it
+
+
+def _open_instance_once() -> None:
+    """For what Dagster reads once in a process, such as its migrations."""
+    import dagster as dg
+
+    from taxi_platform.runs.connections import held_connections
+    from taxi_platform.runs.dagster_internals import import_what_runs_use
+
+    import_what_runs_use()
+    with held_connections(), dg.DagsterInstance.local_temp():
+        pass
+
+
+def _build_definitions() -> None:
+    from taxi_platform import definitions
+    from taxi_platform.marts.view_sql import view_select
+    from taxi_platform.marts.views import VIEWS
+    from taxi_platform.trips.casting import identifier
+    from taxi_platform.trips.months import Dataset
+
+    for view in VIEWS.values():  # 0.1 s, as trips.duckdb has them
+        view_select(view, list(Dataset), "duckdb", identifier)
+    built = definitions.defs()
+    built.get_repository_def()
+    vars(definitions)["defs"] = built  # by this name Dagster finds them, built or to be built
+
+
+def _modules(settings: Settings) -> Iterator[str]:
+    """What is otherwise imported where it is used, as these settings use it."""
+    yield from (
+        "numpy",
+        "pyarrow.dataset",
+        "pyarrow.parquet",
+        "taxi_platform.trips.cleaning",
+        "taxi_platform.marts.computing",
+    )
+    if settings.source_url.startswith("sample:"):
+        yield "taxi_platform.sources.sample.writing"
+    urls = (settings.lake_url, settings.warehouse_url, settings.serving_url or "")
+    if any(url.startswith(("gs:", "bigquery:")) for url in urls):
+        yield "dagster_gcp"  # 1 s
+    if any(url.startswith("postgres") for url in urls):
+        yield "psycopg"
