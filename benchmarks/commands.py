@@ -26,6 +26,8 @@ from taxi_platform.trips.casting import literal
 from taxi_platform.trips.months import Month
 
 TINY_SOURCE = "sample://?rows=200"
+ARCHIVE = 606
+"""Months that the TLC has published, of all datasets: so many tiny ones have a goal, as the start hardly counts."""
 JOBS = "2"
 MONTHS = {"Parquet": ("yellow", "2023-03", "parquet"), "CSV.gz": ("yellow", "2021-01", "csv.gz")}
 OTHER_MONTHS = (("green", "2023-03", "parquet"), ("fhv", "2023-03", "parquet"), ("fhvhv", "2023-03", "parquet"))
@@ -172,10 +174,12 @@ def _tiny_months(home: Path, folder: Path, options: Options) -> list[Row]:
     file = folder / "floor-tiny.pickle"
     note_latest_run(home, "yellow", file)
     floor = [run_dagster_alone(file, str(first), str(last), JOBS) for _ in rounds]
-    what, note = f"taxi ingest of {months} tiny months, {JOBS} processes", f"{processor:.2f} s of processor"
+    what = f"taxi ingest of {months} tiny months, {JOBS} processes"
+    note = f"{processor:.2f} s of processor time a month"
+    goal, of_archive = (0.3, "") if months >= ARCHIVE else (None, f"; the goal of 0.3 s is that of {ARCHIVE} months")
     tiny = in_copy(folder, TINY_SOURCE, "yellow", "2020-05")
     return [
-        Row(f"{what}, a month", value, "s", 0.3, (min(each), max(each)), note=f"{note} time a month", rate=EACH_MONTH),
+        Row(f"{what}, a month", value, "s", goal, (min(each), max(each)), note=f"{note}{of_archive}", rate=EACH_MONTH),
         _floor_row(what, rounds, floor),
         Row("taxi ingest of one tiny month", seconds([tiny]), "s", note="measured once", rate=ONE_TINY_MONTH),
     ]

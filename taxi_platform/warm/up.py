@@ -32,7 +32,6 @@ def warm_up() -> None:
     import duckdb
 
     duckdb.default_connection().close()  # DuckDB opens it when it is imported, with a thread
-    gc.collect()
     gc.freeze()  # what is here stays: a collection in a run would write to, and so copy, every page of it
 
 
