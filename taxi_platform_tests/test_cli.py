@@ -306,15 +306,16 @@ def test_workers_are_forked_and_a_command_says_so_when_the_process_they_come_fro
 
 @pytest.mark.slow
 @pytest.mark.fault(47)
-@pytest.mark.parametrize("seconds", [0, 0.3, 0.6, 0.9, 1.2, 1.5, 1.8])
-def test_an_interruption_while_processes_start_says_so_and_leaves_none(seconds):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("seconds", [0, 0.4, 0.8, 1.2, 1.6])
+def test_an_interruption_while_processes_start_says_so_and_leaves_none(seconds, number):
     source = {**os.environ, "TAXI_SOURCE_URL": "sample://?rows=100000"}
     command = [TAXI, "ingest", "green", "2020-01", "2020-05"]
     with subprocess.Popen(command, env=source, stderr=subprocess.PIPE, text=True, start_new_session=True) as child:
         wait_for(lambda: psutil.Process(child.pid).children())
         time.sleep(seconds)
         family = psutil.Process(child.pid).children(recursive=True)
-        os.killpg(child.pid, signal.SIGINT)  # as a terminal does
+        os.killpg(child.pid, number)  # as a terminal or a service manager does
         _, err = child.communicate(timeout=300)
     assert child.returncode == 130
     assert "Traceback" not in err

@@ -5,11 +5,14 @@ from __future__ import annotations
 import multiprocessing
 import signal
 import sys
-from multiprocessing import forkserver
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.context import BaseContext
 
 CAN_FORK = sys.platform == "linux"
 """Elsewhere system libraries may not survive a fork."""
+INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM)
 WORKERS = "taxi_platform.warm.workers"
 """What is imported for the workers of `--jobs`."""
 
@@ -24,18 +27,26 @@ def forking_context(module: str) -> BaseContext:
 def context_of_workers() -> BaseContext:
     """A context for the workers of `--jobs`; they are forked if they can be, and new Pythons if not.
 
-    The process to fork from begins to import what they use, while this one goes on. It and they ignore Ctrl-C and
-    SIGTERM, which a terminal or a service manager sends to all: this process passes them on.
+    The process to fork from begins to import what they use, while this one goes on. It and they block Ctrl-C and
+    SIGTERM, which a terminal or a service manager sends to all.
     """
     if not CAN_FORK:
         return multiprocessing.get_context("spawn")
     context = forking_context(WORKERS)
-    previous = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        forkserver.ensure_running()
-    except OSError:  # no folder for temporary files can be written, where its socket would be
-        return multiprocessing.get_context("spawn")
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+    with interruptions_held():
+        try:
+            forkserver.ensure_running()
+        except OSError:  # no folder for temporary files can be written, where its socket would be
+            return multiprocessing.get_context("spawn")
     return context
+
+
+@contextmanager
+def interruptions_held() -> Iterator[None]:
+    """Act on Ctrl-C and SIGTERM when the block ends. Processes that start in it go on blocking them."""
+    resource_tracker.ensure_running()  # when `multiprocessing` starts this one, it unblocks them
+    previous = signal.pthread_sigmask(signal.SIG_BLOCK, INTERRUPTIONS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, previous)

@@ -15,7 +15,7 @@ from multiprocessing.util import Finalize
 import dagster as dg
 
 from taxi_platform.runs.dagster_internals import NOISY_LOGGERS
-from taxi_platform.runs.fork_server import context_of_workers
+from taxi_platform.runs.fork_server import INTERRUPTIONS, context_of_workers, interruptions_held
 from taxi_platform.runs.ingest import IngestOptions, ingest_month
 from taxi_platform.runs.instance import instance_of_process, open_instance
 from taxi_platform.runs.result import IngestStatus, MonthResult
@@ -65,14 +65,12 @@ def silence_loggers() -> None:
 def _in_processes(
     definitions: Callable[[], dg.Definitions], dataset_months: Sequence[DatasetMonth], options: IngestOptions, jobs: int
 ) -> Iterator[MonthResult]:
-    initial = definitions, dict(os.environ)
-    pool = ProcessPoolExecutor(jobs, context_of_workers(), _start_worker, initial)
-    # New Pythons inherit this while they start: a Ctrl-C reaches them too, until they have a session of their own.
-    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    futures = [pool.submit(_ingest_in_worker, dataset_month, options) for dataset_month in dataset_months]
-    signal.signal(signal.SIGINT, previous)
+    pool = ProcessPoolExecutor(jobs, context_of_workers(), _start_worker, (definitions, dict(os.environ)))
+    futures: list[Future[MonthResult | None]] = []
     yielded: set[Future[MonthResult | None]] = set()
     try:
+        with interruptions_held():  # a Ctrl-C reaches workers too, until they have a session of their own
+            futures += [pool.submit(_ingest_in_worker, dataset_month, options) for dataset_month in dataset_months]
         for future in as_completed(futures):
             yielded.add(future)
             if result := future.result():
@@ -105,8 +103,9 @@ def _start_worker(definitions: Callable[[], dg.Definitions], environment: dict[s
     collect_seldom()
     os.setsid()
     end_with_parent(signal.SIGKILL)  # Dagster takes a milder signal for the end of one run, not of the process
-    signal.signal(signal.SIGINT, _remember_interruption)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    for number in INTERRUPTIONS:
+        signal.signal(number, _remember_interruption)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, INTERRUPTIONS)
     silence_loggers()
     log_to_stderr()
     _definitions = definitions()
