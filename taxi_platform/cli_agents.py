@@ -13,6 +13,7 @@ from rich.table import Table
 from taxi_platform.cli_ingest import checked_settings
 from taxi_platform.output import out
 from taxi_platform.runs.agents.check import check_installed
+from taxi_platform.runs.fork_server import CAN_FORK
 from taxi_platform.runs.result import ExitStatus
 from taxi_platform.settings import DEFAULT_QUEUE, Settings, listed, queue_name
 from taxi_platform.trips.errors import UserError
@@ -75,8 +76,8 @@ def agents_settings() -> Settings:
 
 
 def _warm_up() -> None:
-    """Import what every run needs, once, before runs are forked; elsewhere system libraries may not survive a fork."""
-    if sys.platform == "linux":
+    """Import what every run needs, once, before runs are forked."""
+    if CAN_FORK:
         importlib.import_module("taxi_platform.warm.runs")
 
 

@@ -1,4 +1,4 @@
-"""The process that others are forked from once it has imported what they need, which takes each of them 1.2 s."""
+"""The process that others are forked from once it has imported what they need, which would take each 1.2 s."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What both find imported and built.
+"""What runs and workers find imported and built.
 
 Nothing here may open a connection or leave a thread: a fork copies only the thread that forks.
 """
