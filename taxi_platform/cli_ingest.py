@@ -382,10 +382,6 @@ def _run_months(
 
 def build_current_definitions() -> dg.Definitions:
     """The definitions under the settings of the environment; worker processes call it by its name."""
-    from dagster import Definitions
+    from taxi_platform.definitions import build_definitions
 
-    from taxi_platform import definitions
-
-    if isinstance(definitions.defs, Definitions):  # a warm process has built them
-        return definitions.defs
-    return definitions.build_definitions(load_settings())
+    return build_definitions(load_settings())

@@ -323,6 +323,68 @@ def test_an_interruption_while_processes_start_says_so_and_leaves_none(seconds, 
 
 
 @pytest.mark.slow
+@pytest.mark.fault(47)
+@pytest.mark.parametrize("seconds", [0, 0.5, 1, 1.5])
+def test_an_interruption_at_a_terminal_while_processes_start_says_so(seconds):
+    ours, theirs = pty.openpty()
+    command = [TAXI, "ingest", "green", "2020-01", "2020-05"]
+    source = {**os.environ, "TAXI_SOURCE_URL": "sample://?rows=100000"}
+    # At a terminal a thread draws the progress bar, and may be the one that gets the signal.
+    with subprocess.Popen(command, env=source, stderr=theirs, start_new_session=True) as child:
+        os.close(theirs)
+        wait_for(lambda: psutil.Process(child.pid).children())
+        time.sleep(seconds)
+        family = psutil.Process(child.pid).children(recursive=True)
+        os.killpg(child.pid, signal.SIGINT)
+        shown = b""
+        with suppress(OSError):
+            while part := os.read(ours, 1 << 16):
+                shown += part
+    os.close(ours)
+    assert (child.returncode, b"Traceback" in shown) == (130, False), shown
+    assert not [left for left in psutil.wait_procs(family, timeout=300)[1] if left.is_running()]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere each worker is a new Python")
+@pytest.mark.slow
+@pytest.mark.fault(33)
+@pytest.mark.parametrize("seconds", [0, 0.5, 1])
+def test_a_process_that_is_killed_while_workers_start_is_named_or_started_again(seconds):
+    source = {**os.environ, "TAXI_SOURCE_URL": "sample://?rows=1000"}
+    command = [TAXI, "ingest", "green", "2020-01", "2020-03"]
+    with subprocess.Popen(command, env=source, stderr=subprocess.PIPE, text=True) as child:
+        wait_for(lambda: fork_server_of(child))
+        time.sleep(seconds)
+        fork_server_of(child).kill()
+        _, err = child.communicate(timeout=300)
+    assert (child.returncode, "was killed" in err) in [(0, False), (1, True)]
+    assert "Traceback" not in err
+
+
+def fork_server_of(command):
+    """The process that workers are forked from, None if it has not started."""
+    children = psutil.Process(command.pid).children()
+    return next((child for child in children if "multiprocessing.forkserver" in " ".join(child.cmdline())), None)
+
+
+@pytest.mark.fault(33)
+def test_a_command_ends_when_a_worker_is_killed_that_waits_for_a_month():
+    with serving() as web:
+        web.pages["/green_2020-01.csv"] = Page(b"a,b\n" * 10_000, drip=0.05)
+        command = [TAXI, "ingest", "green", "2020-01", "2020-02", "--no-patient"]
+        source = {**os.environ, "TAXI_SOURCE_URL": web.url + "/{dataset}_{month}.csv"}
+        with subprocess.Popen(command, env=source, stderr=subprocess.PIPE, text=True) as child:
+            assert "green 2020-02: not published" in child.stderr.readline()
+            wait_for(lambda: web.methods().count("GET") == 1)
+            workers = fork_server_of(child).children()
+            (idle,) = [worker for worker in workers if not worker.net_connections()]
+            idle.kill()
+            _, err = child.communicate(timeout=300)
+    assert (child.returncode, "A process that ingested a month was killed" in err) == (1, True)
+    assert not [left for left in psutil.wait_procs(workers, timeout=300)[1] if left.is_running()]
+
+
+@pytest.mark.slow
 @pytest.mark.fault(88, 89)
 def test_text_from_a_file_or_a_user_is_printed_as_text_in_every_encoding(tmp_path):
     (tmp_path / "green_2020-04.csv").write_text("a,[/b],[red]c,\x1b[31md,東京\n1,2,3,4,5\n")

@@ -45,8 +45,14 @@ def context_of_workers() -> BaseContext:
 def interruptions_held() -> Iterator[None]:
     """Act on Ctrl-C and SIGTERM when the block ends. Processes that start in it go on blocking them."""
     resource_tracker.ensure_running()  # when `multiprocessing` starts this one, it unblocks them
+    noted: list[int] = []  # by another thread, such as that of a progress bar: only this one blocks them
+    handlers = {number: signal.signal(number, lambda number, frame: noted.append(number)) for number in INTERRUPTIONS}
     previous = signal.pthread_sigmask(signal.SIG_BLOCK, INTERRUPTIONS)
     try:
         yield
     finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
         signal.pthread_sigmask(signal.SIG_SETMASK, previous)
+        for noticed in noted:
+            signal.raise_signal(noticed)

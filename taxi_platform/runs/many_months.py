@@ -70,7 +70,7 @@ def _in_processes(
     yielded: set[Future[MonthResult | None]] = set()
     try:
         with interruptions_held():  # a Ctrl-C reaches workers too, until they have a session of their own
-            futures += [pool.submit(_ingest_in_worker, dataset_month, options) for dataset_month in dataset_months]
+            futures.extend(pool.submit(_ingest_in_worker, dataset_month, options) for dataset_month in dataset_months)
         for future in as_completed(futures):
             yielded.add(future)
             if result := future.result():
@@ -79,10 +79,12 @@ def _in_processes(
         for child in multiprocessing.active_children():
             os.kill(child.pid or 0, signal.SIGINT)
         pool.shutdown(cancel_futures=True)
-        remaining = [future.result() for future in futures if not future.cancelled() and future not in yielded]
-        yield from filter(None, remaining)
+        remaining = [future for future in futures if not future.cancelled() and future not in yielded]
+        yield from filter(None, (future.result() for future in remaining if not future.exception()))
         raise
-    except BrokenProcessPool as error:
+    except (BrokenProcessPool, EOFError, ConnectionError) as error:  # the last two while processes start
+        for child in multiprocessing.active_children():
+            child.kill()  # the pool sends SIGTERM, which ends none, and waits for them
         raise TaxiError(
             "A process that ingested a month was killed, possibly because memory ran out.",
             "Run the same command again, with --jobs 1 if it happens again: it continues where it stopped.",
@@ -99,7 +101,8 @@ _instance: dg.DagsterInstance
 def _start_worker(definitions: Callable[[], dg.Definitions], environment: dict[str, str]) -> None:
     """Prepare a worker. It has its own session, so that only the parent passes interruptions on."""
     global _definitions, _instance
-    os.environ |= environment  # the process that this one was forked from started before the instance was opened
+    os.environ.clear()  # the process that this one was forked from started before the instance was opened
+    os.environ |= environment
     collect_seldom()
     os.setsid()
     end_with_parent(signal.SIGKILL)  # Dagster takes a milder signal for the end of one run, not of the process

@@ -6,8 +6,6 @@ import signal
 from contextlib import ExitStack
 from multiprocessing.util import Finalize, register_after_fork
 
-from taxi_platform.runs.connections import held_connections, wait_for_postgres
-from taxi_platform.runs.mirroring import mirrored_by_threads
 from taxi_platform.trips.processes import end_with_parent
 from taxi_platform.warm.up import warm_up
 
@@ -18,6 +16,9 @@ def _begin_run(of: object) -> None:
     The code server learns of a run's end from the process that forked it, so no run may outlive that: it would be run
     again.
     """
+    from taxi_platform.runs.connections import held_connections, wait_for_postgres
+    from taxi_platform.runs.mirroring import mirrored_by_threads
+
     end_with_parent(signal.SIGKILL)
     until_end = ExitStack()
     until_end.enter_context(held_connections())
@@ -27,4 +28,4 @@ def _begin_run(of: object) -> None:
 
 
 register_after_fork(warm_up, _begin_run)
-warm_up()
+warm_up(opens_instance=True)

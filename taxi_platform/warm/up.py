@@ -18,13 +18,12 @@ WITHOUT_THREADS = {"OPENBLAS_NUM_THREADS": "1", "JE_ARROW_MALLOC_CONF": "backgro
 """NumPy and pyarrow start threads when they are imported, unless these say otherwise. Runs need neither."""
 
 
-def warm_up() -> None:
-    """Import and build what every run needs."""
+def warm_up(opens_instance: bool) -> None:
+    """Import and build what every run needs; `opens_instance` also has Dagster read what it reads once in a process."""
     collect_seldom()
     os.environ |= WITHOUT_THREADS
-    with suppress(OSError):  # no folder for temporary files can be written: each run reads them itself
-        _open_instance_once()
-    with suppress(Exception):  # a wrong setting: each run builds the definitions itself, and reports it
+    with suppress(Exception):  # a full disk, or a wrong setting: each run does this itself, and reports it
+        _import_dagster(opens_instance)
         settings = load_settings()
         for name in _modules(settings):
             importlib.import_module(name)
@@ -35,16 +34,16 @@ def warm_up() -> None:
     gc.freeze()  # what is here stays: a collection in a run would write to, and so copy, every page of it
 
 
-def _open_instance_once() -> None:
-    """For what Dagster reads once in a process, such as its migrations."""
+def _import_dagster(opens_instance: bool) -> None:
     import dagster as dg
 
     from taxi_platform.runs.connections import held_connections
     from taxi_platform.runs.dagster_internals import import_what_runs_use
 
     import_what_runs_use()
-    with held_connections(), dg.DagsterInstance.local_temp():
-        pass
+    if opens_instance:
+        with held_connections(), dg.DagsterInstance.local_temp():
+            pass  # its migrations, for one, have now been read
 
 
 def _build_definitions() -> None:
