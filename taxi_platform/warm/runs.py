@@ -27,5 +27,19 @@ def _begin_run(of: object) -> None:
     Finalize(None, until_end.close, exitpriority=1)
 
 
+def _prepare_dagster() -> None:
+    """Have Dagster read what it reads once in a process, such as its migrations, and build the definitions."""
+    import dagster as dg
+
+    from taxi_platform import definitions
+    from taxi_platform.runs.connections import held_connections
+
+    with held_connections(), dg.DagsterInstance.local_temp():
+        pass
+    built = definitions.defs()
+    built.get_repository_def()
+    vars(definitions)["defs"] = built  # by this name Dagster finds them, built or to be built
+
+
 register_after_fork(warm_up, _begin_run)
-warm_up(opens_instance=True)
+warm_up(_prepare_dagster)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import gc
 import importlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 
 from taxi_platform.settings import Settings, load_settings
@@ -18,46 +18,31 @@ WITHOUT_THREADS = {"OPENBLAS_NUM_THREADS": "1", "JE_ARROW_MALLOC_CONF": "backgro
 """NumPy and pyarrow start threads when they are imported, unless these say otherwise. Runs need neither."""
 
 
-def warm_up(opens_instance: bool) -> None:
-    """Import and build what every run needs; `opens_instance` also has Dagster read what it reads once in a process."""
+def warm_up(also: Callable[[], None] = lambda: None) -> None:
+    """Import what every run needs, and do what else is wanted."""
     collect_seldom()
     os.environ |= WITHOUT_THREADS
     with suppress(Exception):  # a full disk, or a wrong setting: each run does this itself, and reports it
-        _import_dagster(opens_instance)
-        settings = load_settings()
-        for name in _modules(settings):
-            importlib.import_module(name)
-        _build_definitions()
+        _import_modules()
+        also()
     import duckdb
 
     duckdb.default_connection().close()  # DuckDB opens it when it is imported, with a thread
     gc.freeze()  # what is here stays: a collection in a run would write to, and so copy, every page of it
 
 
-def _import_dagster(opens_instance: bool) -> None:
-    import dagster as dg
-
-    from taxi_platform.runs.connections import held_connections
-    from taxi_platform.runs.dagster_internals import import_what_runs_use
-
-    import_what_runs_use()
-    if opens_instance:
-        with held_connections(), dg.DagsterInstance.local_temp():
-            pass  # its migrations, for one, have now been read
-
-
-def _build_definitions() -> None:
-    from taxi_platform import definitions
+def _import_modules() -> None:
     from taxi_platform.marts.view_sql import view_select
     from taxi_platform.marts.views import VIEWS
+    from taxi_platform.runs.dagster_internals import import_what_runs_use
     from taxi_platform.trips.casting import identifier
     from taxi_platform.trips.months import Dataset
 
+    import_what_runs_use()
+    for name in _modules(load_settings()):
+        importlib.import_module(name)
     for view in VIEWS.values():  # 0.1 s, as trips.duckdb has them
         view_select(view, list(Dataset), "duckdb", identifier)
-    built = definitions.defs()
-    built.get_repository_def()
-    vars(definitions)["defs"] = built  # by this name Dagster finds them, built or to be built
 
 
 def _modules(settings: Settings) -> Iterator[str]:
@@ -66,6 +51,7 @@ def _modules(settings: Settings) -> Iterator[str]:
         "numpy",
         "pyarrow.dataset",
         "pyarrow.parquet",
+        "taxi_platform.definitions",
         "taxi_platform.trips.cleaning",
         "taxi_platform.marts.computing",
     )

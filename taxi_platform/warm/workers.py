@@ -1,4 +1,7 @@
-"""For the workers of `--jobs`; imported while the command imports Dagster itself."""
+"""For the workers of `--jobs`; imported while the command imports Dagster itself.
+
+Makes no files, as a Ctrl-C may end it at any moment.
+"""
 
 from __future__ import annotations
 
@@ -10,4 +13,4 @@ from taxi_platform.warm.up import warm_up
 
 end_with_parent(signal.SIGKILL)  # `multiprocessing` would leave it alive as long as a worker lives, and workers with it
 importlib.import_module("taxi_platform.cli")
-warm_up(opens_instance=False)  # that would leave a folder behind when a Ctrl-C ends this; workers open their own
+warm_up()
